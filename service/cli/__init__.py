@@ -1,0 +1,1 @@
+"""The command line: embedded servers, `amana up`, and a verb for everything an operator does."""

@@ -1,0 +1,39 @@
+"""`amana migrate`: brings the database to this version, and gives the application its role."""
+
+from urllib.parse import urlsplit
+
+import click
+
+from service.cli.verb import Answer, verb
+from service.rules import escrow, proof
+from service.settings import Settings
+from service.store.schema import Migrated
+from service.store.schema import migrate as migrate_schema
+
+WARNING = (
+    "warning: DATABASE_URL and DATABASE_ADMIN_URL are one role; give the application a role of"
+    " its own, so that it cannot change the past"
+)
+
+
+async def migrate_at(settings: Settings) -> Migrated:
+    """Migrate the database of these settings."""
+    settings.require("DATABASE_URL")
+    role = urlsplit(settings.database_url or "").username or ""
+    tables = [*escrow.TABLE.transitions(), *proof.TABLE.transitions()]
+    return await migrate_schema(settings.admin_url or "", role, tables)
+
+
+@click.command("migrate")
+@verb
+async def migrate(settings: Settings) -> Answer:
+    """Apply the schema to an empty database, or the missing steps to an older one."""
+    done = await migrate_at(settings)
+    if done.same_role:
+        click.echo(WARNING, err=True)
+    text = (
+        f"the database is at version {done.after}"
+        if done.before == done.after
+        else f"migrated from version {done.before} to {done.after}"
+    )
+    return Answer(text, {"from": done.before, "to": done.after})

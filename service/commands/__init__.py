@@ -1,0 +1,1 @@
+"""Every change, one file a noun; perform.py is the one write path."""

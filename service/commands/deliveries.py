@@ -1,0 +1,100 @@
+"""Upkeep of webhook delivery, through `tend`: fan out, claim, settle, reconcile.
+
+No transaction is open while anything is sent; each of these is short.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from uuid import UUID
+
+from service.commands.endpoints import tell_disabled
+from service.rules.escrow import STATUS_UPDATED
+from service.store import deliveries, endpoints, lanes
+from service.store.db import Transaction
+from service.store.deliveries import Attempt, Claimed
+
+FAN_OUT_BATCH = 500
+PARTITION_WEEKS_AHEAD = 4
+
+
+async def fan_out(tx: Transaction) -> int:
+    """Turn events into deliveries; how many events, at most a batch of `FAN_OUT_BATCH`."""
+    return await deliveries.fan_out(tx, FAN_OUT_BATCH)
+
+
+def claim(slots: int) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
+    """Take at most `slots` due deliveries; each is ours until its lease ends."""
+
+    async def upkeep(tx: Transaction) -> list[Claimed]:
+        return await deliveries.claim_deliveries(tx, slots)
+
+    return upkeep
+
+
+def settle(attempts: Sequence[Attempt]) -> Callable[[Transaction], Awaitable[dict[UUID, bool]]]:
+    """Write what came of these attempts.
+
+    Gives the ids of those whose claim was still ours, each with whether its lane has more due.
+    """
+
+    async def upkeep(tx: Transaction) -> dict[UUID, bool]:
+        reasons = {
+            one.claimed.endpoint_id: one.outcome.disable_reason
+            for one in attempts
+            if one.outcome.disable_reason is not None
+        }
+        flags = {
+            one.claimed.endpoint_id: one.outcome.flag
+            for one in attempts
+            if one.outcome.flag is not None
+        }
+        if reasons or flags:  # endpoints are locked before lanes, everywhere
+            await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
+        settled = await deliveries.settle_deliveries(tx, attempts)
+        if flags:
+            await endpoints.flag_endpoints(tx, flags)
+        if reasons:
+            await _disable(tx, reasons)
+        await _acknowledge(tx, attempts, settled)
+        return settled
+
+    return upkeep
+
+
+async def reconcile(tx: Transaction) -> int:
+    """Put right what a lost hint or a race left behind; how many lanes it found late."""
+    stranded = await deliveries.read_stranded(tx)
+    if stranded:
+        await endpoints.lock_endpoints(tx, stranded)
+        await lanes.lock_lanes(tx, stranded)
+        await deliveries.clear_stranded(tx, stranded)
+    return await lanes.reconcile_lanes(tx)
+
+
+async def prepare_partitions(tx: Transaction) -> int:
+    """Make the weeks ahead ready for bodies and attempts; how many partitions were made."""
+    return await deliveries.make_partitions(tx, PARTITION_WEEKS_AHEAD)
+
+
+async def _disable(tx: Transaction, reasons: dict[str, str]) -> None:
+    gone = await endpoints.disable_endpoints(tx, reasons)
+    ids = [endpoint.id for endpoint in gone]
+    if ids:
+        await lanes.lock_lanes(tx, ids)
+        await deliveries.park_deliveries(tx, ids)
+    for endpoint in gone:
+        await tell_disabled(tx, endpoint)
+
+
+async def _acknowledge(
+    tx: Transaction, attempts: Sequence[Attempt], settled: Collection[UUID]
+) -> None:
+    """A creator's 2xx to pending → paid lets its `on_ack` escrow complete."""
+    receipts = [
+        one.claimed.id
+        for one in attempts
+        if one.outcome.is_success
+        and one.claimed.type == STATUS_UPDATED
+        and one.claimed.id in settled
+    ]
+    if receipts and await deliveries.arm_acknowledged(tx, receipts):
+        tx.ring("timers")

@@ -1,0 +1,259 @@
+"""Every step of a buyer-seller escrow that somebody can take: five verbs each.
+
+Lock, choose, move, post, tell stand in `steps.py`; here is what each step adds to them.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from service.commands.invitations import welcome
+from service.commands.perform import Command
+from service.commands.steps import lock, record, step, told
+from service.rules.errors import (
+    ContractNotSigned,
+    DailyCapReached,
+    EscrowFrozen,
+    Forbidden,
+    FxRateUnavailable,
+    InsufficientFunds,
+    Invalid,
+    SellerNotReady,
+    WrongParty,
+)
+from service.rules.escrow import (
+    MODES,
+    PENDING,
+    STANDARD,
+    TABLE,
+    Contract,
+    Escrow,
+    Person,
+    Taken,
+    armed,
+    choose,
+    take,
+)
+from service.rules.fees import fees, locked_minor
+from service.rules.machine import NOWHERE, Step
+from service.rules.money import LEDGER_CURRENCY, to_minor
+from service.rules.terms import Circumstances, Terms, faults, faults_in
+from service.store.db import Transaction
+from service.store.deadlines import Arming, arm_deadlines
+from service.store.developers import Opening, count_today, read_opening
+from service.store.escrows import insert_contract, insert_escrow, read_escrow
+from service.store.events import append_events
+from service.store.ids import entity_id
+from service.store.ledger import lock_wallet
+from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, detail, moved
+
+CREATE: dict[str, Step] = {
+    mode: row for mode in MODES if (row := TABLE.find("create", NOWHERE, mode)) is not None
+}
+
+
+def create(developer_id: str, terms: Terms) -> Command:
+    """Open an escrow; whoever is not registered yet is invited."""
+
+    async def command(tx: Transaction) -> Creation:
+        opening = await _opening(tx, developer_id, terms)
+        escrow = _drafted(tx, developer_id, terms, opening)
+        taken = Taken(CREATE[escrow.mode], replace(escrow, seq=0, status=NOWHERE), escrow)
+        await insert_escrow(tx, escrow)
+        if escrow.contract is not None:
+            await insert_contract(tx, escrow.id, escrow.contract)
+        await append_events(tx, told(tx, [taken]))
+        reminders = await welcome(tx, escrow)
+        clocks = [Arming(escrow.id, kind, due, 1) for kind, due in armed(escrow, tx.now, tx.policy)]
+        await arm_deadlines(tx, clocks + reminders)
+        return creation(escrow, tx.policy.public_url)
+
+    return command
+
+
+def check_association(
+    user_id: str | None, *, has_seller_email: bool, has_developer_fee: bool
+) -> None:
+    """Create's 403s, which come once the body is an object, before any field is looked at."""
+    if user_id is None and not has_seller_email:
+        raise Forbidden(
+            reason="Your developer account is not associated with a user, so it cannot sell:"
+            " name a sellerEmail, or associate it first."
+        )
+    if user_id is None and has_developer_fee:
+        raise Forbidden(
+            reason="A developer fee is paid to your associated user, and there is none:"
+            " associate your account first, or leave developerFeePercentage out."
+        )
+
+
+def deliver(escrow_id: str) -> Command:
+    """The seller delivers; an instant escrow is released at once."""
+
+    async def command(tx: Transaction) -> StepAnswer:
+        return await _answer(tx, "Delivery recorded", await step(tx, escrow_id, "deliver"))
+
+    return command
+
+
+def complete(escrow_id: str) -> Command:
+    """The buyer confirms a delivery; the money is released."""
+
+    async def command(tx: Transaction) -> StepAnswer:
+        return await _answer(tx, "Escrow completed", await step(tx, escrow_id, "complete"))
+
+    return command
+
+
+def cancel(escrow_id: str) -> Command:
+    """A party or the creator cancels before payment."""
+
+    async def command(tx: Transaction) -> StepAnswer:
+        return await _answer(tx, "Escrow cancelled", await step(tx, escrow_id, "cancel"))
+
+    return command
+
+
+def pay(escrow_id: str) -> Command:
+    """The buyer pays from the wallet: exactly `amountTnd` is held."""
+
+    async def command(tx: Transaction) -> EscrowAnswer:
+        escrow = await lock(tx, escrow_id)
+        row = choose("accept_pay", escrow, tx.actor)
+        await _check_payable(tx, escrow)
+        taken = take(row, escrow, tx.actor, tx.now)
+        await record(tx, [taken])
+        return detail(await _reread(tx, escrow_id))
+
+    return command
+
+
+async def link_party(tx: Transaction, escrow_id: str, person: Person) -> Escrow | None:
+    """Link a registered person to the escrow that waits for this e-mail; None if none does."""
+    escrow = await lock(tx, escrow_id)
+    if escrow.frozen:
+        raise EscrowFrozen
+    if escrow.seller is None and escrow.seller_email == person.email:
+        linked = replace(escrow, seller=person)
+    elif escrow.buyer is None and escrow.buyer_email == person.email:
+        linked = replace(escrow, buyer=person)
+    else:
+        return None
+    row = TABLE.find("link_party", escrow.status, escrow.mode)
+    if row is None:
+        return None
+    taken = take(row, linked, tx.actor, tx.now)
+    await record(tx, [replace(taken, before=escrow)])
+    return taken.after
+
+
+async def _check_payable(tx: Transaction, escrow: Escrow) -> None:
+    """What paying needs beyond the table's row, in the spec's order."""
+    if escrow.buyer is None:
+        raise WrongParty(party="buyer", act="pay")
+    if escrow.contract is not None and not escrow.contract.is_fully_signed:
+        raise ContractNotSigned
+    if escrow.seller is None:
+        raise SellerNotReady
+    available = await lock_wallet(tx, escrow.buyer.id, escrow.ledger_currency)
+    if available < escrow.amount_ledger_minor:
+        raise InsufficientFunds(available=available, needed=escrow.amount_ledger_minor)
+
+
+async def _answer(tx: Transaction, message: str, escrow: Escrow) -> StepAnswer:
+    """The step's answer; the completion deadline is read where the step has armed one."""
+    after = await _reread(tx, escrow.id) if escrow.status == "delivered" else escrow
+    return moved(message, after)
+
+
+async def _reread(tx: Transaction, escrow_id: str) -> Escrow:
+    escrow = await read_escrow(tx, escrow_id)
+    if escrow is None:
+        raise AssertionError(f"the locked escrow {escrow_id} is gone")
+    return escrow
+
+
+async def _opening(tx: Transaction, developer_id: str, terms: Terms) -> Opening:
+    """What the database says around the terms; refuses what the terms alone show first."""
+    found = faults(terms)
+    if found:
+        raise Invalid(found)
+    cap = tx.policy.daily_escrow_cap
+    if cap is not None and (count := await count_today(tx, developer_id)) >= cap:
+        raise DailyCapReached(limit=cap, count=count, remaining=0)
+    return await read_opening(
+        tx,
+        developer_id,
+        seller_email=terms.seller_email,
+        buyer_email=terms.buyer_email,
+        currency=terms.currency,
+        wants_acknowledgement=terms.auto_complete == "on_ack",
+    )
+
+
+def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
+    """The escrow as it will stand, with its rate locked and its fees fixed."""
+    rate = _rate(tx, terms.currency, opening.rate, opening.rate_at)
+    ledger_minor = locked_minor(terms.amount, terms.currency, rate)
+    found = faults_in(
+        terms,
+        Circumstances(
+            own_email=opening.own.email if opening.own else None,
+            seller_is_known=opening.seller is not None,
+            seller_is_verified=opening.is_seller_verified,
+            has_signature=opening.has_signature,
+            can_acknowledge=opening.can_acknowledge,
+            amount_ledger_minor=ledger_minor,
+        ),
+    )
+    if found:
+        raise Invalid(found)
+    minor = to_minor(terms.amount, terms.currency)
+    seller_email = terms.seller_email or (opening.own.email if opening.own else None)
+    if minor is None or seller_email is None:
+        raise AssertionError("checked terms have an exact amount and a seller")
+    due = fees(ledger_minor, terms.own_mode, terms.developer_fee_bps, tx.policy)
+    escrow_id = entity_id(tx.now)
+    escrow = Escrow(
+        id=escrow_id,
+        mode=terms.own_mode,
+        status=PENDING,
+        seq=1,
+        creator_id=developer_id,
+        creator_company=opening.company,
+        seller=opening.seller,
+        seller_email=seller_email,
+        buyer=opening.buyer,
+        buyer_email=terms.buyer_email,
+        title=terms.title,
+        language=terms.language,
+        currency=terms.currency,
+        ledger_currency=LEDGER_CURRENCY,
+        amount_minor=minor,
+        fx_rate=rate,
+        amount_ledger_minor=ledger_minor,
+        escrow_fee_minor=due.platform,
+        developer_fee_bps=terms.developer_fee_bps,
+        developer_fee_minor=due.developer,
+        developer_fee_user_id=opening.own.id if opening.own and due.developer else None,
+        estimated_delivery_days=terms.delivery_days,
+        auto_complete=terms.auto_complete,
+        fulfillment_policy=terms.fulfillment_policy,
+        contract=Contract(entity_id(tx.now), terms.contract_terms or "")
+        if terms.mode == STANDARD
+        else None,
+        created_at=tx.now,
+        updated_at=tx.now,
+    )
+    return replace(escrow, expires_at=dict(armed(escrow, tx.now, tx.policy))["expiry"])
+
+
+def _rate(
+    tx: Transaction, currency: str, rate: Decimal | None, fetched_at: datetime | None
+) -> Decimal:
+    if currency == LEDGER_CURRENCY:
+        return Decimal(1)
+    oldest = tx.real_now - timedelta(hours=tx.policy.fx_max_age_hours)
+    if rate is None or fetched_at is None or fetched_at < oldest:
+        raise FxRateUnavailable(currency=currency, max_age_hours=tx.policy.fx_max_age_hours)
+    return rate

@@ -1,0 +1,129 @@
+"""Invitations: who is asked to register, who is only told, and who is reminded when.
+
+A known e-mail is linked at once and gets a notice; an unknown one is invited by a link that is
+derived from the invitation's row, and reminded after two and seven days, then never again.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from service.commands.mails import INVITATION, new_mail
+from service.rules.escrow import Escrow
+from service.rules.machine import Role
+from service.store.db import Transaction
+from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
+from service.store.escrows import read_escrow
+from service.store.ids import entity_id
+from service.store.invitations import (
+    Invitation,
+    insert_invitations,
+    note_reminder,
+    read_invitation,
+)
+from service.store.mails import NewMail, insert_mails
+from service.store.vault import hash_token
+
+REMINDER = "invitation_reminder"
+REMINDED_AFTER = (timedelta(days=2), timedelta(days=7))
+SIDES = (Role.SELLER, Role.BUYER)
+
+
+async def welcome(tx: Transaction, escrow: Escrow) -> list[Arming]:
+    """Invite or notify both parties of a new escrow; the reminders that are to be armed with it.
+
+    The user behind the key that created it knows already and gets no notice.
+    """
+    missing = [role for role in SIDES if _user_id(escrow, role) is None]
+    invited, mails = await _invited(tx, escrow, missing)
+    mails += [
+        _notice(tx, escrow, role)
+        for role in SIDES
+        if role not in missing and _user_id(escrow, role) != tx.actor.user_id
+    ]
+    await insert_mails(tx, mails)
+    return [arming for one in invited if (arming := _reminder(one, tx.now, escrow.seq))]
+
+
+async def invite(tx: Transaction, escrow: Escrow, role: Role) -> None:
+    """Ask this party of the escrow to register, once; its reminders are armed here."""
+    invited, mails = await _invited(tx, escrow, [role])
+    await insert_mails(tx, mails)
+    reminders = [_reminder(one, tx.now, escrow.seq) for one in invited]
+    await arm_deadlines(tx, [arming for arming in reminders if arming])
+
+
+async def notice(tx: Transaction, escrow: Escrow, role: Role) -> None:
+    """Tell this known party, once, that it was named in the escrow."""
+    await insert_mails(tx, [_notice(tx, escrow, role)])
+
+
+async def fire_reminders(tx: Transaction, deadline_ids: Sequence[int]) -> list[Deadline]:
+    """Send the reminders whose deadlines are due at `tx.now`; what was fired.
+
+    Moves no money and no escrow's state. A deadline whose race was lost, or whose invitation no
+    longer waits, sends nothing.
+    """
+    fired = await fire_deadlines(tx, deadline_ids)
+    for deadline in fired:
+        await _remind(tx, deadline)
+    return fired
+
+
+async def _remind(tx: Transaction, deadline: Deadline) -> None:
+    invitation = await read_invitation(tx, deadline.subject)
+    escrow = await read_escrow(tx, deadline.escrow_id)
+    if invitation is None or escrow is None or not invitation.is_open:
+        return
+    if not await note_reminder(tx, invitation):
+        return
+    key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
+    mail = new_mail(tx, REMINDER, escrow, Role(invitation.role), key, invitation.id)
+    await insert_mails(tx, [mail])
+    following = _reminder(invitation, tx.now, escrow.seq, sent=invitation.reminders + 1)
+    if following:
+        await arm_deadlines(tx, [following])
+
+
+async def _invited(
+    tx: Transaction, escrow: Escrow, sides: Sequence[Role]
+) -> tuple[list[Invitation], list[NewMail]]:
+    """The invitations that are new, and their mails; those who were invited before get none."""
+    asked = [_invitation(tx, escrow, role) for role in sides]
+    new = await insert_invitations(tx, asked)
+    invited = [one for one in asked if one.id in new]
+    mails = [
+        new_mail(tx, INVITATION, escrow, Role(one.role), f"{INVITATION}:{one.id}", one.id)
+        for one in invited
+    ]
+    return invited, mails
+
+
+def _invitation(tx: Transaction, escrow: Escrow, role: Role) -> Invitation:
+    invitation_id = entity_id(tx.now)
+    return Invitation(
+        id=invitation_id,
+        escrow_id=escrow.id,
+        role=role.value,
+        email=escrow.seller_email if role is Role.SELLER else escrow.buyer_email,
+        token_hash=hash_token(tx.vault.link_token(INVITATION, invitation_id)),
+        counter=0,
+        reminders=0,
+        created_at=tx.now,
+    )
+
+
+def _notice(tx: Transaction, escrow: Escrow, role: Role) -> NewMail:
+    return new_mail(tx, "escrow_notice", escrow, role, f"escrow_notice:{escrow.id}:{role}")
+
+
+def _reminder(invitation: Invitation, now: datetime, version: int, sent: int = 0) -> Arming | None:
+    """The next reminder after so many; one whose day has passed meanwhile is left out."""
+    due = (invitation.created_at + after for after in REMINDED_AFTER[sent:])
+    upcoming = next((at for at in due if at > now), None)
+    if upcoming is None:
+        return None
+    return Arming(invitation.escrow_id, REMINDER, upcoming, version, invitation.id)
+
+
+def _user_id(escrow: Escrow, role: Role) -> str | None:
+    return escrow.seller_id if role is Role.SELLER else escrow.buyer_id

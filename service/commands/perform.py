@@ -1,0 +1,174 @@
+"""The one write path. `perform` for what changes an escrow or moves money, `tend` for upkeep.
+
+One transaction, one reading of the clock, one answer per idempotency key, at most 3 tries when
+the database reports a clash. Claim, then pay: a command locks, chooses its row of the table,
+moves the state, posts the money, tells. Nothing else begins a transaction (a test holds it).
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from service.commands.steps import DeadlineDue, fire_due_of
+from service.gateways.bell import Bell
+from service.rules.errors import IdempotencyInFlight, IdempotencyKeyReused
+from service.rules.machine import CLOCK, SYSTEM, Actor
+from service.rules.policy import Policy
+from service.store.clock import open_transaction
+from service.store.db import Clash, Pool, Transaction
+from service.store.idempotency import Stored, insert_answer, read_answer
+from service.store.vault import Vault
+from service.wire.base import Wire, dump_json
+
+TRIES = 3
+DUE_STEPS_LIMIT = 20
+KEPT = timedelta(days=30)
+KEPT_SEALED = timedelta(hours=24)
+
+T = TypeVar("T")
+Command = Callable[[Transaction], Awaitable[Wire]]
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a door needs to have something done."""
+
+    pool: Pool
+    policy: Policy
+    vault: Vault
+    bell: Bell
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's key, whose it is, and SHA-256 over method, path and body."""
+
+    developer_id: str
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The exact bytes of an answer; `replayed` when they were stored before."""
+
+    status: int
+    body: bytes
+    replayed: bool = False
+
+
+async def perform(
+    house: House,
+    actor: Actor,
+    command: Command,
+    *,
+    status: int = 200,
+    idempotency: Idempotency | None = None,
+    shows_secret: bool = False,
+    now: datetime | None = None,
+) -> Answer:
+    """Carry the command out once and answer with its bytes.
+
+    A deadline that is due on the locked escrow is committed first, as the clock's step; a refusal
+    of the person's step never undoes it. `now` is given by the sandbox's clock only.
+
+    Raises:
+        Refused: the rules say no; nothing was changed by this command.
+        Unavailable: the database is away; nothing was changed.
+    """
+    clashes = due_steps = 0
+    while True:
+        try:
+            answer, rings = await _once(
+                house, actor, command, status, idempotency, shows_secret, now
+            )
+        except DeadlineDue as due:
+            due_steps += 1
+            if due_steps > DUE_STEPS_LIMIT:
+                raise AssertionError(f"escrow {due.escrow_id} has a due step that stays") from due
+            await fire(house, due.escrow_id)
+        except Clash:
+            clashes += 1
+            if clashes == TRIES:
+                raise
+        else:
+            house.bell.ring(rings)
+            return answer
+
+
+async def _once(
+    house: House,
+    actor: Actor,
+    command: Command,
+    status: int,
+    idempotency: Idempotency | None,
+    shows_secret: bool,
+    now: datetime | None,
+) -> tuple[Answer, set[str]]:
+    async with house.pool.begin(actor, house.policy, house.vault) as tx:
+        stored = await _open(tx, idempotency, now)
+        if stored is not None:
+            return stored, set()
+        body = dump_json(await command(tx))
+        answer = Answer(status, body)
+        if idempotency is not None:
+            await _remember(tx, idempotency, answer, shows_secret)
+    return answer, tx.rings
+
+
+async def _open(tx: Transaction, asked: Idempotency | None, now: datetime | None) -> Answer | None:
+    """Reads the clock; the stored answer where this key has one."""
+    if now is not None:
+        tx.hold_clock(now)
+    if asked is None:
+        await open_transaction(tx, None, None)
+        return None
+    if not await open_transaction(tx, asked.developer_id, asked.key):
+        raise IdempotencyInFlight
+    stored = await read_answer(tx, asked.developer_id, asked.key)
+    if stored is None:
+        return None
+    if stored.fingerprint != asked.fingerprint:
+        raise IdempotencyKeyReused
+    body = tx.vault.open(stored.body).encode() if stored.is_sealed else stored.body
+    return Answer(stored.status, body, replayed=True)
+
+
+async def _remember(
+    tx: Transaction, asked: Idempotency, answer: Answer, shows_secret: bool
+) -> None:
+    body = tx.vault.seal(answer.body.decode()) if shows_secret else answer.body
+    stored = Stored(asked.fingerprint, answer.status, body, shows_secret)
+    kept = KEPT_SEALED if shows_secret else KEPT
+    await insert_answer(tx, asked.developer_id, asked.key, stored, tx.real_now + kept)
+
+
+async def fire(house: House, escrow_id: str) -> None:
+    """Commit the step of the earliest deadline that is due on this escrow, by the clock."""
+    async with house.pool.begin(CLOCK, house.policy, house.vault) as tx:
+        await _open(tx, None, None)
+        await fire_due_of(tx, [escrow_id])
+    house.bell.ring(tx.rings)
+
+
+async def tend(
+    house: House, upkeep: Callable[[Transaction], Awaitable[T]], actor: Actor = SYSTEM
+) -> T:
+    """One transaction of upkeep: it moves no money and no escrow's state."""
+    for _ in range(TRIES - 1):
+        try:
+            return await _tend_once(house, upkeep, actor)
+        except Clash:
+            continue
+    return await _tend_once(house, upkeep, actor)
+
+
+async def _tend_once(
+    house: House, upkeep: Callable[[Transaction], Awaitable[T]], actor: Actor
+) -> T:
+    async with house.pool.begin(actor, house.policy, house.vault) as tx:
+        await _open(tx, None, None)
+        done = await upkeep(tx)
+    house.bell.ring(tx.rings)
+    return done

@@ -1,0 +1,143 @@
+"""How every step on an escrow is carried out: lock, choose, move, post, tell.
+
+`record` writes what the rules have decided, in this order and for any number of escrows at
+once: first the states are claimed, then the clocks are turned, then the money moves, then the
+log is told. Nothing moves money before the claim.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from service.commands.mails import write_notices
+from service.rules.errors import EscrowNotFound, Refused
+from service.rules.escrow import FINAL, STEP_OF_KIND, Escrow, Taken, armed, choose, take
+from service.rules.machine import ActorKind
+from service.store import events, ledger
+from service.store.db import Transaction
+from service.store.deadlines import (
+    Arming,
+    Deadline,
+    arm_deadlines,
+    fire_deadlines,
+    stop_deadlines,
+)
+from service.store.escrows import lock_escrows, move_escrows
+from service.store.ids import event_id
+from service.wire.events import escrow_event
+
+log = structlog.get_logger()
+
+
+class DeadlineDue(Exception):
+    """The locked escrow has a deadline that is due: its step is committed before the person's."""
+
+    def __init__(self, escrow_id: str) -> None:
+        self.escrow_id = escrow_id
+        super().__init__(escrow_id)
+
+
+async def lock(tx: Transaction, escrow_id: str) -> Escrow:
+    """The escrow, locked until the transaction ends.
+
+    Raises:
+        EscrowNotFound: there is none of this id.
+        DeadlineDue: the clock comes first (`perform` sees to it).
+    """
+    locked = await lock_escrows(tx, [escrow_id])
+    if not locked:
+        raise EscrowNotFound
+    if locked[0].due is not None and tx.actor.kind is not ActorKind.CLOCK:
+        raise DeadlineDue(escrow_id)
+    return locked[0].escrow
+
+
+async def step(tx: Transaction, escrow_id: str, name: str) -> Escrow:
+    """Take the step of this name, as the transaction's actor; the escrow after it."""
+    escrow = await lock(tx, escrow_id)
+    taken = take(choose(name, escrow, tx.actor), escrow, tx.actor, tx.now)
+    await record(tx, [taken])
+    return taken.after
+
+
+async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
+    """Move, post, tell: every step that was taken, at most one an escrow."""
+    if not taken:
+        return
+    await move_escrows(tx, taken)
+    await _turn_clocks(tx, taken)
+    await ledger.post_transfers(tx, _entries(taken))
+    await events.append_events(tx, told(tx, taken))
+    await write_notices(tx, taken)
+
+
+async def fire_due_of(
+    tx: Transaction, escrow_ids: Sequence[str], *, skip_locked: bool = False
+) -> list[Deadline]:
+    """Take the earliest due step of each of these escrows, by the clock; what was fired.
+
+    A deadline whose race was lost is no longer open, and nothing happens.
+    """
+    locked = await lock_escrows(tx, escrow_ids, skip_locked=skip_locked)
+    escrows = {one.escrow.id: one.escrow for one in locked}
+    fired = await fire_deadlines(tx, [one.due for one in locked if one.due is not None])
+    taken = []
+    for deadline in fired:
+        escrow = escrows[deadline.escrow_id]
+        try:
+            row = choose(STEP_OF_KIND[deadline.kind], escrow, tx.actor)
+        except Refused as refusal:
+            log.warning(
+                "deadline_refused", kind=deadline.kind, escrow_id=escrow.id, why=str(refusal)
+            )
+            continue
+        taken.append(take(row, escrow, tx.actor, tx.now))
+    await record(tx, taken)
+    return fired
+
+
+async def _turn_clocks(tx: Transaction, taken: Sequence[Taken]) -> None:
+    """Leaving a state stops its clocks; entering one starts its own."""
+    left = [one.after for one in taken if one.leaves_state]
+    await stop_deadlines(tx, [e.id for e in left], [e.status in FINAL for e in left])
+    await arm_deadlines(
+        tx,
+        [
+            Arming(escrow.id, kind, due, escrow.seq)
+            for escrow in left
+            for kind, due in armed(escrow, tx.now, tx.policy)
+        ],
+    )
+
+
+def _entries(taken: Sequence[Taken]) -> list[ledger.Entry]:
+    """The money belongs to the first event of its step."""
+    return [
+        ledger.Entry(posting, one.after.id, one.before.seq + 1, one.after.id)
+        for one in taken
+        for posting in one.postings
+    ]
+
+
+def told(tx: Transaction, taken: Sequence[Taken]) -> list[events.Entry]:
+    """One row a webhook of each step, with consecutive seq; one row of audit where it has none."""
+    entries = []
+    for one in taken:
+        for offset, event_type in enumerate(one.events, start=1):
+            uid = event_id(tx.now)
+            entries.append(
+                events.Entry(
+                    id=uid,
+                    subject_id=one.after.id,
+                    subject_kind="escrow",
+                    seq=one.before.seq + offset,
+                    step=one.row.name,
+                    type=event_type,
+                    body=escrow_event(uid, event_type, one, tx.now) if event_type else None,
+                    family="escrow",
+                    mode=one.after.mode,
+                    from_state=one.row.source,
+                    to_state=one.row.target,
+                )
+            )
+    return entries

@@ -1,0 +1,95 @@
+"""The bell: after COMMIT it wakes a worker through arq. Every ring is a hint; none is a promise.
+
+What must happen stands in PostgreSQL and is found by polling; a ring that is lost costs a second.
+Ids are time buckets: the rings of one bucket become one job, and a job that is running swallows
+no ring for longer than that (a fixed id would be refused while its job runs).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import orjson
+import structlog
+from arq import ArqRedis
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+QUEUE = "amana:bells"
+BUCKET_SECONDS = 0.02
+TIMEOUT_SECONDS = 0.2
+PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Bell(Protocol):
+    """Wakes workers up."""
+
+    def ring(self, names: Iterable[str]) -> None:
+        """Fire and forget; never raises, never waits."""
+
+
+class SilentBell:
+    """Rings nothing: where there is no Redis, workers find everything by polling."""
+
+    def ring(self, names: Iterable[str]) -> None:
+        """Do nothing."""
+
+
+class ArqBell:
+    """Puts a job named after the bell onto arq's queue."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = ArqRedis(
+            ConnectionPool.from_url(
+                redis_url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+            ),
+            job_serializer=dump_job,
+            job_deserializer=load_job,
+            default_queue_name=QUEUE,
+        )
+        self._rung: dict[str, int] = {}
+        self._quiet_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ring(self, names: Iterable[str]) -> None:
+        """One job a name and time bucket; quiet for a second after Redis was found away."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return
+        bucket = int(now / BUCKET_SECONDS)
+        for name in names:
+            if self._rung.get(name) != bucket:
+                self._rung[name] = bucket
+                task = asyncio.create_task(self._enqueue(name))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _enqueue(self, name: str) -> None:
+        bucket = int(time.time() / BUCKET_SECONDS)
+        try:
+            await self._redis.enqueue_job(name, _job_id=f"{name}:{bucket}", _expires=60)
+        except (RedisError, OSError, TimeoutError) as away:
+            self._quiet_until = time.monotonic() + PAUSE_SECONDS
+            log.warning("bell_not_rung", bell=name, reason=type(away).__name__)
+
+    async def close(self) -> None:
+        """Let rings under way end, then leave."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+        await self._redis.aclose()
+
+
+def dump_job(job: dict[str, Any]) -> bytes:
+    """arq's job as JSON: a queue must not be able to make us run a pickle."""
+    return orjson.dumps(job, default=str)
+
+
+def load_job(raw: bytes) -> dict[str, Any]:
+    """The job back from JSON."""
+    job: dict[str, Any] = orjson.loads(raw)
+    return job

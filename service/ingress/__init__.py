@@ -1,0 +1,1 @@
+"""Door 1: what apps and people ask for over HTTP."""

@@ -1,0 +1,235 @@
+"""The sandbox's helpers: the same commands as the real doors, without the waiting. operations.md 6.
+
+Mounted only where AMANA_ENV is sandbox; any valid sandbox key may use them.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from service.commands import developers, escrows, rates, users, wallets
+from service.commands.deadlines import advance
+from service.commands.perform import Answer, perform
+from service.commands.registration import follow_link
+from service.ingress.api.escrows import ESCROW
+from service.ingress.call import Call, Caller
+from service.ingress.route import Subject
+from service.rules.errors import EscrowNotFound, InvalidEscrowId, Invalid, UserNotFound
+from service.rules.escrow import Escrow, Person
+from service.rules.machine import Actor, ActorKind
+from service.rules.money import EXPONENTS, to_minor
+from service.store.clock import read_clock
+from service.store.db import Reader, Transaction
+from service.store.ledger import read_balance
+from service.store.users import User, read_user
+from service.wire.account import BalanceAnswer, BalanceQuery, balance
+from service.wire.base import Wire
+from service.wire.escrows import EscrowAnswer
+from service.wire.sandbox import (
+    Advance,
+    AdvanceAnswer,
+    AssociationAnswer,
+    ByEmail,
+    ClockAnswer,
+    DeveloperAnswer,
+    FiredDeadline,
+    NewDeveloper,
+    NewRate,
+    NewUser,
+    RateAnswer,
+    Registration,
+    RegistrationAnswer,
+    TopUp,
+    UserAnswer,
+    user_shape,
+)
+
+
+async def make_developer(call: Call[NewDeveloper, None]) -> Answer:
+    """Another developer with a key of its own."""
+    body = call.body
+
+    async def command(tx: Transaction) -> Wire:
+        made = await developers.enrol(
+            tx,
+            body.email,
+            body.company,
+            user_email=body.user_email,
+            redirect_urls=body.redirect_urls,
+        )
+        return DeveloperAnswer(
+            developer_id=made.developer_id, api_key=made.api_key, user_id=made.user_id
+        )
+
+    return await perform(
+        call.house,
+        call.actor,
+        command,
+        status=call.status,
+        idempotency=call.idempotency,
+        shows_secret=True,
+    )
+
+
+async def make_user(call: Call[NewUser, None]) -> Answer:
+    """A user; linked to what waits for the e-mail."""
+    body = call.body
+
+    async def command(tx: Transaction) -> Wire:
+        user = await users.register(
+            tx,
+            body.email,
+            body.first_name,
+            body.last_name,
+            is_email_verified=body.email_verified,
+            is_phone_verified=body.phone_verified,
+            language=body.language,
+        )
+        return UserAnswer(user=user_shape(user.person))
+
+    return await perform(
+        call.house, call.actor, command, status=call.status, idempotency=call.idempotency
+    )
+
+
+async def top_up(call: Call[TopUp, None]) -> Answer:
+    """Credit a wallet from the sandbox's provider."""
+    amount, currency = call.body.amount, call.body.currency
+    email = call.subject.person.email
+    minor = to_minor(amount, currency)
+    if minor is None:
+        places = EXPONENTS[currency]
+        raise Invalid({"amount": f"must have at most {places} decimals in {currency}"})
+
+    async def command(tx: Transaction) -> Wire:
+        after = await wallets.top_up(tx, email, minor, currency)
+        return balance(after.available, after.pending, after.escrow, currency)
+
+    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+
+
+async def read_wallet(call: Call[None, BalanceQuery]) -> BalanceAnswer:
+    """Anybody's wallet."""
+    currency = call.query.currency
+    found = await read_balance(call.house.pool, call.subject.person.id, currency)
+    return balance(found.available, found.pending, found.escrow, currency)
+
+
+async def associate(call: Call[ByEmail, None]) -> Answer:
+    """The calling developer acts as this user."""
+
+    async def command(tx: Transaction) -> Wire:
+        user_id = await developers.associate(tx, call.developer_id, call.body.email)
+        return AssociationAnswer(user_id=user_id)
+
+    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+
+
+async def dissociate(call: Call[None, None]) -> Answer:
+    """The calling developer acts as nobody."""
+
+    async def command(tx: Transaction) -> Wire:
+        await developers.dissociate(tx, call.developer_id)
+        return AssociationAnswer(user_id=None)
+
+    return await perform(call.house, call.actor, command)
+
+
+async def pay(call: Call[ByEmail, None]) -> Answer:
+    """accept_pay from this user's wallet: the same command as the checkout page's."""
+    payer = await users.registered(call.house.pool, call.body.email)
+    command = escrows.pay(call.subject.id)
+    return await perform(
+        call.house, as_person(call.actor, payer.person), command, idempotency=call.idempotency
+    )
+
+
+async def register(call: Call[Registration, None]) -> Answer:
+    """Follow an invitation's link."""
+    body = call.body
+
+    async def command(tx: Transaction) -> Wire:
+        person, linked = await follow_link(
+            tx, body.token, body.first_name, body.last_name, email=body.email
+        )
+        return RegistrationAnswer(user=user_shape(person), escrows=linked)
+
+    return await perform(
+        call.house, call.actor, command, status=call.status, idempotency=call.idempotency
+    )
+
+
+async def read_time(call: Call[None, None]) -> ClockAnswer:
+    """The deployment's business time."""
+    return ClockAnswer(now=(await read_clock(call.house.pool)).now)
+
+
+async def advance_clock(call: Call[Advance, None]) -> AdvanceAnswer:
+    """Move the clock forward; what falls due on the way fires in due order."""
+    now = (await read_clock(call.house.pool)).now
+    fired = await advance(call.house, _target(call.body, now))
+    return AdvanceAnswer(
+        now=(await read_clock(call.house.pool)).now,
+        fired=[
+            FiredDeadline(escrow_id=one.escrow_id, kind=one.kind, due_at=one.due_at)
+            for one in fired
+        ],
+    )
+
+
+def _target(body: Advance, now: datetime) -> datetime:
+    if (body.seconds is None) == (body.to is None):
+        raise Invalid({"seconds": "give either seconds or to"})
+    if body.to is None:
+        return now + timedelta(seconds=body.seconds or 0)
+    try:
+        to = datetime.fromisoformat(body.to)
+    except ValueError:
+        raise Invalid({"to": "must be an ISO 8601 instant"}) from None
+    if to.tzinfo is None:
+        raise Invalid({"to": "must be an ISO 8601 instant with its offset"})
+    if not now <= to <= now.replace(year=min(now.year + 100, 9999)):
+        raise Invalid({"to": "must lie in the future, at most 100 years ahead"})
+    return to
+
+
+async def set_rate(call: Call[NewRate, None]) -> Answer:
+    """The rate that new escrows lock from now on."""
+
+    async def command(tx: Transaction) -> Wire:
+        await rates.set_rate(tx, call.body.currency, call.body.rate, "sandbox")
+        return RateAnswer(currency=call.body.currency, rate=Decimal(call.body.rate))
+
+    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+
+
+def as_person(door: Actor, person: Person) -> Actor:
+    """The person acts, through the caller's door."""
+    return Actor(
+        ActorKind.USER,
+        user_id=person.id,
+        key_id=door.key_id,
+        ip=door.ip,
+        request_id=door.request_id,
+    )
+
+
+async def _read_user(reader: Reader, email: str) -> User | None:
+    return await read_user(reader, email.strip().lower())
+
+
+class UnknownUser(UserNotFound):
+    """No such user; create the user first."""
+
+
+def _anybody(_: Caller, __: User) -> bool:
+    return True
+
+
+def _anyone(_: Caller, __: Escrow) -> bool:
+    return True
+
+
+USER = Subject("email", lambda _: True, UnknownUser, _read_user, UnknownUser, _anybody, UnknownUser)
+ANY_ESCROW = Subject(
+    "id", ESCROW.is_written, InvalidEscrowId, ESCROW.read, EscrowNotFound, _anyone, EscrowNotFound
+)

@@ -1,0 +1,213 @@
+"""What a refusal is on the wire: its status, its family, its body.
+
+Law: the only place that knows both refusals and statuses. A refusal of the rules that is missing
+from REFUSALS fails a test. Whatever is no refusal is a bug: 500, with the request id in it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.rules import errors as no
+from service.rules.errors import GatewayFailure, Refused, Unavailable
+from service.wire.base import dump_json
+
+REASONS: Mapping[int, str] = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Payload Too Large",
+    422: "Unprocessable Entity",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+UNAVAILABLE_RETRY_SECONDS = 2
+
+
+class Family(StrEnum):
+    """The four shapes of an error body."""
+
+    E1 = "{error, message}"
+    E2 = "{error}"
+    E3 = "{error: {code, type, message, user_message}}"
+    E4 = "{error, message, …extras}"
+
+
+class Unauthorized(Refused):
+    """{reason}"""
+
+
+class RateLimited(Refused):
+    """Too many requests: at most {limit} a minute. Try again in {retry_after} seconds."""
+
+
+class BodyTooLarge(Refused):
+    """The body must be at most {limit} bytes."""
+
+
+class BodyTooSlow(Refused):
+    """The body did not arrive within {seconds} seconds."""
+
+
+class PathUnknown(Refused):
+    """Not found"""
+
+
+class MethodNotAllowed(Refused):
+    """{method} is not allowed here; try {allowed}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a refusal is told. `extras` gives the further keys of an E4 body."""
+
+    status: int
+    family: Family = Family.E1
+    error: str | None = None
+    extras: Callable[[Any], Mapping[str, object]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An error as it is sent."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _each(shape: Shape, refusals: Iterable[type[Refused]]) -> dict[type[Refused], Shape]:
+    return dict.fromkeys(refusals, shape)
+
+
+REFUSALS: Mapping[type[Refused], Shape] = {
+    Unauthorized: Shape(401),
+    RateLimited: Shape(429, Family.E4, extras=lambda no: {"retryAfter": no.facts["retry_after"]}),
+    BodyTooLarge: Shape(413),
+    BodyTooSlow: Shape(408),
+    PathUnknown: Shape(404, Family.E2),
+    MethodNotAllowed: Shape(405),
+    no.Refused: Shape(400),
+    no.Invalid: Shape(400, Family.E4, extras=lambda no: {"details": no.details}),
+    no.Malformed: Shape(400),
+    no.Forbidden: Shape(403),
+    no.NotAssociated: Shape(403),
+    no.NotParty: Shape(403),
+    no.WrongParty: Shape(403),
+    no.EscrowNotFound: Shape(404, Family.E2),
+    no.InvalidEscrowId: Shape(400, Family.E2),
+    no.WebhookNotFound: Shape(404, Family.E2),
+    no.DeveloperNotFound: Shape(404, Family.E2),
+    no.UserNotFound: Shape(404),
+    no.InvitationNotFound: Shape(404),
+    no.WebhookRefused: Shape(400, Family.E2),
+    no.WrongStatus: Shape(400),
+    no.DisputeOpen: Shape(400),
+    **_each(
+        Shape(409),
+        (
+            no.StepClash,
+            no.ContractNotSigned,
+            no.PaymentAlreadyDone,
+            no.EscrowCancelled,
+            no.EscrowNotDelivered,
+            no.EscrowFrozen,
+            no.ProofNotAccepted,
+            no.CancellationPending,
+            no.SellerNotReady,
+            no.InsufficientFunds,
+            no.PhoneNotVerified,
+            no.EmailTaken,
+            no.UserTaken,
+            no.UserNotRegistered,
+            no.BalanceTooLarge,
+            no.IdempotencyInFlight,
+            no.ClockAdvancing,
+        ),
+    ),
+    no.IdempotencyKeyReused: Shape(422),
+    no.FxRateUnavailable: Shape(503),
+    no.DailyCapReached: Shape(
+        429,
+        Family.E4,
+        error="Rate Limit Exceeded",
+        extras=lambda no: {key: no.facts[key] for key in ("limit", "count", "remaining")},
+    ),
+}
+
+
+def reply_to(error: Exception, request_id: str, clashes: Family = Family.E1) -> Reply:
+    """What the caller is told about this error.
+
+    `clashes` is E3 on the one path (checkout sessions) that tells a clash of steps that way, as
+    400.
+    """
+    if isinstance(error, Refused):
+        if clashes is Family.E3 and isinstance(error, no.StepClash):
+            return Reply(400, _business_rule(error))
+        return _told(error, shape_of(type(error)))
+    if isinstance(error, Unavailable):
+        return _plain(
+            503,
+            "The service is away for a moment; nothing was changed. Try again.",
+            {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)},
+        )
+    if isinstance(error, GatewayFailure):
+        return _plain(502, "A service that we depend on failed; nothing was changed. Try again.")
+    return _plain(500, f"Something went wrong on our side. Its request id is {request_id}.")
+
+
+def shape_of(refusal: type[Refused]) -> Shape:
+    """The shape of this class of refusal, or of the nearest one that it is a kind of."""
+    return next(REFUSALS[kind] for kind in refusal.__mro__ if kind in REFUSALS)
+
+
+def _told(refusal: Refused, shape: Shape) -> Reply:
+    return Reply(shape.status, dump_json(_body(refusal, shape)), _headers(refusal))
+
+
+def _body(refusal: Refused, shape: Shape) -> Mapping[str, object]:
+    if shape.family is Family.E2:
+        return {"error": str(refusal)}
+    body: dict[str, object] = {
+        "error": shape.error or REASONS[shape.status],
+        "message": str(refusal),
+    }
+    if refusal.code is not None:
+        body["code"] = refusal.code
+    return {**body, **shape.extras(refusal)} if shape.extras else body
+
+
+def _business_rule(refusal: Refused) -> bytes:
+    told = str(refusal)
+    rule = {
+        "code": refusal.code,
+        "type": "business_rule_violation",
+        "message": told,
+        "user_message": told,
+    }
+    return dump_json({"error": rule})
+
+
+def _headers(refusal: Refused) -> Mapping[str, str]:
+    match refusal:
+        case Unauthorized():
+            return {"WWW-Authenticate": "Bearer"}
+        case RateLimited(facts=facts):
+            return {"Retry-After": str(facts["retry_after"])}
+        case MethodNotAllowed(facts=facts):
+            return {"Allow": str(facts["allowed"])}
+        case BodyTooLarge() | BodyTooSlow():
+            return {"Connection": "close"}
+    return {}
+
+
+def _plain(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, dump_json({"error": REASONS[status], "message": message}), headers or {})

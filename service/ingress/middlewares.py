@@ -1,0 +1,365 @@
+"""The straight line of a request, each check in its place; the first that fails answers.
+
+request id → rate limit → key (401) → association (403) → id's syntax (400) → existence (404) →
+access (403) → idempotency key (400) → body (413, 408, 400, 422) → the handler.
+
+`door` is the one middleware, around everything that is answered; `Line` is one route's checks.
+"""
+
+import ipaddress
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiohttp import HttpVersion11, web
+from aiohttp.typedefs import Handler as AiohttpHandler
+
+from service.commands.perform import Answer, House, Idempotency
+from service.gateways.limiter import Limiter, Verdict
+from service.ingress.auth import Found, KeyUse, find_key, let_in, own_limit
+from service.ingress.bodies import (
+    ClientGone,
+    as_model,
+    fingerprint,
+    idempotency_key,
+    may_be_empty,
+    read_body,
+    read_query,
+)
+from service.ingress.call import Call, Caller
+from service.ingress.errors import (
+    Family,
+    MethodNotAllowed,
+    PathUnknown,
+    RateLimited,
+    Unauthorized,
+    reply_to,
+)
+from service.ingress.metrics import DoorMetrics
+from service.ingress.route import Auth, Route, Subject
+from service.rules.errors import GatewayFailure, Malformed, NotAssociated, Refused, Unavailable
+from service.rules.machine import Actor, ActorKind
+from service.store.keys import KeyFacts
+from service.wire.base import dump_json, instant
+from service.wire.reading import read_object
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+JSON = "application/json; charset=utf-8"
+UNMATCHED = "unmatched"
+QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the door knows before the first request: from the settings, by way of `main`."""
+
+    environment: str
+    rate_limit_per_minute: int
+    trusted_proxies: tuple[Network, ...] = ()
+
+
+@dataclass(slots=True)
+class Visit:
+    """What the door has found out about the request so far."""
+
+    request_id: str
+    ip: str
+    found: Found | None = None
+    verdict: Verdict | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+GATE = web.AppKey("gate", Gate)
+HOUSE = web.AppKey("house", House)
+LIMITER = web.AppKey("limiter", Limiter)
+METRICS = web.AppKey("metrics", DoorMetrics)
+KEY_USE = web.AppKey("key_use", KeyUse)
+VISIT = web.RequestKey("visit", Visit)
+
+
+@web.middleware
+async def door(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+    """Around every answer: request id, rate limit, refusals as JSON, one line of log, figures."""
+    began = time.perf_counter()
+    visit = request[VISIT] = _visit(request)
+    structlog.contextvars.bind_contextvars(request_id=visit.request_id)
+    try:
+        await _limit(request, visit)
+        _refuse_odd_headers(request)
+        response = await handler(request)
+    except web.HTTPException as answer:
+        response = _aiohttps(answer, request, visit)
+    except ClientGone:
+        log.info("request_abandoned", method=request.method, route=_route(request))
+        raise
+    except (Refused, Unavailable, GatewayFailure) as refusal:
+        response = _refusal(refusal, request, visit)
+    except Exception as bug:
+        log.exception("request_failed", method=request.method, route=_route(request))
+        response = _refusal(bug, request, visit)
+    _finish(response, visit)
+    _note(request, response, visit, time.perf_counter() - began)
+    return response
+
+
+def _visit(request: web.Request) -> Visit:
+    given = request.headers.get("X-Request-Id")
+    if given is None or SANE_REQUEST_ID.fullmatch(given) is None:
+        given = secrets.token_hex(12)
+    trusted = request.app[GATE].trusted_proxies
+    forwarded = request.headers.get("X-Forwarded-For") if trusted else None
+    return Visit(given, client_ip(request.remote or "", forwarded, trusted))
+
+
+def client_ip(remote: str, forwarded: str | None, trusted: tuple[Network, ...]) -> str:
+    """The client's address: of X-Forwarded-For, the last that no trusted proxy wrote as its own."""
+    client = remote.partition("%")[0].removeprefix("::ffff:")
+    for hop in reversed(forwarded.split(",") if forwarded else []):
+        if not _is_trusted(client, trusted):
+            break
+        address = _address(hop.strip())
+        if address is None:
+            break
+        client = str(address)
+    return client
+
+
+def _is_trusted(client: str, trusted: tuple[Network, ...]) -> bool:
+    address = _address(client)
+    return address is not None and any(address in network for network in trusted)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return mapped or address
+
+
+# ---- The limiter: /api/… except the sandbox's helpers ------------------------------------------
+
+
+def is_limited(path: str) -> bool:
+    """Whether the rate limit covers this path."""
+    return path.startswith("/api/") and not path.startswith("/api/v1/sandbox/")
+
+
+async def _limit(request: web.Request, visit: Visit) -> None:
+    gate = request.app[GATE]
+    if gate.rate_limit_per_minute == 0 or not is_limited(request.path):
+        return
+    found = visit.found = await _find(request)
+    window, limit = f"ip:{visit.ip}", gate.rate_limit_per_minute
+    if isinstance(found, KeyFacts) and (own := own_limit(found)):
+        window, limit = f"key:{found.key_id}", own
+    verdict = visit.verdict = await request.app[LIMITER].take(window, limit)
+    if verdict.is_refused:
+        raise RateLimited(limit=limit, retry_after=verdict.retry_after_seconds)
+
+
+async def _find(request: web.Request) -> Found:
+    app = request.app
+    return await find_key(app[HOUSE].pool, request.headers, app[GATE].environment)
+
+
+def _refuse_odd_headers(request: web.Request) -> None:
+    headers = request.headers
+    if not headers.get("X-Request-Id", "").isascii():
+        raise Malformed(reason="X-Request-Id must be ASCII.")
+    if not (headers.get("Authorization", "") + headers.get("X-API-Key", "")).isascii():
+        raise Unauthorized(reason="Authorization and X-API-Key must be ASCII.")
+
+
+# ---- One route ----------------------------------------------------------------------------------
+
+
+class Line:
+    """The checks of one route, in order, and its handler."""
+
+    def __init__(self, route: Route) -> None:
+        if route.subject is not None and route.auth is Auth.NONE:
+            raise ValueError(f"{route.path}: a subject needs a caller who may come near it")
+        self.route = route
+        self._has_body = route.method in WITH_BODY
+        self._may_be_empty = may_be_empty(route.takes)
+        self._names_freely = "{" in route.path
+
+    async def expect(self, request: web.Request) -> None:
+        """Ask for the body with 100 Continue, unless it is announced to be too long anyway."""
+        asks = request.headers.get("Expect", "").lower() == "100-continue"
+        length = request.content_length or 0
+        if asks and request.version >= HttpVersion11 and length <= self.route.body_bytes_max:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The answer of the handler, once nothing stands against it. Raises the first refusal."""
+        visit, house, route = request[VISIT], request.app[HOUSE], self.route
+        caller = None if route.auth is Auth.NONE else await _caller(request, visit, route.auth)
+        subject = None
+        if route.subject is not None and caller is not None:
+            subject = await _subject(route.subject, request, house, caller, visit)
+        if self._names_freely and "\0" in request.path:
+            raise PathUnknown
+        idempotency = body = query = None
+        if self._has_body:
+            idempotency, body = await self._body(request, caller)
+        if route.asks is not None:
+            query = as_model(route.asks, read_query(request))
+        outcome = await route.handler(
+            Call(
+                house=house,
+                actor=_actor(caller, visit),
+                caller=caller,
+                subject=subject,
+                body=body,
+                query=query,
+                path=request.match_info,
+                idempotency=idempotency,
+                status=route.status,
+                request=request,
+            )
+        )
+        return _response(outcome, route.status)
+
+    async def _body(
+        self, request: web.Request, caller: Caller | None
+    ) -> tuple[Idempotency | None, Any]:
+        route = self.route
+        key = idempotency_key(request.headers)
+        raw = await read_body(request, route.body_bytes_max)
+        given = read_object(raw) if raw or not self._may_be_empty else {}
+        if route.screen is not None and caller is not None:
+            route.screen(caller, given)
+        body = None if route.takes is None else as_model(route.takes, given)
+        if key is None or caller is None:
+            return None, body
+        return Idempotency(caller.developer_id, key, fingerprint(request, raw)), body
+
+
+async def _caller(request: web.Request, visit: Visit, auth: Auth) -> Caller:
+    if visit.found is None:
+        visit.found = await _find(request)
+    caller = let_in(visit.found)
+    visit.facts["developer_id"] = caller.developer_id
+    if isinstance(visit.found, KeyFacts):
+        request.app[KEY_USE].note(visit.found)
+    if auth is Auth.ASSOCIATED and caller.user_id is None:
+        raise NotAssociated
+    return caller
+
+
+async def _subject(
+    subject: Subject, request: web.Request, house: House, caller: Caller, visit: Visit
+) -> Any:
+    name = request.match_info[subject.parameter]
+    if not subject.is_written(name):
+        raise subject.malformed
+    visit.facts["subject_id"] = name
+    row = await subject.read(house.pool, name)
+    if row is None:
+        raise subject.missing
+    if not subject.may(caller, row):
+        raise subject.denied
+    return row
+
+
+def _actor(caller: Caller | None, visit: Visit) -> Actor:
+    ip = visit.ip or None
+    if caller is None:
+        return Actor(ActorKind.SYSTEM, ip=ip, request_id=visit.request_id)
+    return Actor(
+        ActorKind.DEVELOPER,
+        developer_id=caller.developer_id,
+        user_id=caller.user_id,
+        key_id=caller.key_id,
+        ip=ip,
+        request_id=visit.request_id,
+    )
+
+
+# ---- What is sent -------------------------------------------------------------------------------
+
+
+def _response(outcome: Any, status: int) -> web.StreamResponse:
+    if isinstance(outcome, Answer):
+        headers = {"Content-Type": JSON}
+        if outcome.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return web.Response(status=outcome.status, body=outcome.body, headers=headers)
+    if isinstance(outcome, web.StreamResponse):
+        return outcome
+    return web.Response(status=status, body=dump_json(outcome), headers={"Content-Type": JSON})
+
+
+def _refusal(error: Exception, request: web.Request, visit: Visit) -> web.Response:
+    route = getattr(request.match_info.handler, "__self__", None)
+    clashes = route.route.clashes if isinstance(route, Line) else Family.E1
+    reply = reply_to(error, visit.request_id, clashes)
+    if isinstance(error, Unavailable | GatewayFailure):
+        log.warning("request_unserved", reason=f"{type(error).__name__}: {error}")
+    return web.Response(
+        status=reply.status, body=reply.body, headers={"Content-Type": JSON, **reply.headers}
+    )
+
+
+def _aiohttps(answer: web.HTTPException, request: web.Request, visit: Visit) -> web.StreamResponse:
+    """aiohttp's own answers as ours; a redirect that a page raised is an answer like any other."""
+    if isinstance(answer, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(answer.allowed_methods))
+        refusal: Refused = MethodNotAllowed(method=request.method, allowed=allowed)
+    elif isinstance(answer, web.HTTPNotFound):
+        refusal = PathUnknown()
+    else:
+        return answer
+    return _refusal(refusal, request, visit)
+
+
+def _finish(response: web.StreamResponse, visit: Visit) -> None:
+    if response.prepared:
+        return
+    headers = response.headers
+    headers["Server"] = "amana"
+    headers["X-Request-Id"] = visit.request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "no-store")
+    verdict = visit.verdict
+    if verdict is not None:
+        headers["X-RateLimit-Limit"] = str(verdict.limit)
+        headers["X-RateLimit-Remaining"] = str(verdict.remaining)
+        headers["X-RateLimit-Reset"] = instant(verdict.reset_at)
+
+
+def _route(request: web.Request) -> str:
+    """The path's pattern: a raw path may hold a token or an e-mail, so that it is never told."""
+    resource = request.match_info.route.resource
+    return UNMATCHED if resource is None else resource.canonical
+
+
+def _note(request: web.Request, response: web.StreamResponse, visit: Visit, seconds: float) -> None:
+    route = _route(request)
+    method = request.method if route != UNMATCHED else "any"  # a caller may make up methods
+    metrics = request.app[METRICS]
+    metrics.requests.labels(method, route, response.status).inc()
+    metrics.seconds.labels(method, route).observe(seconds)
+    if route in QUIET_PATHS:
+        return
+    log.info(
+        "request_answered",
+        method=method,
+        route=route,
+        status=response.status,
+        milliseconds=round(seconds * 1000, 2),
+        ip=visit.ip,
+        **visit.facts,
+    )

@@ -1,0 +1,79 @@
+"""The shape of a route: a row says all that the door must know; a handler is five lines.
+
+Authentication, the subject in the path, validation and the OpenAPI document come from the row.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from aiohttp import web
+
+from service.commands.perform import Answer
+from service.ingress.bodies import BODY_BYTES_MAX
+from service.ingress.call import Call, Caller
+from service.ingress.errors import Family
+from service.rules.errors import Refused
+from service.store.db import Reader
+from service.wire.base import Body, Query, Wire
+
+ENTITY_ID = re.compile(r"[0-9a-f]{24}")
+
+
+class Auth(Enum):
+    """Who may come in: anybody, any key of this environment, a key with an associated user."""
+
+    NONE = "none"
+    KEY = "key"
+    ASSOCIATED = "associated"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an id in the path names: how it is written, how it is read, who may come near it.
+
+    `read` gives None where there is nothing; a handler finds what it gave in `call.subject`.
+    """
+
+    parameter: str
+    is_written: Callable[[str], bool]
+    malformed: type[Refused]
+    read: Callable[[Reader, str], Awaitable[Any | None]]
+    missing: type[Refused]
+    may: Callable[[Caller, Any], bool]
+    denied: type[Refused]
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Wire | Answer | web.StreamResponse]]
+Screen = Callable[[Caller, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row.
+
+    `takes` is the JSON body's model, `asks` the query string's, `gives` the answer's, `status`
+    its status. `screen` raises the refusals that come once the body is an object and before its
+    fields are looked at. `clashes` is E3 for checkout sessions only.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    auth: Auth = Auth.KEY
+    subject: Subject | None = None
+    takes: type[Body] | None = None
+    asks: type[Query] | None = None
+    gives: type[Wire] | None = None
+    status: int = 200
+    screen: Screen | None = None
+    clashes: Family = Family.E1
+    body_bytes_max: int = BODY_BYTES_MAX
+    says: str = ""
+
+
+def is_entity_id(text: str) -> bool:
+    """Whether this is written like an id of ours: 24 lower-case hex characters."""
+    return ENTITY_ID.fullmatch(text) is not None

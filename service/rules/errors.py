@@ -1,0 +1,217 @@
+"""Every way the rules can say no.
+
+A refusal is a class whose docstring is its sentence (with `{facts}` filled in), with a code.
+`service/ingress/errors.py` alone knows which status and which family each one becomes; a refusal
+that reaches a job is logged and changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Refused(Exception):
+    """The request cannot be carried out."""
+
+    code: ClassVar[str | None] = None
+
+    def __init__(self, **facts: object) -> None:
+        self.facts: Mapping[str, object] = facts
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        """The docstring's first line with the facts in it: what was wrong, what to do."""
+        return (type(self).__doc__ or "").strip().splitlines()[0].format_map(dict(self.facts))
+
+
+class Invalid(Refused):
+    """Validation failed: {summary}"""
+
+    def __init__(self, details: Mapping[str, str]) -> None:
+        self.details = dict(details)
+        super().__init__(summary="; ".join(f"{k}: {v}" for k, v in self.details.items()))
+
+
+class Malformed(Refused):
+    """{reason}"""
+
+
+class Forbidden(Refused):
+    """{reason}"""
+
+
+class NotAssociated(Refused):
+    """Your developer account is not associated with a user; associate it first."""
+
+
+class NotParty(Refused):
+    """You have no access to this escrow."""
+
+
+class WrongParty(Refused):
+    """Only the {party} can {act} this escrow."""
+
+
+class EscrowNotFound(Refused):
+    """Escrow not found"""
+
+
+class InvalidEscrowId(Refused):
+    """Invalid escrow ID"""
+
+
+class WebhookNotFound(Refused):
+    """Webhook not found"""
+
+
+class DeveloperNotFound(Refused):
+    """Developer not found"""
+
+
+class UserNotFound(Refused):
+    """No user has the e-mail {email}; create the user first."""
+
+
+class InvitationNotFound(Refused):
+    """This invitation link is unknown or was used already."""
+
+
+class WebhookRefused(Refused):
+    """{reason}"""
+
+
+class WrongStatus(Refused):
+    """The escrow is {status}; it must be {needed} to {act}.{hint}"""
+
+
+class DisputeOpen(Refused):
+    """A dispute is open on this escrow; it must be settled before you {act}."""
+
+
+class StepClash(Refused):
+    """{reason}"""
+
+    code: ClassVar[str | None] = None
+
+
+class ContractNotSigned(StepClash):
+    """Both parties must sign the contract before the buyer pays."""
+
+    code = "CONTRACT_NOT_SIGNED"
+
+
+class PaymentAlreadyDone(StepClash):
+    """This escrow was paid already; its status is {status}."""
+
+    code = "PAYMENT_ALREADY_DONE"
+
+
+class EscrowCancelled(StepClash):
+    """This escrow was cancelled."""
+
+    code = "ESCROW_CANCELLED"
+
+
+class EscrowNotDelivered(StepClash):
+    """The escrow is {status}; it can be completed only once it is delivered."""
+
+    code = "ESCROW_NOT_DELIVERED"
+
+
+class EscrowFrozen(StepClash):
+    """This escrow is frozen while the operator looks into it; nothing can be done with it now."""
+
+    code = "ESCROW_FROZEN"
+
+
+class ProofNotAccepted(StepClash):
+    """The purchase proof must be accepted before this escrow can be delivered."""
+
+    code = "PROOF_NOT_ACCEPTED"
+
+
+class CancellationPending(StepClash):
+    """A cancellation request is pending; answer it before you deliver."""
+
+    code = "CANCELLATION_PENDING"
+
+
+class SellerNotReady(StepClash):
+    """The seller has not registered yet, so this escrow cannot be paid."""
+
+    code = "SELLER_NOT_READY"
+
+
+class InsufficientFunds(StepClash):
+    """The wallet does not hold enough for this payment; top it up first."""
+
+    code = "INSUFFICIENT_FUNDS"
+
+
+class BalanceTooLarge(StepClash):
+    """The balance would pass the largest that the ledger keeps."""
+
+    code = "AMOUNT_TOO_LARGE"
+
+
+class UserNotRegistered(StepClash):
+    """No user is registered with the e-mail {email}; register first."""
+
+    code = "USER_NOT_REGISTERED"
+
+
+class PhoneNotVerified(StepClash):
+    """The buyer's phone number must be verified before paying."""
+
+    code = "PHONE_NOT_VERIFIED"
+
+
+class EmailTaken(StepClash):
+    """This e-mail is registered already."""
+
+    code = "EMAIL_TAKEN"
+
+
+class UserTaken(StepClash):
+    """This user is associated with another developer already."""
+
+    code = "USER_ALREADY_ASSOCIATED"
+
+
+class IdempotencyKeyReused(Refused):
+    """This Idempotency-Key was used for another request; use a new key for a new request."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyInFlight(Refused):
+    """A request with this Idempotency-Key is still under way; try again in a moment."""
+
+    code = "IDEMPOTENCY_IN_FLIGHT"
+
+
+class FxRateUnavailable(Refused):
+    """No exchange rate for {currency} is younger than {max_age_hours} hours; try again later."""
+
+    code = "FX_RATE_UNAVAILABLE"
+
+
+class DailyCapReached(Refused):
+    """You have created {count} escrows today; the limit is {limit}."""
+
+
+class ClockAdvancing(Refused):
+    """The sandbox clock is being advanced by another call; try again in a moment."""
+
+    code = "CLOCK_ADVANCING"
+
+
+class Unavailable(Exception):
+    """The database is away: nothing was changed, the caller may try again."""
+
+
+class GatewayFailure(Exception):
+    """The outside failed; `permanent` says that trying again will not help."""
+
+    def __init__(self, reason: str, *, permanent: bool) -> None:
+        self.permanent = permanent
+        super().__init__(reason)

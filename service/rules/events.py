@@ -1,0 +1,38 @@
+"""The event catalogue: derived from the tables, plus what happens beside an escrow."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from service.rules import escrow
+
+OF_ENDPOINTS = (
+    "endpoint.failing",
+    "endpoint.recovered",
+    "endpoint.disabled",
+    "delivery.exhausted",
+    "secret.rotated",
+)
+OF_IDENTITY = ("identity.verification.updated", "identity.verification.linked")
+TEST = "webhook.test"
+
+CATALOGUE = frozenset(
+    (
+        *(event for row in escrow.STEPS for event in row.events),
+        *OF_ENDPOINTS,
+        *OF_IDENTITY,
+    )
+)
+"""Every type that an endpoint may subscribe to by name."""
+
+WILDCARDS = frozenset({"*"} | {f"{name.split('.')[0]}.*" for name in CATALOGUE})
+DEFAULT_SUBSCRIPTION = (escrow.STATUS_UPDATED,)
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Those of the names that are neither in the catalogue nor a wildcard."""
+    return [name for name in names if name not in CATALOGUE and name not in WILDCARDS]
+
+
+def subscribes(subscription: Iterable[str], event_type: str) -> bool:
+    """Whether an endpoint with this subscription receives events of this type."""
+    return any(fnmatchcase(event_type, pattern) for pattern in subscription)

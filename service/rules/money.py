@@ -1,0 +1,67 @@
+"""Money in integer minor units, and splits that sum to their whole. No float anywhere.
+
+Source: ISO 4217 for the exponents (the dinar has three decimals); USDC by its token's decimals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+EXPONENTS = {"TND": 3, "USD": 2, "EUR": 2, "USDC": 6}
+LEDGER_CURRENCY = "TND"
+MAX_MINOR = 900_000_000_000_000
+"""The largest amount or balance: a product with basis points still fits 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """`minor` units of `currency`: 1500 of TND is 1.500 dinar."""
+
+    minor: int
+    currency: str
+
+    def decimal(self) -> Decimal:
+        """The amount in major units, exact."""
+        return to_decimal(self.minor, self.currency)
+
+
+def to_minor(amount: Decimal | int, currency: str) -> int | None:
+    """The amount in minor units, or None when it has more decimals than the currency."""
+    scaled = Decimal(amount).scaleb(EXPONENTS[currency])
+    whole = scaled.to_integral_value()
+    return int(whole) if whole == scaled else None
+
+
+def to_decimal(minor: int, currency: str) -> Decimal:
+    """Minor units as a decimal of major units."""
+    return Decimal(minor).scaleb(-EXPONENTS[currency])
+
+
+def half_up(amount: Decimal, places: int) -> Decimal:
+    """Rounded to `places` decimals, halves away from zero."""
+    return amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+
+
+def share_half_up(minor: int, bps: int) -> int:
+    """`bps` basis points of `minor`, half up to a minor unit."""
+    return (minor * bps * 2 + 10_000) // 20_000
+
+
+def split(whole: int, weights: Sequence[int], ties: Sequence[int] | None = None) -> tuple[int, ...]:
+    """`whole` minor units over `weights` by largest remainder; the parts sum to the whole.
+
+    Equal remainders go to the earlier index of `ties`, by default the order of the list.
+    """
+    if whole < 0 or any(weight < 0 for weight in weights):
+        raise ValueError(f"cannot split {whole} over {list(weights)}: all must be 0 or more")
+    total = sum(weights)
+    if total == 0:
+        raise ValueError(f"cannot split {whole}: the weights sum to 0")
+    parts = [whole * weight // total for weight in weights]
+    order = ties if ties is not None else range(len(weights))
+    by_remainder = sorted(order, key=lambda i: -(whole * weights[i] % total))
+    for i in by_remainder[: whole - sum(parts)]:
+        parts[i] += 1
+    if sum(parts) != whole:
+        raise AssertionError(f"the parts {parts} do not sum to {whole}")
+    return tuple(parts)

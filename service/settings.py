@@ -1,0 +1,223 @@
+"""Everything the environment decides, typed and bounded; read only by the mains.
+
+Law: a wrong value stops the start with one line that names the variable and the reason. The names
+are those of the operations manual: the field `platform_fee_bps` is the variable
+`PLATFORM_FEE_BPS`. An empty variable counts as unset. Values that may hold a password are kept
+out of `repr`.
+"""
+
+import ipaddress
+import os
+import zoneinfo
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator as After
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from service.rules.policy import Policy
+from service.wire.complaints import complaint
+
+SECRET_KEY_MIN_CHARACTERS = 32
+METRICS_TOKEN_MIN_CHARACTERS = 16
+DAYS_MAX = 3650
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """One line: the variable and what is wrong with it. Never holds the value of a secret."""
+
+
+def _scheme(*schemes: str) -> After:
+    def check(url: str) -> str:
+        if urlsplit(url).scheme not in schemes:
+            starts = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ValueError(f"must be a URL that begins with {starts}")
+        return url
+
+    return After(check)
+
+
+def _web_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("must be a URL without query, fragment or user name")
+    return url.rstrip("/")
+
+
+def _networks(listed: object) -> object:
+    if not isinstance(listed, str):
+        return listed
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in listed.split(",") if part)
+    except ValueError:
+        raise ValueError("must be a list of addresses or networks, parted by commas") from None
+
+
+def _timezone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be the name of a time zone, such as Africa/Tunis") from None
+    return name
+
+
+PostgresUrl = Annotated[str, _scheme("postgresql", "postgres")]
+RedisUrl = Annotated[str, _scheme("redis", "rediss", "unix")]
+WebUrl = Annotated[str, After(_web_url)]
+Bps = Annotated[int, Field(ge=0, le=10_000)]
+Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
+
+
+class Settings(BaseModel):
+    """The operator's choices. Units are in the names; times in days unless said otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=True)
+
+    amana_env: Literal["sandbox", "live"] = "sandbox"
+    amana_host: str = "0.0.0.0"  # noqa: S104 - a server is meant to be reached; `up` narrows it
+    port: Port = 8080
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    amana_public_url: WebUrl = "http://localhost:8080"
+
+    database_url: PostgresUrl | None = Field(default=None, repr=False)
+    database_admin_url: PostgresUrl | None = Field(default=None, repr=False)
+    pgbouncer: bool = False
+    redis_url: RedisUrl | None = Field(default=None, repr=False)
+    amana_secret_key: str | None = Field(default=None, repr=False)
+
+    smtp_url: Annotated[str, _scheme("smtp", "smtps")] | None = Field(default=None, repr=False)
+    mail_from: Annotated[str, Field(pattern=r"^[^\r\n]*[^\s@<]+@[^\s@>]+>?$", max_length=200)] = (
+        "Amana <amana@localhost>"
+    )
+    sms_url: WebUrl | None = Field(default=None, repr=False)
+    storage_url: Annotated[str, _scheme("file", "s3")] | None = Field(default=None, repr=False)
+
+    trusted_proxies: Networks = ()
+    webhook_allow_private: bool = False
+    max_webhooks_per_developer: Annotated[int, Field(ge=1, le=100)] = 2
+    daily_escrow_cap: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+
+    platform_fee_bps: Bps = 500
+    instant_fee_bps: Bps = 0
+    protocol_fee_bps: Annotated[int, Field(ge=0, le=100)] = 30
+    expiry_months: Annotated[int, Field(ge=1, le=120)] = 1
+    completion_days: Days = 7
+    overdue_refund_days: Days = 3
+    cancellation_answer_days: Days = 5
+    dispute_answer_days: Days = 5
+    proof_max_rounds: Annotated[int, Field(ge=0, le=100)] = 3
+    fx_url: Annotated[str, _scheme("http", "https")] | None = Field(default=None, repr=False)
+    fx_max_age_hours: Annotated[int, Field(ge=1, le=8_760)] = 48
+    ticket_prefix: Annotated[str, Field(pattern=r"^[A-Z]{1,10}$")] = "DHM"
+    attempt_retention_days: Days = 30
+    body_retention_days: Days = 90
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    default_timezone: Annotated[str, After(_timezone)] = "Africa/Tunis"
+    metrics_token: (
+        Annotated[str, Field(min_length=METRICS_TOKEN_MIN_CHARACTERS, pattern=r"^[\x21-\x7e]+$")]
+        | None
+    ) = Field(default=None, repr=False)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
+
+    @field_validator("amana_secret_key")
+    @classmethod
+    def _long_enough(cls, keys: str | None) -> str | None:
+        if keys and any(len(k.strip()) < SECRET_KEY_MIN_CHARACTERS for k in keys.split(",")):
+            raise ValueError(f"must hold keys of at least {SECRET_KEY_MIN_CHARACTERS} characters")
+        return keys
+
+    @model_validator(mode="after")
+    def _safe_when_live(self) -> Self:
+        if self.amana_env == "live" and self.webhook_allow_private:
+            raise _of("WEBHOOK_ALLOW_PRIVATE", "must not be set when AMANA_ENV is live")
+        if self.amana_env == "live" and self.rate_limit_per_minute == 0:
+            raise _of("RATE_LIMIT_PER_MINUTE", "must be at least 1 when AMANA_ENV is live")
+        return self
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether this deployment plays with money that is not real."""
+        return self.amana_env == "sandbox"
+
+    @property
+    def admin_url(self) -> str | None:
+        """The owner's database URL; the application's where none of its own is set."""
+        return self.database_admin_url or self.database_url
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys of AMANA_SECRET_KEY: the first seals and signs, every one opens."""
+        return tuple(key.strip() for key in (self.amana_secret_key or "").split(",") if key)
+
+    def require(self, *variables: str) -> None:
+        """Raise SettingsError for the first of these variables that is not set."""
+        for variable in variables:
+            if getattr(self, variable.lower()) is None:
+                raise SettingsError(f"{variable} is not set; this command needs it")
+
+    def policy(self) -> Policy:
+        """The operator's figures as the rules want them."""
+        return Policy(
+            environment=self.amana_env,
+            public_url=self.amana_public_url,
+            platform_fee_bps=self.platform_fee_bps,
+            instant_fee_bps=self.instant_fee_bps,
+            protocol_fee_bps=self.protocol_fee_bps,
+            expiry_months=self.expiry_months,
+            completion_days=self.completion_days,
+            overdue_refund_days=self.overdue_refund_days,
+            cancellation_answer_days=self.cancellation_answer_days,
+            dispute_answer_days=self.dispute_answer_days,
+            proof_max_rounds=self.proof_max_rounds,
+            fx_max_age_hours=self.fx_max_age_hours,
+            daily_escrow_cap=self.daily_escrow_cap,
+            max_webhooks_per_developer=self.max_webhooks_per_developer,
+            webhook_allow_private=self.webhook_allow_private,
+            ticket_prefix=self.ticket_prefix,
+            timezone=self.default_timezone,
+        )
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this environment.
+
+    Raises:
+        SettingsError: a value is wrong; the message is one line for the operator.
+    """
+    given = {
+        name: environ[name.upper()]
+        for name in Settings.model_fields
+        if environ.get(name.upper(), "").strip()
+    }
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as failure:
+        error = failure.errors(include_url=False, include_input=False)[0]
+        variable = str(error["loc"][0]).upper() + " " if error["loc"] else ""
+        raise SettingsError(f"{variable}{complaint(error)}") from None
+
+
+def _of(variable: str, reason: str) -> ValueError:
+    return ValueError(f"{variable} {reason}")

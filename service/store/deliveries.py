@@ -1,0 +1,200 @@
+"""Deliveries: made by fan-out, claimed, settled. The row is the job; all times are real."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from service.rules.delivery import LEASE_MARGIN_SECONDS, ROWS_PER_LANE, Outcome, Reply
+from service.store.db import Reader, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that is ours until its lease ends; `secrets` newest first, all still sealed."""
+
+    id: UUID
+    claim_token: UUID
+    attempt: int
+    endpoint_id: str
+    event_id: UUID
+    type: str
+    body: bytes | None = field(repr=False)
+    url: str
+    ladder: str
+    timeout_seconds: int
+    headers: bytes | None = field(repr=False)
+    secrets: Sequence[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of sending a claimed delivery, and what it means."""
+
+    claimed: Claimed
+    started_at: datetime
+    reply: Reply
+    outcome: Outcome
+
+
+# Locks: see fan_out in schema.sql.
+FAN_OUT = "SELECT fan_out($1)"
+
+
+async def fan_out(tx: Transaction, limit: int) -> int:
+    """Turn events into deliveries to whoever subscribed; how many events, at most `limit`."""
+    fanned: int = await tx.fetchval(FAN_OUT, limit)
+    return fanned
+
+
+# Locks: see claim_deliveries in schema.sql. Never waits.
+CLAIM_DELIVERIES = "SELECT * FROM claim_deliveries($1, $2, make_interval(secs => $3))"
+
+
+async def claim_deliveries(tx: Transaction, slots: int) -> list[Claimed]:
+    """At most `slots` due deliveries, fairly over the lanes; each attempt counts from here."""
+    rows = await tx.fetch(CLAIM_DELIVERIES, slots, ROWS_PER_LANE, LEASE_MARGIN_SECONDS)
+    return [Claimed(*row) for row in rows]
+
+
+# Locks: the lanes in id order, then the deliveries (settle_deliveries in schema.sql).
+SETTLE_DELIVERIES = """
+SELECT * FROM settle_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                                $11, $12, $13, $14, $15, $16, $17, $18, $19)
+"""
+
+
+async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dict[UUID, bool]:
+    """The deliveries whose claim was still ours, each with whether its lane has more that is due.
+
+    The others are left as they are.
+    """
+    outcomes = [attempt.outcome for attempt in attempts]
+    replies = [attempt.reply for attempt in attempts]
+    rows = await tx.fetch(
+        SETTLE_DELIVERIES,
+        list({attempt.claimed.endpoint_id for attempt in attempts}),
+        [attempt.claimed.id for attempt in attempts],
+        [attempt.claimed.claim_token for attempt in attempts],
+        [outcome.state.value for outcome in outcomes],
+        [outcome.retry_seconds for outcome in outcomes],
+        [outcome.gives_back for outcome in outcomes],
+        [outcome.is_success for outcome in outcomes],
+        [outcome.streak for outcome in outcomes],
+        [outcome.halves for outcome in outcomes],
+        [outcome.hold_seconds for outcome in outcomes],
+        [attempt.started_at for attempt in attempts],
+        [reply.status for reply in replies],
+        [reply.fault for reply in replies],
+        [reply.address for reply in replies],
+        [reply.dns_ms for reply in replies],
+        [reply.connect_ms for reply in replies],
+        [reply.first_byte_ms for reply in replies],
+        [reply.total_ms for reply in replies],
+        [reply.answer for reply in replies],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+# The receipt that completes an `on_ack` escrow: pending -> paid, answered by its creator.
+# Locks the escrows, so that the deadline is not armed on one that leaves `paid` just now.
+ARM_ACKNOWLEDGED = """
+WITH acknowledged AS MATERIALIZED (
+    SELECT x.id, x.seq
+    FROM escrow x
+    WHERE x.mode = 'instant' AND x.auto_complete = 'on_ack' AND x.status = 'paid'
+      AND EXISTS (
+        SELECT FROM delivery d
+        JOIN event v ON v.id = d.event_id
+        JOIN webhook_endpoint e ON e.id = d.endpoint_id
+        WHERE d.id = ANY ($1::uuid[]) AND d.state = 'delivered' AND e.developer_id = x.creator_id
+          AND v.subject_id = x.id AND v.from_state = 'pending' AND v.to_state = 'paid'
+          AND v.type = 'escrow.status.updated')
+      AND x.id IN (SELECT v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
+                   WHERE d.id = ANY ($1::uuid[]))
+    ORDER BY x.id
+    FOR NO KEY UPDATE OF x
+)
+INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
+SELECT id, 'acknowledged', business_now(), seq FROM acknowledged
+ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL DO NOTHING
+"""
+
+
+async def arm_acknowledged(tx: Transaction, delivery_ids: Sequence[UUID]) -> int:
+    """Of these delivered ones, how many let a paid `on_ack` escrow complete; it is due now."""
+    status = await tx.execute(ARM_ACKNOWLEDGED, list(delivery_ids))
+    return int(status.split()[-1])
+
+
+# Relies on the lanes' locks. What is in flight ends by itself: its settle is still ours.
+PARK_DELIVERIES = """
+UPDATE delivery SET state = 'parked', claim_token = NULL
+WHERE endpoint_id = ANY ($1::text[]) AND state = 'pending'
+  AND (claim_token IS NULL OR visible_at <= clock_timestamp())
+"""
+UNPARK_DELIVERIES = """
+UPDATE delivery SET state = 'pending', visible_at = clock_timestamp()
+WHERE endpoint_id = ANY ($1::text[]) AND state = 'parked'
+"""
+CANCEL_DELIVERIES = """
+UPDATE delivery SET state = 'cancelled', claim_token = NULL, settled_at = clock_timestamp()
+WHERE endpoint_id = ANY ($1::text[])
+  AND (state = 'parked'
+       OR state = 'pending' AND (claim_token IS NULL OR visible_at <= clock_timestamp()))
+"""
+
+
+async def park_deliveries(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """What waits for these endpoints is kept until they are enabled again."""
+    await tx.execute(PARK_DELIVERIES, list(endpoint_ids))
+
+
+async def unpark_deliveries(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """What was kept for these endpoints falls due."""
+    await tx.execute(UNPARK_DELIVERIES, list(endpoint_ids))
+
+
+async def cancel_deliveries(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """What waits for these endpoints is not sent any more."""
+    await tx.execute(CANCEL_DELIVERIES, list(endpoint_ids))
+
+
+# What a fan-out or a retry put before an endpoint while it was disabled or deleted.
+READ_STRANDED = """
+SELECT e.id FROM webhook_endpoint e
+WHERE NOT e.is_active AND EXISTS (
+    SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.state = 'pending'
+      AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp()))
+ORDER BY e.id
+"""
+# Relies on the endpoints' and the lanes' locks; reads again whether they are inactive.
+CLEAR_STRANDED = """
+UPDATE delivery d
+SET state = CASE WHEN e.deleted_at IS NULL THEN 'parked' ELSE 'cancelled' END,
+    settled_at = CASE WHEN e.deleted_at IS NULL THEN NULL ELSE clock_timestamp() END,
+    claim_token = NULL
+FROM webhook_endpoint e
+WHERE e.id = ANY ($1::text[]) AND NOT e.is_active AND d.endpoint_id = e.id
+  AND d.state = 'pending' AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp())
+"""
+
+
+async def read_stranded(reader: Reader) -> list[str]:
+    """The inactive endpoints before which deliveries wait in vain."""
+    return [row["id"] for row in await reader.fetch(READ_STRANDED)]
+
+
+async def clear_stranded(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """Park what waits for a disabled endpoint, cancel what waits for a deleted one."""
+    await tx.execute(CLEAR_STRANDED, list(endpoint_ids))
+
+
+# Runs as the owner: the application's role has no DDL.
+MAKE_PARTITIONS = "SELECT make_webhook_partitions($1)"
+
+
+async def make_partitions(tx: Transaction, weeks_ahead: int) -> int:
+    """How many weekly partitions of bodies and attempts were made."""
+    made: int = await tx.fetchval(MAKE_PARTITIONS, weeks_ahead)
+    return made

@@ -1,0 +1,199 @@
+"""Developers, their association with a user, and their keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from service.rules.escrow import STATUS_UPDATED, Person
+from service.store.db import Reader, Row, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be stored: its SHA-256 and its first characters, never the key."""
+
+    id: str
+    name: str
+    prefix: str
+    hash: bytes
+    environment: str
+
+
+INSERT_DEVELOPER = """
+INSERT INTO developer (id, email, company, user_id, redirect_urls, created_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+
+async def insert_developer(
+    tx: Transaction,
+    developer_id: str,
+    email: str,
+    company: str,
+    user_id: str | None,
+    redirect_urls: list[str],
+) -> None:
+    """A new developer; a taken e-mail or user is refused by the constraint."""
+    await tx.execute(INSERT_DEVELOPER, developer_id, email, company, user_id, redirect_urls, tx.now)
+
+
+INSERT_KEY = """
+INSERT INTO api_key (id, developer_id, name, prefix, hash, environment, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+async def insert_key(tx: Transaction, developer_id: str, key: NewKey) -> None:
+    """A new key of this developer."""
+    await tx.execute(
+        INSERT_KEY,
+        key.id,
+        developer_id,
+        key.name,
+        key.prefix,
+        key.hash,
+        key.environment,
+        tx.real_now,
+    )
+
+
+# Locks the developer's row and counts its event.
+ASSOCIATE = "UPDATE developer SET user_id = $2, seq = seq + 1 WHERE id = $1 RETURNING seq"
+
+
+async def associate(tx: Transaction, developer_id: str, user_id: str | None) -> int:
+    """The developer acts as this user from now on, or as nobody; the seq of its event."""
+    seq: int = await tx.fetchval(ASSOCIATE, developer_id, user_id)
+    return seq
+
+
+NEXT_DEVELOPER_SEQ = "UPDATE developer SET seq = seq + 1 WHERE id = $1 RETURNING seq"
+
+
+async def next_developer_seq(tx: Transaction, developer_id: str) -> int:
+    """The seq of the developer's next event; the row stays locked."""
+    seq: int = await tx.fetchval(NEXT_DEVELOPER_SEQ, developer_id)
+    return seq
+
+
+READ_OWN_KEY = """
+SELECT k.id AS key_id, k.name, k.prefix, k.environment, k.is_active, k.last_used_at, k.expires_at,
+       k.rate_limit_per_minute, k.metadata, k.created_at, d.id AS developer_id, d.email, d.company
+FROM api_key k JOIN developer d ON d.id = k.developer_id WHERE k.id = $1
+"""
+
+
+async def read_own_key(reader: Reader, key_id: str) -> Row | None:
+    """A key with its developer, for the one who holds it."""
+    return await reader.fetchrow(READ_OWN_KEY, key_id)
+
+
+READ_DEVELOPERS = """
+SELECT d.id, d.email, d.company, u.email AS user_email, d.created_at, count(k.id) AS keys
+FROM developer d LEFT JOIN app_user u ON u.id = d.user_id
+LEFT JOIN api_key k ON k.developer_id = d.id AND k.is_active
+GROUP BY d.id, u.email ORDER BY d.id
+"""
+
+
+async def read_developers(reader: Reader) -> list[Row]:
+    """Every developer: id, e-mail, company, the user's e-mail, when, how many active keys."""
+    return await reader.fetch(READ_DEVELOPERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What create must know of the developer, both e-mails and the currency, in one reading."""
+
+    company: str
+    own: Person | None
+    has_signature: bool
+    can_acknowledge: bool
+    seller: Person | None
+    is_seller_verified: bool
+    buyer: Person | None
+    rate: Decimal | None
+    rate_at: datetime | None
+
+
+READ_OPENING = """
+SELECT d.company, d.signature IS NOT NULL AS has_signature,
+       o.id AS own_id, o.email AS own_email, o.first_name AS own_first_name,
+       o.last_name AS own_last_name, o.language AS own_language,
+       s.id AS seller_id, s.email AS seller_email, s.first_name AS seller_first_name,
+       s.last_name AS seller_last_name, s.language AS seller_language,
+       s.email_verified_at IS NOT NULL AS is_seller_verified,
+       b.id AS buyer_id, b.email AS buyer_email, b.first_name AS buyer_first_name,
+       b.last_name AS buyer_last_name, b.language AS buyer_language,
+       r.rate, r.fetched_at AS rate_at,
+       $5 AND EXISTS (SELECT FROM webhook_endpoint w
+                      WHERE w.developer_id = d.id AND w.is_active AND w.deleted_at IS NULL
+                        AND w.events && ARRAY[$6, 'escrow.*', '*']) AS can_acknowledge
+FROM developer d
+LEFT JOIN app_user o ON o.id = d.user_id
+LEFT JOIN app_user s ON s.email = coalesce($2, o.email)
+LEFT JOIN app_user b ON b.email = $3
+LEFT JOIN LATERAL (SELECT rate, fetched_at FROM fx_rate WHERE currency = $4
+                   ORDER BY fetched_at DESC LIMIT 1) r ON true
+WHERE d.id = $1
+"""
+
+
+async def read_opening(
+    reader: Reader,
+    developer_id: str,
+    *,
+    seller_email: str | None,
+    buyer_email: str,
+    currency: str,
+    wants_acknowledgement: bool,
+) -> Opening:
+    """Everything around a new escrow; no `seller_email` means the developer's own user."""
+    row = await reader.fetchrow(
+        READ_OPENING,
+        developer_id,
+        seller_email,
+        buyer_email,
+        currency,
+        wants_acknowledgement,
+        STATUS_UPDATED,
+    )
+    if row is None:
+        raise AssertionError(f"a key of the developer {developer_id}, and no such developer")
+    return Opening(
+        company=row["company"],
+        own=_person(row, "own"),
+        has_signature=row["has_signature"],
+        can_acknowledge=row["can_acknowledge"],
+        seller=_person(row, "seller"),
+        is_seller_verified=row["is_seller_verified"],
+        buyer=_person(row, "buyer"),
+        rate=row["rate"],
+        rate_at=row["rate_at"],
+    )
+
+
+# Serializes one developer's creations while the operator's cap is on, so that it is exact.
+COUNT_TODAY = """
+WITH locked AS (SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0)))
+SELECT count(*) FROM locked, escrow
+WHERE creator_id = $1 AND created_at >= date_trunc('day', $2::timestamptz, 'UTC')
+"""
+
+
+async def count_today(tx: Transaction, developer_id: str) -> int:
+    """How many escrows this developer has created on this day (UTC)."""
+    count: int = await tx.fetchval(COUNT_TODAY, developer_id, tx.now)
+    return count
+
+
+def _person(row: Row, who: str) -> Person | None:
+    if row[f"{who}_id"] is None:
+        return None
+    return Person(
+        id=row[f"{who}_id"],
+        email=row[f"{who}_email"],
+        first_name=row[f"{who}_first_name"],
+        last_name=row[f"{who}_last_name"],
+        language=row[f"{who}_language"],
+    )

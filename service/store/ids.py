@@ -1,0 +1,18 @@
+"""Ids: time-ordered, so that inserts stay local. Entities: 24 hex characters; events: UUIDs."""
+
+import secrets
+from datetime import datetime
+from uuid import UUID
+
+
+def entity_id(now: datetime) -> str:
+    """48 bits of milliseconds, then 48 random bits, as 24 lower-case hex characters."""
+    return f"{int(now.timestamp() * 1000):012x}{secrets.token_hex(6)}"
+
+
+def event_id(now: datetime) -> UUID:
+    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits."""
+    millis = int(now.timestamp() * 1000)
+    rest = secrets.randbits(74)
+    value = millis << 80 | 0x7 << 76 | (rest >> 62) << 64 | 0b10 << 62 | rest & (1 << 62) - 1
+    return UUID(int=value)

@@ -1,0 +1,140 @@
+"""Invitations: one per person and escrow; the link's token is never here, only its hash.
+
+Times are business times. An invitation is open until it is accepted or its escrow is final.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.store.db import Reader, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """One invitation. `counter` and `token_hash` belong to its link; `is_open` as above."""
+
+    id: str
+    escrow_id: str
+    role: str
+    email: str
+    token_hash: bytes
+    counter: int
+    reminders: int
+    created_at: datetime
+    is_open: bool = True
+
+
+# Whoever invites the same person to the same escrow at the same time waits here for the other's
+# commit and then inserts nothing.
+INSERT_INVITATIONS = """
+INSERT INTO invitation (id, escrow_id, role, email, token_hash, counter, created_at)
+SELECT id, escrow_id, role, email, token_hash, counter, $7
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[])
+     AS given (id, escrow_id, role, email, token_hash, counter)
+ORDER BY escrow_id, email
+ON CONFLICT (escrow_id, email) DO NOTHING
+RETURNING id
+"""
+
+
+async def insert_invitations(tx: Transaction, invitations: Sequence[Invitation]) -> set[str]:
+    """The ids of those that are new; the others' persons were invited before."""
+    if not invitations:
+        return set()
+    rows = await tx.fetch(
+        INSERT_INVITATIONS,
+        [invitation.id for invitation in invitations],
+        [invitation.escrow_id for invitation in invitations],
+        [invitation.role for invitation in invitations],
+        [invitation.email for invitation in invitations],
+        [invitation.token_hash for invitation in invitations],
+        [invitation.counter for invitation in invitations],
+        tx.now,
+    )
+    return {row["id"] for row in rows}
+
+
+# Relies on the unique index on the hash.
+READ_INVITATION_BEHIND = """
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
+       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id
+WHERE i.token_hash = $1
+"""
+
+
+async def read_invitation_behind(reader: Reader, token_hash: bytes) -> Invitation | None:
+    """The invitation whose link has this hash (32 bytes), open or not."""
+    row = await reader.fetchrow(READ_INVITATION_BEHIND, token_hash)
+    return Invitation(*row) if row else None
+
+
+READ_INVITATION = """
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
+       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id
+WHERE i.id = $1
+"""
+
+
+async def read_invitation(reader: Reader, invitation_id: str) -> Invitation | None:
+    """The invitation with this id, open or not."""
+    row = await reader.fetchrow(READ_INVITATION, invitation_id)
+    return Invitation(*row) if row else None
+
+
+# The open invitations of a person; its index holds only those that nobody has accepted.
+READ_OPEN_INVITATIONS = """
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id
+WHERE i.email = $1 AND i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled')
+ORDER BY i.escrow_id
+"""
+
+
+async def read_open_invitations(reader: Reader, email: str) -> list[Invitation]:
+    """Every open invitation of this e-mail (lower case), in the order of the escrows' ids."""
+    return [Invitation(*row) for row in await reader.fetch(READ_OPEN_INVITATIONS, email)]
+
+
+# Deadlines before invitations, as when a reminder fires: the same order everywhere.
+DISARM_REMINDERS = """
+UPDATE deadline SET cancelled_at = $2
+WHERE escrow_id = ANY ($3::text[]) AND kind = 'invitation_reminder' AND subject = ANY ($1::text[])
+  AND fired_at IS NULL AND cancelled_at IS NULL
+"""
+
+# Single use: whoever comes second updates nothing.
+ACCEPT_INVITATIONS = """
+UPDATE invitation SET user_id = $2, accepted_at = $3
+WHERE id = ANY ($1::text[]) AND accepted_at IS NULL
+RETURNING escrow_id
+"""
+
+
+async def accept_invitations(
+    tx: Transaction, invitations: Sequence[Invitation], user_id: str
+) -> list[str]:
+    """The ids of the escrows whose invitations this user has accepted now; no more reminders.
+
+    Relies on the escrows' locks.
+    """
+    ids = [invitation.id for invitation in invitations]
+    escrow_ids = [invitation.escrow_id for invitation in invitations]
+    await tx.execute(DISARM_REMINDERS, ids, tx.now, escrow_ids)
+    rows = await tx.fetch(ACCEPT_INVITATIONS, ids, user_id, tx.now)
+    return [row["escrow_id"] for row in rows]
+
+
+# The count is the fence: the same reminder is never noted twice.
+NOTE_REMINDER = """
+UPDATE invitation SET reminders = reminders + 1
+WHERE id = $1 AND accepted_at IS NULL AND reminders = $2
+RETURNING true
+"""
+
+
+async def note_reminder(tx: Transaction, invitation: Invitation) -> bool:
+    """Whether this is the next reminder of an invitation that still waits."""
+    return bool(await tx.fetchval(NOTE_REMINDER, invitation.id, invitation.reminders))

@@ -1,0 +1,125 @@
+"""The schema's life: applied whole to an empty database, by numbered steps to an older one.
+
+Runs as the owner, outside of any request; the application's role gets the least it needs, and
+its time-outs. The tables of steps are written here as the rows that events must refer to.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from service.store.db import AWAY, Unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "schema.sql"
+MIGRATIONS = ROOT / "migrations"
+CURRENT_VERSION = 1
+
+LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
+IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
+READ_VERSION = "SELECT max(version) FROM schema_version"
+NOTE_VERSION = "INSERT INTO schema_version (version) VALUES ($1)"
+WRITE_TRANSITIONS = """
+INSERT INTO transition (family, mode, step, from_state, to_state)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+ON CONFLICT DO NOTHING
+"""
+# A row that the rules no longer have goes, unless history refers to it.
+DROP_TRANSITIONS = """
+DELETE FROM transition t
+WHERE (t.family, t.mode, t.step, t.from_state, t.to_state) NOT IN (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]))
+  AND NOT EXISTS (SELECT FROM event e WHERE (e.family, e.mode, e.step, e.from_state, e.to_state)
+                  = (t.family, t.mode, t.step, t.from_state, t.to_state))
+"""
+ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+QUOTE = "SELECT quote_ident($1)"
+
+# {role} is quoted by the database; everything that is not here is refused to the application.
+GRANTS = """
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role};
+GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotency, fx_rate,
+    app_user, developer, operator, api_key, invitation, mail, invariant_result, event_seal,
+    webhook_body, webhook_endpoint, endpoint_secret, lane, delivery, webhook_attempt TO {role};
+GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
+    api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
+    delivery TO {role};
+GRANT UPDATE (fanned_at) ON event TO {role};
+GRANT DELETE ON idempotency, endpoint_secret TO {role};
+ALTER ROLE {role} SET statement_timeout = '30s';
+ALTER ROLE {role} SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE {role} SET lock_timeout = '10s';
+"""
+
+Transition = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """From which version to which; 0 is an empty database. `same_role`: nothing was separated."""
+
+    before: int
+    after: int
+    same_role: bool
+
+
+async def migrate(
+    admin_url: str, application_role: str, transitions: Iterable[Transition]
+) -> Migrated:
+    """Bring the database to the current version; safe to run twice, and by two at once.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    try:
+        connection = await asyncpg.connect(admin_url)
+    except AWAY as away:
+        raise Unavailable(f"{type(away).__name__}: {away}") from away
+    try:
+        await connection.execute(LOCK)
+        async with connection.transaction():
+            return await _migrate(connection, application_role, list(transitions))
+    finally:
+        await connection.close()
+
+
+async def _migrate(
+    connection: Any, application_role: str, transitions: list[Transition]
+) -> Migrated:
+    before = 0
+    if await connection.fetchval(IS_EMPTY):
+        await connection.execute(SCHEMA.read_text())
+        await connection.execute(NOTE_VERSION, CURRENT_VERSION)
+    else:
+        before = await connection.fetchval(READ_VERSION)
+        for version in range(before + 1, CURRENT_VERSION + 1):
+            script = next(MIGRATIONS.glob(f"{version:04d}_*.sql"))
+            await connection.execute(script.read_text())
+            await connection.execute(NOTE_VERSION, version)
+    columns = [list(column) for column in zip(*transitions, strict=True)]
+    await connection.execute(WRITE_TRANSITIONS, *columns)
+    await connection.execute(DROP_TRANSITIONS, *columns)
+    owner = await connection.fetchval("SELECT current_user")
+    if application_role != owner:
+        await _grant(connection, application_role)
+    return Migrated(before, CURRENT_VERSION, application_role == owner)
+
+
+async def _grant(connection: Any, application_role: str) -> None:
+    role = await connection.fetchval(QUOTE, application_role)
+    if not await connection.fetchval(ROLE_EXISTS, application_role):
+        await connection.execute(f"CREATE ROLE {role} LOGIN")
+    await connection.execute(GRANTS.format(role=role))
+
+
+async def read_version(pool: Any) -> int | None:
+    """The version that the database is at; None where it was never migrated."""
+    if await pool.fetchval(IS_EMPTY):
+        return None
+    version: int | None = await pool.fetchval(READ_VERSION)
+    return version

@@ -1,0 +1,75 @@
+"""Users and their e-mails; the user's event counter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.rules.escrow import Person
+from service.store.db import Reader, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A registered user."""
+
+    person: Person
+    is_email_verified: bool
+    is_phone_verified: bool
+
+
+READ_USERS = """
+SELECT id, email, first_name, last_name, language, email_verified_at IS NOT NULL AS email_ok,
+       phone_verified_at IS NOT NULL AS phone_ok
+FROM app_user WHERE email = ANY ($1::text[])
+"""
+
+
+async def read_users(reader: Reader, emails: Sequence[str]) -> dict[str, User]:
+    """The registered users among these e-mails, by e-mail."""
+    rows = await reader.fetch(READ_USERS, list(emails))
+    return {
+        row["email"]: User(
+            Person(row["id"], row["email"], row["first_name"], row["last_name"], row["language"]),
+            row["email_ok"],
+            row["phone_ok"],
+        )
+        for row in rows
+    }
+
+
+async def read_user(reader: Reader, email: str) -> User | None:
+    """The user with this e-mail, or None."""
+    return (await read_users(reader, [email])).get(email)
+
+
+INSERT_USER = """
+INSERT INTO app_user (id, email, first_name, last_name, email_verified_at, phone_verified_at,
+                      language, created_at)
+VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN $8::timestamptz END,
+        CASE WHEN $6 THEN $8::timestamptz END, $7, $8)
+"""
+
+
+async def insert_user(tx: Transaction, user: User) -> None:
+    """A new user; a taken e-mail is refused by the constraint."""
+    person = user.person
+    await tx.execute(
+        INSERT_USER,
+        person.id,
+        person.email,
+        person.first_name,
+        person.last_name,
+        user.is_email_verified,
+        user.is_phone_verified,
+        person.language,
+        tx.now,
+    )
+
+
+# Locks the user's row: single writer of its event counter.
+NEXT_USER_SEQ = "UPDATE app_user SET seq = seq + 1 WHERE id = $1 RETURNING seq"
+
+
+async def next_user_seq(tx: Transaction, user_id: str) -> int:
+    """The seq of the user's next event; the row stays locked."""
+    seq: int = await tx.fetchval(NEXT_USER_SEQ, user_id)
+    return seq

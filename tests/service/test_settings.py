@@ -1,0 +1,129 @@
+"""A wrong environment stops the start with one line; a right one becomes typed settings."""
+
+import ipaddress
+
+import pytest
+
+from service.rules.policy import Policy
+from service.settings import Settings, SettingsError, load_settings
+
+KEY = "k" * 32
+
+
+def test_nothing_set_is_the_sandbox_with_the_manuals_figures():
+    settings = load_settings({})
+    assert settings.is_sandbox
+    assert settings.policy() == Policy()
+    assert (settings.port, settings.worker_port, settings.rate_limit_per_minute) == (
+        8080,
+        8081,
+        100,
+    )
+    assert settings.database_url is None
+
+
+def test_an_empty_variable_counts_as_unset():
+    assert load_settings({"PORT": "", "REDIS_URL": "  "}) == load_settings({})
+
+
+def test_every_variable_arrives_at_the_rules():
+    environ = {
+        "AMANA_ENV": "live",
+        "AMANA_PUBLIC_URL": "https://pay.example.com/",
+        "PLATFORM_FEE_BPS": "250",
+        "COMPLETION_DAYS": "14",
+        "DAILY_ESCROW_CAP": "50",
+        "DEFAULT_TIMEZONE": "Europe/Paris",
+        "TICKET_PREFIX": "AM",
+    }
+    assert load_settings(environ).policy() == Policy(
+        environment="live",
+        public_url="https://pay.example.com",
+        platform_fee_bps=250,
+        completion_days=14,
+        daily_escrow_cap=50,
+        timezone="Europe/Paris",
+        ticket_prefix="AM",
+    )
+
+
+def test_lists_are_parted_by_commas():
+    environ = {"TRUSTED_PROXIES": "10.0.0.0/8, ::1", "AMANA_SECRET_KEY": f"{KEY}, {KEY}old"}
+    settings = load_settings(environ)
+    networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))
+    assert settings.trusted_proxies == networks
+    assert settings.secret_keys == (KEY, KEY + "old")
+
+
+def test_a_socket_is_a_fine_place_for_a_database():
+    url = "postgresql://amana@/amana?host=/tmp/a"
+    settings = load_settings({"DATABASE_URL": url, "REDIS_URL": "unix:///tmp/redis.sock?db=1"})
+    assert settings.admin_url == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"AMANA_ENV": "prod"}, "AMANA_ENV must be one of 'sandbox' or 'live'"),
+        ({"PORT": "http"}, "PORT must be a whole number"),
+        ({"PORT": "70000"}, "PORT must be at most 65535"),
+        ({"WORKER_PORT": "-1"}, "WORKER_PORT must be at least 0"),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL must be a URL that begins with postgresql:"),
+        ({"REDIS_URL": "localhost"}, "REDIS_URL must be a URL that begins with redis://"),
+        ({"SMTP_URL": "mail.example.com"}, "SMTP_URL must be a URL that begins with smtp://"),
+        ({"AMANA_PUBLIC_URL": "example.com"}, "AMANA_PUBLIC_URL must be a URL that begins"),
+        ({"FX_URL": "ftp://x"}, "FX_URL must be a URL that begins with http://"),
+        ({"AMANA_SECRET_KEY": "short"}, "AMANA_SECRET_KEY must hold keys of at least 32"),
+        ({"AMANA_SECRET_KEY": f"{KEY},old"}, "AMANA_SECRET_KEY must hold keys of at least 32"),
+        ({"TRUSTED_PROXIES": "proxy"}, "TRUSTED_PROXIES must be a list of addresses"),
+        ({"PGBOUNCER": "perhaps"}, "PGBOUNCER must be true or false"),
+        ({"PROTOCOL_FEE_BPS": "101"}, "PROTOCOL_FEE_BPS must be at most 100"),
+        ({"PLATFORM_FEE_BPS": "5.5"}, "PLATFORM_FEE_BPS must be a whole number"),
+        ({"TICKET_PREFIX": "dhm"}, "TICKET_PREFIX has the wrong format"),
+        ({"DEFAULT_TIMEZONE": "Mars/Base"}, "DEFAULT_TIMEZONE must be the name of a time zone"),
+        ({"DEFAULT_TIMEZONE": "../etc"}, "DEFAULT_TIMEZONE must be the name of a time zone"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT must be one of 'json' or 'console'"),
+        ({"METRICS_TOKEN": "abc"}, "METRICS_TOKEN must be at least 16 characters"),
+        ({"MAIL_FROM": "nobody"}, "MAIL_FROM has the wrong format"),
+        (
+            {"AMANA_ENV": "live", "WEBHOOK_ALLOW_PRIVATE": "1"},
+            "WEBHOOK_ALLOW_PRIVATE must not be set when AMANA_ENV is live",
+        ),
+        (
+            {"AMANA_ENV": "live", "RATE_LIMIT_PER_MINUTE": "0"},
+            "RATE_LIMIT_PER_MINUTE must be at least 1 when AMANA_ENV is live",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_variable_and_reason(environ, line):
+    with pytest.raises(SettingsError) as refusal:
+        load_settings(environ)
+    told = str(refusal.value)
+    assert told.startswith(line)
+    assert "\n" not in told
+
+
+def test_no_secret_is_in_the_line_or_in_the_settings_text():
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({"AMANA_SECRET_KEY": "hunter2"})
+    assert "hunter2" not in str(refusal.value)
+    environ = {
+        "AMANA_SECRET_KEY": KEY,
+        "DATABASE_URL": "postgresql://a:hunter2@b/c",
+        "REDIS_URL": "redis://:hunter2@b",
+        "SMTP_URL": "smtp://a:hunter2@b",
+        "METRICS_TOKEN": "hunter2" * 4,
+    }
+    shown = repr(load_settings(environ))
+    assert "hunter2" not in shown
+    assert KEY not in shown
+
+
+def test_what_a_command_needs_is_asked_for_by_name():
+    with pytest.raises(SettingsError, match="^AMANA_SECRET_KEY is not set"):
+        load_settings({"REDIS_URL": "redis://x"}).require("REDIS_URL", "AMANA_SECRET_KEY")
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1

@@ -1,0 +1,242 @@
+"""The courier: fan out, claim, send, settle. One a worker process.
+
+Law: every wake-up is a hint; what is due stands in PostgreSQL and is found by polling within a
+second. No transaction is open while anything is sent.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import orjson
+import structlog
+
+from service.commands.deliveries import FAN_OUT_BATCH, claim, fan_out, reconcile, settle
+from service.commands.perform import House, tend
+from service.gateways.post import Letter, Post
+from service.rules.delivery import LADDERS, ROWS_PER_LANE, Fault, Outcome, Reply, judge
+from service.rules.errors import Unavailable
+from service.store.db import Clash
+from service.store.deliveries import Attempt, Claimed
+from service.wire.webhooks import delivery_headers
+
+SLOTS = 64
+POLL_SECONDS = 1.0
+RECONCILE_SECONDS = 30.0
+SETTLE_AFTER_SECONDS = 0.005
+SETTLE_ROWS = 200
+AWAY_SECONDS = 0.5
+GRACE_SECONDS = 12.0
+"""What is in flight at shutdown may end by itself for so long; then it is given back."""
+SETTLE_GRACE_SECONDS = 5.0
+SECRETS_KEPT = 2048
+
+log = structlog.get_logger()
+
+
+class Courier:
+    """Delivers webhooks: `run` for as long as the process lives, `wake` or `drain` from a job."""
+
+    def __init__(
+        self,
+        house: House,
+        post: Post,
+        *,
+        slots: int = SLOTS,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._house = house
+        self._post = post
+        self._slots = slots
+        self._chance = chance
+        self._opened = lru_cache(maxsize=SECRETS_KEPT)(house.vault.open)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._ended: list[Attempt] = []
+        self._settler: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._is_draining = self._goes_again = self._is_starved = self._is_closing = False
+
+    def wake(self) -> None:
+        """Something may be due; cheap, and any number of calls at once count as one."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Drain when woken and once a second anyway, until `close`; survives every failure."""
+        clock = asyncio.get_running_loop().time
+        reconciled_at = clock()
+        while not self._is_closing:
+            self._woken.clear()
+            try:
+                await self.drain()
+                if clock() - reconciled_at > RECONCILE_SECONDS:
+                    reconciled_at = clock()
+                    await self._reconcile()
+            except (Unavailable, Clash) as away:
+                log.warning("deliveries_not_drained", reason=str(away))
+                await asyncio.sleep(AWAY_SECONDS)
+            except Exception:
+                log.exception("deliveries_not_drained")
+            await self._rest()
+
+    async def drain(self) -> None:
+        """Fan out and claim until nothing more is due or every slot is taken.
+
+        Sending goes on behind it. One at a time: a call during another makes that one go again.
+        """
+        if self._is_draining:
+            self._goes_again = True
+            return
+        self._is_draining = True
+        try:
+            while await self._round() or self._goes_again:
+                self._goes_again = False
+        finally:
+            self._is_draining = False
+
+    async def settle_all(self) -> None:
+        """Drain until nothing is due, nothing in flight and everything written."""
+        while True:
+            await self.drain()
+            if not self._sending and self._settler is None:
+                return
+            await self._land()
+
+    async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Claim nothing more; let what is in flight end, give the rest back, write it all."""
+        self._is_closing = True
+        self._woken.set()
+        if self._sending:
+            _, late = await asyncio.wait(self._sending, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+        try:
+            async with asyncio.timeout(SETTLE_GRACE_SECONDS):
+                await self._land()
+        except TimeoutError:  # their leases end, and they are sent again
+            log.warning("attempts_dropped", count=len(self._ended))
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _round(self) -> bool:
+        """Fan out, claim, start sending; whether there may be more to do at once."""
+        if self._is_closing:
+            return False
+        fanned = await tend(self._house, fan_out)
+        while True:
+            free = self._slots - len(self._sending)
+            claimed = await tend(self._house, claim(free)) if free > 0 else []
+            for one in claimed:
+                self._start(one)
+            # Whoever frees a slot wakes us, so a full house needs no second look now.
+            self._is_starved = len(claimed) >= free
+            if self._is_starved or not _may_have_more(claimed):
+                return fanned >= FAN_OUT_BATCH
+
+    def _start(self, claimed: Claimed) -> None:
+        task = asyncio.create_task(self._deliver(claimed))
+        self._sending.add(task)
+        task.add_done_callback(self._ended_sending)
+
+    def _ended_sending(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if self._is_starved:
+            self._woken.set()
+
+    async def _deliver(self, claimed: Claimed) -> None:
+        started_at = datetime.now(UTC)
+        try:
+            reply = await self._send(claimed, started_at)
+        except asyncio.CancelledError:  # only `close` cancels: the attempt is given back
+            reply = Reply(fault=Fault.OURS)
+        except Exception:
+            log.exception("attempt_not_made", delivery=str(claimed.id))
+            reply = Reply(fault=Fault.OURS)
+        ladder = LADDERS[claimed.ladder]
+        outcome = judge(reply, claimed.attempt, ladder, datetime.now(UTC), self._chance())
+        self._ended.append(Attempt(claimed, started_at, reply, outcome))
+        if self._settler is None:
+            self._settler = asyncio.create_task(self._settle())
+
+    async def _send(self, claimed: Claimed, now: datetime) -> Reply:
+        if claimed.body is None:
+            return Reply(fault=Fault.NO_BODY)
+        headers = delivery_headers(
+            secrets=[self._opened(sealed) for sealed in claimed.secrets],
+            delivery_id=claimed.id,
+            event_id=claimed.event_id,
+            event_type=claimed.type,
+            body=claimed.body,
+            now=now,
+            custom=orjson.loads(self._opened(claimed.headers)) if claimed.headers else {},
+        )
+        return await self._post.send(
+            Letter(claimed.url, headers, claimed.body, claimed.timeout_seconds)
+        )
+
+    async def _settle(self) -> None:
+        """Write what has ended, in batches, until nothing is left."""
+        try:
+            while self._ended:
+                if len(self._ended) < SETTLE_ROWS:
+                    await asyncio.sleep(SETTLE_AFTER_SECONDS)
+                batch = self._ended[:SETTLE_ROWS]
+                if await self._settle_batch(batch):
+                    del self._ended[: len(batch)]
+                else:
+                    await asyncio.sleep(AWAY_SECONDS)
+        finally:
+            self._settler = None
+
+    async def _settle_batch(self, batch: Sequence[Attempt]) -> bool:
+        """False when the database is away: the batch is kept, its leases run on."""
+        try:
+            settled = await tend(self._house, settle(batch))
+        except (Unavailable, Clash) as away:
+            log.warning("attempts_not_settled", count=len(batch), reason=str(away))
+            return False
+        except Exception:  # their leases end, and they are sent again
+            log.exception("attempts_dropped", count=len(batch))
+            return True
+        if any(settled.values()):
+            self._woken.set()
+        for one in batch:
+            self._wake_for(one.outcome)
+        log.info(
+            "attempts_settled",
+            count=len(batch),
+            delivered=sum(one.outcome.is_success for one in batch),
+            fenced=len(batch) - len(settled),
+        )
+        return True
+
+    def _wake_for(self, outcome: Outcome) -> None:
+        """Be there when a short wait ends; long ones are found by polling."""
+        soon = [s for s in (outcome.retry_seconds, outcome.hold_seconds) if s and s < 10]
+        for seconds in soon:
+            asyncio.get_running_loop().call_later(seconds, self._woken.set)
+
+    async def _reconcile(self) -> None:
+        late = await tend(self._house, reconcile)
+        if late:
+            log.warning("lanes_reconciled", late=late)
+            self._woken.set()
+
+    async def _land(self) -> None:
+        """Until what is in flight has ended and is written."""
+        while self._sending or self._settler is not None:
+            waiting = {*self._sending, *([self._settler] if self._settler else [])}
+            await asyncio.wait(waiting)
+
+
+def _may_have_more(claimed: Sequence[Claimed]) -> bool:
+    """A lane that gave as many as it may give at once may have more that is due."""
+    taken = Counter(one.endpoint_id for one in claimed)
+    return any(count >= ROWS_PER_LANE for count in taken.values())
