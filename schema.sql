@@ -384,7 +384,7 @@ CREATE TABLE invitation (
     UNIQUE (escrow_id, email),
     CHECK ((user_id IS NULL) = (accepted_at IS NULL))
 ) WITH (fillfactor = 70);
-CREATE INDEX invitation_open ON invitation (email) WHERE accepted_at IS NULL;
+CREATE INDEX invitation_of_user ON invitation (user_id) WHERE user_id IS NOT NULL;
 
 -- A mail is a row: what is told to whom, never a token. The row is the job: due while pending and
 -- `visible_at` (real time) has come; a claim moves it by the lease, a token fences the settling.
@@ -493,6 +493,7 @@ WHERE e.deleted_at IS NULL;
 
 -- The delivery row is the job. `visible_at` is both the time of the next attempt and the lease's
 -- end: a claimed row simply falls due again. `recorded_at` is the event's, to find its body.
+-- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete.
 CREATE TABLE delivery (
     id           uuid PRIMARY KEY,
     endpoint_id  entity_id NOT NULL REFERENCES webhook_endpoint,
@@ -506,6 +507,7 @@ CREATE TABLE delivery (
     claim_token  uuid,
     last_status  smallint,
     last_fault   text,
+    acknowledges boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL,
     settled_at   timestamptz,
     UNIQUE (endpoint_id, event_id),
@@ -516,7 +518,6 @@ CREATE INDEX delivery_due ON delivery (endpoint_id, visible_at) WHERE state = 'p
 CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
     WHERE state = 'pending' AND claim_token IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
-CREATE INDEX delivery_of_event ON delivery (event_id);
 
 CREATE TABLE webhook_attempt (
     delivery_id   uuid NOT NULL,
@@ -583,29 +584,33 @@ DECLARE
     touched text[];
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.recorded_at
+        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.recorded_at, v.from_state, v.to_state
         FROM event v
         WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
         ORDER BY v.recorded_at
         LIMIT most
         FOR NO KEY UPDATE SKIP LOCKED
-    ), audience AS (
-        SELECT t.id, x.creator_id AS developer_id
-        FROM taken t JOIN escrow x ON x.id = t.subject_id WHERE t.subject_kind = 'escrow'
-        UNION
-        SELECT t.id, d.id
-        FROM taken t JOIN escrow x ON x.id = t.subject_id
-        JOIN developer d ON d.user_id IN (x.seller_id, x.buyer_id) WHERE t.subject_kind = 'escrow'
-        UNION
-        SELECT t.id, t.subject_id FROM taken t WHERE t.subject_kind = 'developer'
-        UNION
-        SELECT t.id, e.developer_id
-        FROM taken t JOIN webhook_endpoint e ON e.id = t.subject_id WHERE t.subject_kind = 'endpoint'
     ), made AS (
-        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, visible_at, created_at)
-        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.type, least(t.recorded_at, moment), moment
+        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, acknowledges, visible_at,
+                              created_at)
+        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.type, a.acknowledges,
+               least(t.recorded_at, moment), moment
         FROM taken t
-        JOIN audience a ON a.id = t.id
+        CROSS JOIN LATERAL (
+            SELECT x.creator_id,
+                   t.type = 'escrow.status.updated' AND t.from_state = 'pending' AND t.to_state = 'paid'
+                   AND x.mode = 'instant' AND x.auto_complete = 'on_ack'
+            FROM escrow x WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id
+            UNION ALL
+            SELECT d.id, false
+            FROM escrow x JOIN developer d ON d.user_id IN (x.seller_id, x.buyer_id)
+            WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id AND d.id <> x.creator_id
+            UNION ALL
+            SELECT t.subject_id, false WHERE t.subject_kind = 'developer'
+            UNION ALL
+            SELECT s.developer_id, false
+            FROM webhook_endpoint s WHERE t.subject_kind = 'endpoint' AND s.id = t.subject_id
+        ) AS a (developer_id, acknowledges)
         JOIN webhook_endpoint e ON e.developer_id = a.developer_id AND e.deleted_at IS NULL
         WHERE e.is_active AND e.id <> t.subject_id
           AND e.events && ARRAY['*', t.type, split_part(t.type, '.', 1) || '.*']
@@ -635,8 +640,8 @@ CREATE FUNCTION claim_deliveries(
     slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
 )
 RETURNS TABLE (
-    id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text, body bytea,
-    url text, ladder text, timeout_seconds smallint, headers bytea, secrets bytea[]
+    id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
+    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea, secrets bytea[]
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -706,7 +711,7 @@ BEGIN
     WHERE l.endpoint_id = w.id;
 
     RETURN QUERY
-    SELECT d.id, d.claim_token, d.attempt, d.endpoint_id::text, d.event_id, d.type, b.body,
+    SELECT d.id, d.claim_token, d.attempt, d.endpoint_id::text, d.event_id, d.type, d.acknowledges, b.body,
            e.url, e.ladder, e.timeout_seconds, e.headers,
            ARRAY(SELECT s.sealed FROM endpoint_secret s
                  WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
@@ -718,25 +723,25 @@ BEGIN
 END $$;
 
 -- Writes what came of attempts: one attempt row and the delivery's new state, or nothing where the
--- claim was lost meanwhile; says which, and where more is due. Parallel arrays. Locks: the lanes in id order, then the deliveries.
+-- claim was lost meanwhile; says which, and where more is due. Parallel arrays. Locks: the
+-- deliveries, then (last, since a locked lane is passed over by claims) the lanes in id order.
 CREATE FUNCTION settle_deliveries(
-    endpoints text[], ids uuid[], tokens uuid[], states text[], retries float8[],
-    gives_back boolean[], successes boolean[], streaks integer[], halvings boolean[], holds float8[],
-    started timestamptz[], statuses integer[], faults text[], addresses text[], dns integer[],
-    connects integer[], first_bytes integer[], totals integer[], answers bytea[],
-    moment timestamptz DEFAULT clock_timestamp()
+    ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], successes boolean[],
+    streaks integer[], halvings boolean[], holds float8[], started timestamptz[], statuses integer[],
+    faults text[], addresses text[], dns integer[], connects integer[], first_bytes integer[],
+    totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
 ) RETURNS TABLE (id uuid, lane_is_due boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    settled uuid[];
+    lanes   text[];
 BEGIN
-    PERFORM FROM lane l WHERE l.endpoint_id = ANY (endpoints) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
-
-    RETURN QUERY
     WITH outcome AS (
-        SELECT * FROM unnest(ids, tokens, states, retries, gives_back, successes, streaks, halvings, holds,
-                             started, statuses, faults, addresses, dns, connects, first_bytes, totals, answers)
-        WITH ORDINALITY AS o (id, token, state, retry, given_back, success, streak, halved, hold, started_at,
-                              status, fault, address, dns_ms, connect_ms, first_byte_ms, total_ms, answer, n)
-    ), settled AS (
+        SELECT * FROM unnest(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
+                             dns, connects, first_bytes, totals, answers)
+            AS o (id, token, state, retry, given_back, started_at, status, fault, address,
+                  dns_ms, connect_ms, first_byte_ms, total_ms, answer)
+    ), changed AS (
         UPDATE delivery d
         SET state = o.state, claim_token = NULL,
             attempt = CASE WHEN o.given_back THEN d.attempt - 1 ELSE d.attempt END,
@@ -746,50 +751,59 @@ BEGIN
             settled_at = CASE WHEN o.state = 'pending' THEN NULL ELSE moment END
         FROM outcome o
         WHERE d.id = o.id AND d.claim_token = o.token AND d.state = 'pending'
-        RETURNING d.id, d.endpoint_id, d.attempt, d.visible_at, d.state
+        RETURNING d.id, d.endpoint_id, d.attempt
     ), told AS (
         INSERT INTO webhook_attempt (delivery_id, n, recorded_at, started_at, status, fault, address, dns_ms,
                                      connect_ms, first_byte_ms, total_ms, answer)
-        SELECT o.id, s.attempt, moment, o.started_at, o.status, o.fault, o.address, o.dns_ms, o.connect_ms,
+        SELECT o.id, c.attempt, moment, o.started_at, o.status, o.fault, o.address, o.dns_ms, o.connect_ms,
                o.first_byte_ms, o.total_ms, o.answer
-        FROM outcome o JOIN settled s ON s.id = o.id
+        FROM outcome o JOIN changed c ON c.id = o.id
         WHERE NOT o.given_back
+    )
+    SELECT array_agg(c.id), array_agg(c.endpoint_id::text) INTO settled, lanes FROM changed c;
+
+    PERFORM FROM lane l WHERE l.endpoint_id = ANY (lanes) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
+
+    RETURN QUERY
+    WITH settlement AS (
+        SELECT * FROM unnest(settled, lanes) AS s (id, endpoint_id)
+    ), outcome AS (
+        SELECT s.endpoint_id, o.*,
+               max(o.n) FILTER (WHERE o.success) OVER (PARTITION BY s.endpoint_id) AS last_success
+        FROM unnest(ids, retries, gives_back, successes, streaks, halvings, holds, started, statuses)
+             WITH ORDINALITY AS o (id, retry, given_back, success, streak, halved, hold, started_at, status, n)
+        JOIN settlement s ON s.id = o.id
     ), tally AS (
-        SELECT s.endpoint_id,
-               min(s.visible_at) FILTER (WHERE s.state = 'pending') AS first_retry,
+        -- Failures count where no success of this batch came after them, in the answers' order.
+        SELECT o.endpoint_id,
+               min(o.retry) AS first_retry,
                count(*) FILTER (WHERE o.success) AS successes,
+               coalesce(sum(o.streak) FILTER (WHERE o.n > coalesce(o.last_success, 0)), 0) AS streak,
+               count(*) FILTER (WHERE NOT o.success AND NOT o.given_back
+                                  AND o.n > coalesce(o.last_success, 0)) AS failures,
                bool_or(o.halved) AS halved,
                max(o.hold) AS hold,
-               max(o.n) FILTER (WHERE NOT o.given_back) AS last_n
-        FROM settled s JOIN outcome o ON o.id = s.id
-        GROUP BY s.endpoint_id
-    ), run AS (
-        -- What failed since the last success of this batch, in the order the answers came.
-        SELECT s.endpoint_id, sum(o.streak) AS streak, count(*) AS failures
-        FROM settled s JOIN outcome o ON o.id = s.id
-        WHERE NOT o.success AND NOT o.given_back
-          AND o.n > coalesce((SELECT max(p.n) FROM outcome p JOIN settled q ON q.id = p.id
-                              WHERE p.success AND q.endpoint_id = s.endpoint_id), 0)
-        GROUP BY s.endpoint_id
-    ), lanes AS (
+               (array_agg(o.started_at ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_at,
+               (array_agg(o.status ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_status
+        FROM outcome o
+        GROUP BY o.endpoint_id
+    ), turned AS (
         UPDATE lane l
         SET send_window = CASE WHEN t.halved THEN greatest(1, l.send_window / 2)
                                ELSE least(l.cap, l.send_window + t.successes) END,
-            streak = CASE WHEN t.successes > 0 THEN 0 ELSE l.streak END + coalesce(r.streak, 0),
-            failure_count = CASE WHEN t.successes > 0 THEN 0 ELSE l.failure_count END + coalesce(r.failures, 0),
+            streak = CASE WHEN t.successes > 0 THEN 0 ELSE l.streak END + t.streak,
+            failure_count = CASE WHEN t.successes > 0 THEN 0 ELSE l.failure_count END + t.failures,
             hold_until = greatest(l.hold_until, moment + make_interval(secs => nullif(t.hold, 0))),
-            last_attempt_at = coalesce(o.started_at, l.last_attempt_at),
-            last_status = coalesce(o.status, l.last_status),
-            next_due_at = least(l.next_due_at, t.first_retry, (
+            last_attempt_at = coalesce(t.last_at, l.last_attempt_at),
+            last_status = coalesce(t.last_status, l.last_status),
+            next_due_at = least(l.next_due_at, moment + make_interval(secs => t.first_retry), (
                 SELECT min(d.visible_at) FROM delivery d
                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.claim_token IS NULL))
         FROM tally t
-        LEFT JOIN run r ON r.endpoint_id = t.endpoint_id
-        LEFT JOIN outcome o ON o.n = t.last_n
         WHERE l.endpoint_id = t.endpoint_id
         RETURNING l.endpoint_id, l.next_due_at <= moment AND l.hold_until <= moment AS is_due
     )
-    SELECT s.id, lanes.is_due FROM settled s JOIN lanes ON lanes.endpoint_id = s.endpoint_id;
+    SELECT s.id, turned.is_due FROM settlement s JOIN turned ON turned.endpoint_id = s.endpoint_id;
 END $$;
 -- delivery: end
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import orjson
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from structlog.typing import Processor
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -59,7 +60,7 @@ def _adopt_standard_logging(shared: list[Processor], last: Processor, level: int
 def is_ours_to_tell(record: logging.LogRecord) -> bool:
     """False for what aiohttp says about bytes that are no HTTP: it quotes them, keys and all."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, HttpProcessingError | RequestPayloadError)
 
 
 def _name(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -27,6 +27,7 @@ SLOTS = 64
 POLL_SECONDS = 1.0
 RECONCILE_SECONDS = 30.0
 SETTLE_AFTER_SECONDS = 0.005
+REFILL_AFTER_SECONDS = 0.005
 SETTLE_ROWS = 200
 AWAY_SECONDS = 0.5
 GRACE_SECONDS = 12.0
@@ -57,21 +58,25 @@ class Courier:
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._has_events = True
         self._is_draining = self._goes_again = self._is_starved = self._is_closing = False
 
     def wake(self) -> None:
-        """Something may be due; cheap, and any number of calls at once count as one."""
+        """An event may wait; cheap, and any number of calls at once count as one."""
+        self._has_events = True
         self._woken.set()
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
         clock = asyncio.get_running_loop().time
-        reconciled_at = clock()
+        polled_at = reconciled_at = clock()
         while not self._is_closing:
             self._woken.clear()
             try:
-                await self.drain()
-                if clock() - reconciled_at > RECONCILE_SECONDS:
+                if clock() - polled_at >= POLL_SECONDS:
+                    polled_at, self._has_events = clock(), True
+                await self._drain()
+                if clock() - reconciled_at >= RECONCILE_SECONDS:
                     reconciled_at = clock()
                     await self._reconcile()
             except (Unavailable, Clash) as away:
@@ -86,6 +91,10 @@ class Courier:
 
         Sending goes on behind it. One at a time: a call during another makes that one go again.
         """
+        self._has_events = True
+        await self._drain()
+
+    async def _drain(self) -> None:
         if self._is_draining:
             self._goes_again = True
             return
@@ -99,8 +108,9 @@ class Courier:
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
         while True:
+            was_quiet = self._is_quiet()
             await self.drain()
-            if not self._sending and self._settler is None:
+            if was_quiet and self._is_quiet():
                 return
             await self._land()
 
@@ -118,6 +128,9 @@ class Courier:
         except TimeoutError:  # their leases end, and they are sent again
             log.warning("attempts_dropped", count=len(self._ended))
 
+    def _is_quiet(self) -> bool:
+        return not self._sending and self._settler is None
+
     async def _rest(self) -> None:
         try:
             async with asyncio.timeout(POLL_SECONDS):
@@ -129,16 +142,17 @@ class Courier:
         """Fan out, claim, start sending; whether there may be more to do at once."""
         if self._is_closing:
             return False
-        fanned = await tend(self._house, fan_out)
-        while True:
-            free = self._slots - len(self._sending)
-            claimed = await tend(self._house, claim(free)) if free > 0 else []
-            for one in claimed:
-                self._start(one)
-            # Whoever frees a slot wakes us, so a full house needs no second look now.
-            self._is_starved = len(claimed) >= free
-            if self._is_starved or not _may_have_more(claimed):
-                return fanned >= FAN_OUT_BATCH
+        if self._has_events:
+            self._has_events = False
+            fanned = await tend(self._house, fan_out)
+            self._has_events |= fanned >= FAN_OUT_BATCH
+        free = self._slots - len(self._sending)
+        claimed = await tend(self._house, claim(free)) if free > 0 else []
+        for one in claimed:
+            self._start(one)
+        # Whoever frees a slot wakes us, so a full house needs no second look now.
+        self._is_starved = len(claimed) >= free
+        return not self._is_starved and (self._has_events or _may_have_more(claimed))
 
     def _start(self, claimed: Claimed) -> None:
         task = asyncio.create_task(self._deliver(claimed))
@@ -147,8 +161,9 @@ class Courier:
 
     def _ended_sending(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        if self._is_starved:
-            self._woken.set()
+        if self._is_starved:  # wait for company: one claim for many slots
+            self._is_starved = False
+            asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._woken.set)
 
     async def _deliver(self, claimed: Claimed) -> None:
         started_at = datetime.now(UTC)
@@ -231,7 +246,7 @@ class Courier:
 
     async def _land(self) -> None:
         """Until what is in flight has ended and is written."""
-        while self._sending or self._settler is not None:
+        while not self._is_quiet():
             waiting = {*self._sending, *([self._settler] if self._settler else [])}
             await asyncio.wait(waiting)
 

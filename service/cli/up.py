@@ -65,6 +65,7 @@ def up(port: int, data_dir: Path, workers: int) -> None:
         environ = fill(environ, var)
         with progress("schema"):
             key = asyncio.run(prepare(load_settings(environ), var))
+        stack.callback(var.processes.unlink, missing_ok=True)
         stack.callback(end_all, programs)
         start_programs(programs, environ, stack.enter_context(parent_pipe()), port, workers)
         everyone = [*servers, *programs]

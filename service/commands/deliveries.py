@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from uuid import UUID
 
 from service.commands.endpoints import tell_disabled
-from service.rules.escrow import STATUS_UPDATED
 from service.store import deliveries, endpoints, lanes
 from service.store.db import Transaction
 from service.store.deliveries import Attempt, Claimed
@@ -47,7 +46,7 @@ def settle(attempts: Sequence[Attempt]) -> Callable[[Transaction], Awaitable[dic
             for one in attempts
             if one.outcome.flag is not None
         }
-        if reasons or flags:  # endpoints are locked before lanes, everywhere
+        if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
             await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
         settled = await deliveries.settle_deliveries(tx, attempts)
         if flags:
@@ -65,7 +64,6 @@ async def reconcile(tx: Transaction) -> int:
     stranded = await deliveries.read_stranded(tx)
     if stranded:
         await endpoints.lock_endpoints(tx, stranded)
-        await lanes.lock_lanes(tx, stranded)
         await deliveries.clear_stranded(tx, stranded)
     return await lanes.reconcile_lanes(tx)
 
@@ -79,7 +77,6 @@ async def _disable(tx: Transaction, reasons: dict[str, str]) -> None:
     gone = await endpoints.disable_endpoints(tx, reasons)
     ids = [endpoint.id for endpoint in gone]
     if ids:
-        await lanes.lock_lanes(tx, ids)
         await deliveries.park_deliveries(tx, ids)
     for endpoint in gone:
         await tell_disabled(tx, endpoint)
@@ -92,9 +89,7 @@ async def _acknowledge(
     receipts = [
         one.claimed.id
         for one in attempts
-        if one.outcome.is_success
-        and one.claimed.type == STATUS_UPDATED
-        and one.claimed.id in settled
+        if one.outcome.is_success and one.claimed.acknowledges and one.claimed.id in settled
     ]
     if receipts and await deliveries.arm_acknowledged(tx, receipts):
         tx.ring("timers")

@@ -120,7 +120,6 @@ def delete(developer_id: str, endpoint_id: str) -> Command:
     async def command(tx: Transaction) -> Gone:
         endpoint = await _lock(tx, developer_id, endpoint_id)
         await endpoints.delete_endpoint(tx, endpoint.id)
-        await lanes.lock_lanes(tx, [endpoint.id])
         await deliveries.cancel_deliveries(tx, [endpoint.id])
         await _tell(tx, endpoint.id, endpoint.seq + 1, "delete")
         return Gone(message="Webhook deleted")
@@ -178,11 +177,10 @@ def _changed(tx: Transaction, before: Endpoint, wanted: WebhookUpdate) -> Endpoi
 async def _turn(tx: Transaction, before: Endpoint, after: Endpoint) -> None:
     """The lane and what waits in it, where the endpoint was switched or moved elsewhere."""
     if after.is_active and (not before.is_active or before.url != after.url):
-        await lanes.wake_lanes(tx, [after.id])
         await deliveries.unpark_deliveries(tx, [after.id])
+        await lanes.wake_lanes(tx, [after.id])
         tx.ring("webhooks")
     elif before.is_active and not after.is_active:
-        await lanes.lock_lanes(tx, [after.id])
         await deliveries.park_deliveries(tx, [after.id])
 
 

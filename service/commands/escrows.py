@@ -44,6 +44,7 @@ from service.store.developers import Opening, count_today, read_opening
 from service.store.escrows import insert_contract, insert_escrow, read_escrow
 from service.store.events import append_events
 from service.store.ids import entity_id
+from service.store.invitations import accept_invitation
 from service.store.ledger import lock_wallet
 from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, detail, moved
 
@@ -128,14 +129,20 @@ def pay(escrow_id: str) -> Command:
     return command
 
 
-async def link_party(tx: Transaction, escrow_id: str, person: Person) -> Escrow | None:
-    """Link a registered person to the escrow that waits for this e-mail; None if none does."""
+async def link_party(
+    tx: Transaction, escrow_id: str, person: Person, invited_as: str | None = None
+) -> Escrow | None:
+    """Link a registered person to the escrow that waits for this e-mail; None if none does.
+
+    `invited_as` is the e-mail that was invited, where the person registered with another.
+    """
+    email = invited_as or person.email
     escrow = await lock(tx, escrow_id)
     if escrow.frozen:
         raise EscrowFrozen
-    if escrow.seller is None and escrow.seller_email == person.email:
+    if escrow.seller is None and escrow.seller_email == email:
         linked = replace(escrow, seller=person)
-    elif escrow.buyer is None and escrow.buyer_email == person.email:
+    elif escrow.buyer is None and escrow.buyer_email == email:
         linked = replace(escrow, buyer=person)
     else:
         return None
@@ -144,6 +151,7 @@ async def link_party(tx: Transaction, escrow_id: str, person: Person) -> Escrow 
         return None
     taken = take(row, linked, tx.actor, tx.now)
     await record(tx, [replace(taken, before=escrow)])
+    await accept_invitation(tx, escrow_id, email, person.id)
     return taken.after
 
 

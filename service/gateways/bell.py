@@ -42,16 +42,7 @@ class ArqBell:
     """Puts a job named after the bell onto arq's queue."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = ArqRedis(
-            ConnectionPool.from_url(
-                redis_url,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-            ),
-            job_serializer=dump_job,
-            job_deserializer=load_job,
-            default_queue_name=QUEUE,
-        )
+        self._redis = lazy_redis(redis_url, TIMEOUT_SECONDS)
         self._rung: dict[str, int] = {}
         self._quiet_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +73,16 @@ class ArqBell:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
         await self._redis.aclose()
+
+
+def lazy_redis(redis_url: str, timeout_seconds: float = 5.0) -> ArqRedis:
+    """arq's client on its own pool: it connects when it is used, not when it is made."""
+    pool = ConnectionPool.from_url(
+        redis_url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
+    )
+    return ArqRedis(
+        pool, job_serializer=dump_job, job_deserializer=load_job, default_queue_name=QUEUE
+    )
 
 
 def dump_job(job: dict[str, Any]) -> bytes:

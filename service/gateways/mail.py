@@ -217,12 +217,13 @@ def composed(letter: Letter, sender: str) -> EmailMessage:
         message["Subject"] = letter.subject
         message["Date"] = format_datetime(letter.written_at)
         message["Message-ID"] = letter.message_id
-        message["Content-Language"] = letter.language
         message["Auto-Submitted"] = "auto-generated"
     except (ValueError, UnicodeError, MessageError) as failure:
         raise GatewayFailure(f"cannot be written: {_line(failure)}", permanent=True) from failure
     message.set_content(letter.text)
     message.add_alternative(letter.html, subtype="html")
+    # Last: set before, it would have become the header of the text alone.
+    message["Content-Language"] = letter.language
     return message
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from service.ingress.errors import BodyTooLarge, BodyTooSlow
+from service.ingress.errors import BodyBroken, BodyTooLarge, BodyTooSlow
 from service.rules.errors import Invalid, Malformed
 from service.wire.complaints import complaints
 
@@ -28,7 +28,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """All of the body, decompressed, at most `limit` bytes, within 10 s.
 
     Raises:
-        BodyTooLarge, BodyTooSlow, Malformed (its content encoding is broken), ClientGone.
+        BodyTooLarge, BodyTooSlow, BodyBroken, ClientGone.
     """
     if not request.body_exists:
         return b""
@@ -46,7 +46,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except TimeoutError:
         raise BodyTooSlow(seconds=int(BODY_TIMEOUT_SECONDS)) from None
     except (HttpProcessingError, web.RequestPayloadError):
-        raise Malformed(reason="The body is not what its headers announce.") from None
+        raise BodyBroken from None
     except ConnectionError as gone:
         raise ClientGone from gone
 

@@ -56,6 +56,10 @@ class BodyTooSlow(Refused):
     """The body did not arrive within {seconds} seconds."""
 
 
+class BodyBroken(Refused):
+    """The body is not what its headers announce: its encoding or its length is broken."""
+
+
 class PathUnknown(Refused):
     """Not found"""
 
@@ -76,11 +80,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An error as it is sent."""
+    """An error as it is sent. `closes`: the rest of the body is not worth waiting for."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    closes: bool = False
 
 
 def _each(shape: Shape, refusals: Iterable[type[Refused]]) -> dict[type[Refused], Shape]:
@@ -92,6 +97,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
     RateLimited: Shape(429, Family.E4, extras=lambda no: {"retryAfter": no.facts["retry_after"]}),
     BodyTooLarge: Shape(413),
     BodyTooSlow: Shape(408),
+    BodyBroken: Shape(400),
     PathUnknown: Shape(404, Family.E2),
     MethodNotAllowed: Shape(405),
     no.Refused: Shape(400),
@@ -170,7 +176,8 @@ def shape_of(refusal: type[Refused]) -> Shape:
 
 
 def _told(refusal: Refused, shape: Shape) -> Reply:
-    return Reply(shape.status, dump_json(_body(refusal, shape)), _headers(refusal))
+    closes = isinstance(refusal, BodyTooLarge | BodyTooSlow | BodyBroken)
+    return Reply(shape.status, dump_json(_body(refusal, shape)), _headers(refusal), closes)
 
 
 def _body(refusal: Refused, shape: Shape) -> Mapping[str, object]:
@@ -204,8 +211,6 @@ def _headers(refusal: Refused) -> Mapping[str, str]:
             return {"Retry-After": str(facts["retry_after"])}
         case MethodNotAllowed(facts=facts):
             return {"Allow": str(facts["allowed"])}
-        case BodyTooLarge() | BodyTooSlow():
-            return {"Connection": "close"}
     return {}
 
 

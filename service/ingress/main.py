@@ -29,6 +29,7 @@ from service.ingress.routes import routes
 from service.logs import configure_logs
 from service.settings import Settings
 from service.store.db import open_pool
+from service.store.schema import CURRENT_VERSION, read_version
 from service.store.vault import Vault
 
 # SIGTERM: no new work, what is in flight ends within these; the pool then has 5 s of its own.
@@ -77,7 +78,9 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
 
 def _checks(app: web.Application) -> tuple[Check, ...]:
     async def database() -> None:
-        await app[HOUSE].pool.fetchval("SELECT 1")
+        version = await read_version(app[HOUSE].pool)
+        if version != CURRENT_VERSION:
+            raise LookupError(f"the schema is at version {version}; run `amana migrate`")
 
     async def redis() -> None:
         await app[LIMITER].ping()

@@ -308,9 +308,12 @@ def _refusal(error: Exception, request: web.Request, visit: Visit) -> web.Respon
     reply = reply_to(error, visit.request_id, clashes)
     if isinstance(error, Unavailable | GatewayFailure):
         log.warning("request_unserved", reason=f"{type(error).__name__}: {error}")
-    return web.Response(
+    response = web.Response(
         status=reply.status, body=reply.body, headers={"Content-Type": JSON, **reply.headers}
     )
+    if reply.closes:
+        response.force_close()
+    return response
 
 
 def _aiohttps(answer: web.HTTPException, request: web.Request, visit: Visit) -> web.StreamResponse:

@@ -19,6 +19,7 @@ class Claimed:
     endpoint_id: str
     event_id: UUID
     type: str
+    acknowledges: bool
     body: bytes | None = field(repr=False)
     url: str
     ladder: str
@@ -57,10 +58,10 @@ async def claim_deliveries(tx: Transaction, slots: int) -> list[Claimed]:
     return [Claimed(*row) for row in rows]
 
 
-# Locks: the lanes in id order, then the deliveries (settle_deliveries in schema.sql).
+# Locks: see settle_deliveries in schema.sql.
 SETTLE_DELIVERIES = """
 SELECT * FROM settle_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-                                $11, $12, $13, $14, $15, $16, $17, $18, $19)
+                                $11, $12, $13, $14, $15, $16, $17, $18)
 """
 
 
@@ -73,7 +74,6 @@ async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dic
     replies = [attempt.reply for attempt in attempts]
     rows = await tx.fetch(
         SETTLE_DELIVERIES,
-        list({attempt.claimed.endpoint_id for attempt in attempts}),
         [attempt.claimed.id for attempt in attempts],
         [attempt.claimed.claim_token for attempt in attempts],
         [outcome.state.value for outcome in outcomes],
@@ -96,22 +96,13 @@ async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dic
     return {row[0]: row[1] for row in rows}
 
 
-# The receipt that completes an `on_ack` escrow: pending -> paid, answered by its creator.
-# Locks the escrows, so that the deadline is not armed on one that leaves `paid` just now.
+# Locks the escrows in id order, so that the deadline is not armed on one that leaves `paid` now.
 ARM_ACKNOWLEDGED = """
 WITH acknowledged AS MATERIALIZED (
-    SELECT x.id, x.seq
-    FROM escrow x
-    WHERE x.mode = 'instant' AND x.auto_complete = 'on_ack' AND x.status = 'paid'
-      AND EXISTS (
-        SELECT FROM delivery d
-        JOIN event v ON v.id = d.event_id
-        JOIN webhook_endpoint e ON e.id = d.endpoint_id
-        WHERE d.id = ANY ($1::uuid[]) AND d.state = 'delivered' AND e.developer_id = x.creator_id
-          AND v.subject_id = x.id AND v.from_state = 'pending' AND v.to_state = 'paid'
-          AND v.type = 'escrow.status.updated')
-      AND x.id IN (SELECT v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
-                   WHERE d.id = ANY ($1::uuid[]))
+    SELECT x.id, x.seq FROM escrow x
+    WHERE x.status = 'paid' AND x.id IN (
+        SELECT v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
+        WHERE d.id = ANY ($1::uuid[]) AND d.acknowledges AND d.state = 'delivered')
     ORDER BY x.id
     FOR NO KEY UPDATE OF x
 )
@@ -127,7 +118,7 @@ async def arm_acknowledged(tx: Transaction, delivery_ids: Sequence[UUID]) -> int
     return int(status.split()[-1])
 
 
-# Relies on the lanes' locks. What is in flight ends by itself: its settle is still ours.
+# Relies on the endpoints' locks. What is in flight ends by itself: its settle is still ours.
 PARK_DELIVERIES = """
 UPDATE delivery SET state = 'parked', claim_token = NULL
 WHERE endpoint_id = ANY ($1::text[]) AND state = 'pending'
@@ -168,7 +159,7 @@ WHERE NOT e.is_active AND EXISTS (
       AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp()))
 ORDER BY e.id
 """
-# Relies on the endpoints' and the lanes' locks; reads again whether they are inactive.
+# Relies on the endpoints' locks; reads again whether they are inactive.
 CLEAR_STRANDED = """
 UPDATE delivery d
 SET state = CASE WHEN e.deleted_at IS NULL THEN 'parked' ELSE 'cancelled' END,

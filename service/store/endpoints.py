@@ -124,7 +124,7 @@ async def read_endpoint(reader: Reader, endpoint_id: str) -> Endpoint | None:
     return _endpoint(row) if row else None
 
 
-# Locks the endpoints in id order; their lanes and their deliveries come after, everywhere.
+# Locks the endpoints in id order; their deliveries and then their lanes come after, everywhere.
 LOCK_ENDPOINTS = """
 SELECT id FROM webhook_endpoint WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
 """

@@ -84,47 +84,37 @@ async def read_invitation(reader: Reader, invitation_id: str) -> Invitation | No
     return Invitation(*row) if row else None
 
 
-# The open invitations of a person; its index holds only those that nobody has accepted.
-READ_OPEN_INVITATIONS = """
-SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at
-FROM invitation i JOIN escrow e ON e.id = i.escrow_id
-WHERE i.email = $1 AND i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled')
-ORDER BY i.escrow_id
-"""
-
-
-async def read_open_invitations(reader: Reader, email: str) -> list[Invitation]:
-    """Every open invitation of this e-mail (lower case), in the order of the escrows' ids."""
-    return [Invitation(*row) for row in await reader.fetch(READ_OPEN_INVITATIONS, email)]
-
-
 # Deadlines before invitations, as when a reminder fires: the same order everywhere.
 DISARM_REMINDERS = """
-UPDATE deadline SET cancelled_at = $2
-WHERE escrow_id = ANY ($3::text[]) AND kind = 'invitation_reminder' AND subject = ANY ($1::text[])
-  AND fired_at IS NULL AND cancelled_at IS NULL
+UPDATE deadline SET cancelled_at = $3
+FROM invitation i
+WHERE i.escrow_id = $1 AND i.email = $2 AND deadline.escrow_id = i.escrow_id
+  AND deadline.kind = 'invitation_reminder' AND deadline.subject = i.id
+  AND deadline.fired_at IS NULL AND deadline.cancelled_at IS NULL
 """
 
 # Single use: whoever comes second updates nothing.
-ACCEPT_INVITATIONS = """
-UPDATE invitation SET user_id = $2, accepted_at = $3
-WHERE id = ANY ($1::text[]) AND accepted_at IS NULL
-RETURNING escrow_id
+ACCEPT_INVITATION = """
+UPDATE invitation SET user_id = $3, accepted_at = $4
+WHERE escrow_id = $1 AND email = $2 AND accepted_at IS NULL
 """
 
 
-async def accept_invitations(
-    tx: Transaction, invitations: Sequence[Invitation], user_id: str
-) -> list[str]:
-    """The ids of the escrows whose invitations this user has accepted now; no more reminders.
+async def accept_invitation(tx: Transaction, escrow_id: str, email: str, user_id: str) -> None:
+    """The user has taken the place that this e-mail was invited to: link spent, no more reminders.
 
-    Relies on the escrows' locks.
+    Relies on the escrow's lock; does nothing where nobody was invited.
     """
-    ids = [invitation.id for invitation in invitations]
-    escrow_ids = [invitation.escrow_id for invitation in invitations]
-    await tx.execute(DISARM_REMINDERS, ids, tx.now, escrow_ids)
-    rows = await tx.fetch(ACCEPT_INVITATIONS, ids, user_id, tx.now)
-    return [row["escrow_id"] for row in rows]
+    await tx.execute(DISARM_REMINDERS, escrow_id, email, tx.now)
+    await tx.execute(ACCEPT_INVITATION, escrow_id, email, user_id, tx.now)
+
+
+READ_ACCEPTED = "SELECT escrow_id FROM invitation WHERE user_id = $1 ORDER BY escrow_id"
+
+
+async def read_accepted(reader: Reader, user_id: str) -> list[str]:
+    """The ids of the escrows to which this user came by an invitation, oldest first."""
+    return [row["escrow_id"] for row in await reader.fetch(READ_ACCEPTED, user_id)]
 
 
 # The count is the fence: the same reminder is never noted twice.

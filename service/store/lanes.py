@@ -27,7 +27,7 @@ async def reconcile_lanes(tx: Transaction) -> int:
     return int(status.split()[-1])
 
 
-# Relies on the endpoints' locks; comes before their deliveries.
+# Relies on the endpoints' locks; comes after their deliveries.
 WAKE_LANES = """
 UPDATE lane SET next_due_at = clock_timestamp(), hold_until = '-infinity', send_window = cap,
     streak = 0
@@ -38,15 +38,3 @@ WHERE endpoint_id = ANY ($1::text[])
 async def wake_lanes(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
     """These lanes are due and start afresh: no hold, whole window."""
     await tx.execute(WAKE_LANES, list(endpoint_ids))
-
-
-# Relies on the endpoints' locks; comes before their deliveries.
-LOCK_LANES = """
-SELECT endpoint_id FROM lane WHERE endpoint_id = ANY ($1::text[])
-ORDER BY endpoint_id FOR NO KEY UPDATE
-"""
-
-
-async def lock_lanes(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
-    """Hold these lanes, in id order: nothing of theirs is claimed or settled meanwhile."""
-    await tx.fetch(LOCK_LANES, list(endpoint_ids))

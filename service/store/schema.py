@@ -11,7 +11,8 @@ from typing import Any
 
 import asyncpg
 
-from service.store.db import AWAY, Unavailable
+from service.rules.errors import Unavailable
+from service.store.db import AWAY
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"

@@ -144,9 +144,10 @@ def test_null_for_an_optional_field_means_absent_at_every_depth():
 def test_unknown_fields_are_ignored_on_compatible_paths_and_refused_on_ours():
     assert Asked.model_validate({"title": "a", "amount": 1, "x": 1}).title == "a"
     assert faults(Ours, {"x": 1}) == {"x": "is not a known field"}
-    assert faults(Asked, {"title": "a", "amount": 1, "estimated_days": 3, "amounts": 1} | {
-        "estimatedDays": 1.5
-    }) == {"estimatedDays": "must be a whole number"}
+    assert faults(
+        Asked,
+        {"title": "a", "amount": 1, "estimated_days": 3, "amounts": 1} | {"estimatedDays": 1.5},
+    ) == {"estimatedDays": "must be a whole number"}
 
 
 @pytest.mark.parametrize("days", [10, Decimal("1e1"), Decimal("10.0")])

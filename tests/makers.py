@@ -1,0 +1,173 @@
+"""Arranging through the product's own commands: a shop, people with money, escrows in any state.
+
+    shop = await make_shop(house)
+    buyer = await make_buyer(house, funds="500")
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+
+Everything that is made goes through `perform`, so a state that the product cannot reach yet is
+refused here with a KeyError. Amounts are decimal strings in the currency's major unit.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from service.commands import developers, escrows, users, wallets
+from service.commands.perform import Command, House, perform
+from service.rules.escrow import Escrow, Person
+from service.rules.machine import SYSTEM, Actor, ActorKind
+from service.rules.money import to_minor
+from service.rules.terms import Terms
+from service.store.db import Transaction
+from service.store.escrows import read_escrow
+from service.wire.base import Wire
+
+PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    mode: {"pending": (), "cancelled": ("cancel",)}
+    for mode in ("standard", "quick", "quick_proof", "instant")
+}
+PATHS["quick"] |= {
+    "paid": ("pay",),
+    "delivered": ("pay", "deliver"),
+    "completed": ("pay", "deliver", "complete"),
+}
+PATHS["instant"] |= {"paid": ("pay",), "completed": ("pay", "deliver")}
+"""Mode and state -> the steps that lead there today."""
+
+PROOF_POLICY = {
+    "type": "purchase_proof_required",
+    "proofUploadDeadlineHours": 24,
+    "buyerReviewDeadlineHours": 24,
+}
+
+
+class Done(Wire):
+    """The answer of an arrangement that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """A registered user, as an actor."""
+
+    user_id: str
+    email: str
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(ActorKind.USER, user_id=self.user_id)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A developer with a key, and the user that sells."""
+
+    developer_id: str
+    api_key: str
+    user_id: str
+    email: str
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(ActorKind.DEVELOPER, developer_id=self.developer_id, user_id=self.user_id)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-API-Key": self.api_key}
+
+
+async def act(house: House, actor: Actor, command: Command) -> Any:
+    """Carry one command out as this actor; its answer, parsed."""
+    return orjson.loads((await perform(house, actor, command)).body)
+
+
+async def arrange(
+    house: House, work: Callable[[Transaction], Awaitable[Any]], actor: Actor = SYSTEM
+) -> Any:
+    """Carry command functions out in one transaction of `perform`; what `work` returns."""
+    made: list[Any] = []
+
+    async def command(tx: Transaction) -> Done:
+        made[:] = [await work(tx)]
+        return Done()
+
+    await perform(house, actor, command)
+    return made[0]
+
+
+async def make_shop(house: House, email: str | None = None, company: str = "Shop") -> Shop:
+    """A developer whose associated user sells."""
+    email = email or f"shop-{secrets.token_hex(4)}@example.com"
+    made = await arrange(
+        house, lambda tx: developers.enrol(tx, email, company, user_email=f"seller-{email}")
+    )
+    return Shop(made.developer_id, made.api_key, made.user_id, f"seller-{email}")
+
+
+async def make_buyer(house: House, email: str | None = None, funds: str = "1000") -> Buyer:
+    """A registered user with `funds` TND in the wallet."""
+    email = email or f"buyer-{secrets.token_hex(4)}@example.com"
+    person: Person = (await arrange(house, lambda tx: users.register(tx, email, "Bo", "Y"))).person
+    await top_up(house, email, funds)
+    return Buyer(person.id, email)
+
+
+async def top_up(house: House, email: str, amount: str, currency: str = "TND") -> None:
+    """Money for a wallet; nothing for 0."""
+    minor = to_minor(Decimal(amount), currency)
+    if minor:
+        await arrange(house, lambda tx: wallets.top_up(tx, email, minor, currency))
+
+
+def make_terms(shop: Shop, buyer_email: str, mode: str = "instant", **changes: Any) -> Terms:
+    """Legal terms of 100 TND in this mode; `changes` are fields of `Terms`."""
+    sound: dict[str, Any] = {
+        "title": "A camera",
+        "amount": Decimal(100),
+        "currency": "TND",
+        "buyer_email": buyer_email,
+        "seller_email": shop.email if mode in ("quick", "quick_proof") else None,
+        "mode": "quick" if mode == "quick_proof" else mode,
+        "estimated_delivery_days": 3,
+        "contract_terms": "As described." if mode == "standard" else None,
+        "auto_sign": False,
+        "developer_fee_bps": 0,
+        "fulfillment_policy": PROOF_POLICY if mode == "quick_proof" else None,
+        "language": "en",
+        "auto_complete": "manual",
+    }
+    return Terms(**{**sound, **changes})
+
+
+async def make_escrow(
+    house: House,
+    shop: Shop,
+    buyer: Buyer | None = None,
+    *,
+    mode: str = "instant",
+    status: str = "pending",
+    **changes: Any,
+) -> Escrow:
+    """An escrow of this shop, brought to `status` step by step; `changes` are fields of `Terms`.
+
+    Without a buyer one is made, with 1000 TND.
+    """
+    steps = PATHS[mode][status]
+    buyer = buyer or await make_buyer(house)
+    terms = make_terms(shop, changes.pop("buyer_email", buyer.email), mode, **changes)
+    created = await act(house, shop.actor, escrows.create(shop.developer_id, terms))
+    escrow_id: str = created["escrow"]["id"]
+    for name in steps:
+        actor = buyer.actor if name in ("pay", "complete") else shop.actor
+        await act(house, actor, getattr(escrows, name)(escrow_id))
+    return await reread(house, escrow_id)
+
+
+async def reread(house: House, escrow_id: str) -> Escrow:
+    """The escrow as it stands now."""
+    escrow = await read_escrow(house.pool, escrow_id)
+    assert escrow is not None, escrow_id
+    return escrow

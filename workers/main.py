@@ -1,0 +1,202 @@
+"""Door 2 as a process: the table of jobs and of clockwork, and the bell that wakes them.
+
+A bell is an arq job that wakes one keeper of this process and ends at once; the keeper finds what
+is due in PostgreSQL. Redis may go away at any time: the keepers go on at their own pace, and arq
+is taken up again when it is back.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+import uvloop
+from aiohttp import web
+from arq import ArqRedis, Worker, func
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from service.commands.deliveries import prepare_partitions
+from service.commands.perform import House, tend
+from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
+from service.gateways.mail import SandboxMailer, SmtpMailer
+from service.gateways.post import HttpPost
+from service.health import Check, Health
+from service.logs import configure_logs
+from service.settings import Settings
+from service.store.db import open_pool
+from service.store.vault import Vault
+from service.words.mails import Words
+from workers import checks, retention, timers
+from workers.mails import Postman
+from workers.rounds import Round
+from workers.webhooks import Courier
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+
+# Bells end within microseconds; all of them may be read at once and none waits for a slot.
+BELLS_AT_ONCE = 50
+QUEUE_READ_LIMIT = 200
+POLL_DELAY_SECONDS = 0.05
+JOB_TIMEOUT_SECONDS = 10
+AWAY_SECONDS = 1.0
+DRAIN_SECONDS = 20.0
+
+log = structlog.get_logger()
+
+
+class Keeper(Protocol):
+    """Somebody who works until closed, at the latest a moment after being woken."""
+
+    def wake(self) -> None: ...
+    async def run(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+def keepers(house: House, courier: Courier, postman: Postman) -> Mapping[str, Keeper]:
+    """Who works in this process, by the bell that wakes them; then the pace of the others."""
+
+    def each(name: str, seconds: float, work: Callable[[House], Awaitable[object]]) -> Round:
+        return Round(name, seconds, lambda: work(house))
+
+    return {
+        "webhooks": courier,
+        "mails": postman,
+        "timers": each("timers", 1.0, timers.fire),
+        "checks": each("checks", MINUTE, checks.run_minute),
+        "full_checks": each("full_checks", DAY, checks.run_full),
+        "retention": each("retention", HOUR, retention.tidy),
+        "partitions": each("partitions", DAY, lambda h: tend(h, prepare_partitions)),
+    }
+
+
+class Crew:
+    """The keepers of one process, their bell, and their end."""
+
+    def __init__(self, keepers: Mapping[str, Keeper], redis: ArqRedis) -> None:
+        self._keepers = keepers
+        self._redis = redis
+        self._is_closing = False
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Work until the event, then drain: what is in flight ends or is given back."""
+        working = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
+        listening = asyncio.create_task(self._listen())
+        await until.wait()
+        self._is_closing = True
+        listening.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+                await asyncio.gather(*working)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(listening, *working, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        """Hear the bells, for as long as there is a Redis; the same worker begins again."""
+        ears = self._ears()
+        is_away = False
+        while not self._is_closing:
+            try:
+                await self._redis.ping()
+                if is_away:
+                    log.info("redis_returned")
+                is_away = False
+                await ears.async_run()
+            except asyncio.CancelledError:
+                if self._is_closing:
+                    raise
+            except Exception as away:  # arq ends with whatever its connection ended with
+                if not is_away:
+                    log.warning("redis_away", reason=type(away).__name__)
+                is_away = True
+                await asyncio.sleep(AWAY_SECONDS)
+
+    def _ears(self) -> Worker:
+        def bell(name: str, keeper: Keeper) -> Any:
+            async def ring(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ARG001 - arq's shape
+                keeper.wake()
+
+            return func(ring, name=name, keep_result=0, timeout=JOB_TIMEOUT_SECONDS)
+
+        return Worker(
+            functions=[bell(name, keeper) for name, keeper in self._keepers.items()],
+            queue_name=QUEUE,
+            redis_pool=self._redis,
+            job_serializer=dump_job,
+            job_deserializer=load_job,
+            handle_signals=False,
+            poll_delay=POLL_DELAY_SECONDS,
+            max_jobs=BELLS_AT_ONCE,
+            queue_read_limit=QUEUE_READ_LIMIT,
+            keep_result=0,
+            log_results=False,
+        )
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[House, Crew]]:
+    """The house and the crew of these settings; everything is closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(
+            settings.database_url or "", application="amana work", pgbouncer=settings.pgbouncer
+        )
+        stack.push_async_callback(pool.close)
+        bell = ArqBell(settings.redis_url or "")
+        stack.push_async_callback(bell.close)
+        house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
+        post = HttpPost(allow_private=settings.webhook_allow_private)
+        stack.push_async_callback(post.close)
+        smtp_url, sender = settings.smtp_url, settings.mail_from
+        mailer = SmtpMailer(smtp_url, sender) if smtp_url else SandboxMailer()
+        redis = lazy_redis(settings.redis_url or "")
+        stack.push_async_callback(redis.aclose)
+        crew = keepers(house, Courier(house, post), Postman(house, mailer, Words.read()))
+        yield house, Crew(crew, redis)
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    async with opened(settings) as (house, crew), _health(settings, house):
+        log.info("worker_started", environment=settings.amana_env, port=settings.worker_port)
+        await crew.run(stop)
+    log.info("worker_stopped")
+
+
+@contextlib.asynccontextmanager
+async def _health(settings: Settings, house: House) -> AsyncIterator[None]:
+    """/healthz, /readyz and /metrics on WORKER_PORT, unless it is 0."""
+    if settings.worker_port == 0:
+        yield
+        return
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    app = web.Application()
+    database = Check("database", lambda: house.pool.fetchval("SELECT 1"))
+    Health((database,), registry, settings.metrics_token).mount(app)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.amana_host, settings.worker_port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def work(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain; returns within 25 s of the signal.
+
+    Raises:
+        SettingsError: DATABASE_URL, REDIS_URL, AMANA_SECRET_KEY or, live, SMTP_URL is not set.
+        Unavailable: the database cannot be reached at the start.
+        OSError: WORKER_PORT is taken.
+    """
+    settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
+    if not settings.is_sandbox:
+        settings.require("SMTP_URL")
+    configure_logs(settings.log_format, settings.log_level)
+    uvloop.run(_work(settings))
