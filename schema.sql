@@ -168,6 +168,9 @@ CREATE TABLE escrow (
 CREATE INDEX escrow_of_creator ON escrow (creator_id, id DESC);
 CREATE INDEX escrow_of_seller ON escrow (seller_id, id DESC) WHERE seller_id IS NOT NULL;
 CREATE INDEX escrow_of_buyer ON escrow (buyer_id, id DESC) WHERE buyer_id IS NOT NULL;
+-- What a buyer has in escrow, without a look at what is long over.
+CREATE INDEX escrow_held_for ON escrow (buyer_id, ledger_currency) INCLUDE (held_minor)
+    WHERE held_minor > 0;
 -- A party who has not registered yet is found by e-mail.
 CREATE INDEX escrow_awaits_seller ON escrow (seller_email) WHERE seller_id IS NULL;
 CREATE INDEX escrow_awaits_buyer ON escrow (buyer_email) WHERE buyer_id IS NULL;
@@ -228,6 +231,14 @@ CREATE TABLE event_seal (
     digest        bytea NOT NULL CHECK (length(digest) = 32),
     sealed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- What is sealed of an event: everything but the outbox's mark. Times as microseconds since 1970.
+CREATE FUNCTION event_text(v event) RETURNS text STABLE LANGUAGE sql
+RETURN jsonb_build_array(
+    v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.mode, v.step, v.from_state,
+    v.to_state, v.actor_kind, v.actor_id, v.key_id, v.ip, v.request_id,
+    (extract(epoch FROM v.at) * 1000000)::bigint,
+    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)::text;
 
 -- Timers. Open ones are those that neither fired nor were cancelled; `remaining` = frozen.
 CREATE TABLE deadline (
@@ -357,13 +368,15 @@ CREATE TABLE idempotency (
 );
 CREATE INDEX idempotency_expiry ON idempotency (expires_at);
 
+-- `seen_xid`: the events of all transactions before it were looked at.
 CREATE TABLE invariant_result (
     id         text PRIMARY KEY,
     name       text NOT NULL,
     ok         boolean NOT NULL,
     breaches   jsonb NOT NULL DEFAULT '[]',
     checked_at timestamptz NOT NULL,
-    last_ok_at timestamptz
+    last_ok_at timestamptz,
+    seen_xid   xid8 NOT NULL DEFAULT '0'
 );
 
 -- 6. Invitations and mails ------------------------------------------------------------------------
@@ -632,83 +645,88 @@ BEGIN
     RETURN fanned;
 END $$;
 
--- `moment` is real time in all three: leases and retries must not follow the sandbox's clock.
--- Takes up to `slots` due deliveries, lanes served least recently first, <= `rows_a_lane` each.
--- Two statements on purpose: the count of what is in flight needs a snapshot that is younger than
--- the lanes' locks, else the cap is breached. Never waits for a lock.
+-- Takes up to `slots` due deliveries in rounds: each takes <= `rows_a_lane` from every due lane, the
+-- least recently served first. A round is two statements on purpose: the count of what is in flight
+-- needs a snapshot that is younger than the lanes' locks, else the cap is breached. Never waits for
+-- a lock. `moment` is real time everywhere: leases and retries do not follow the sandbox's clock.
 CREATE FUNCTION claim_deliveries(
     slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
 )
 RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
-    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea, secrets bytea[]
+    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
+    secrets bytea[]
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     lanes text[];
     taken uuid[];
+    mine  uuid[] := '{}';
 BEGIN
-    SELECT array_agg(due.endpoint_id) INTO lanes FROM (
-        SELECT l.endpoint_id::text FROM lane l
-        WHERE l.next_due_at <= moment AND l.hold_until <= moment
-        ORDER BY l.turn_at
-        LIMIT slots
-        FOR NO KEY UPDATE SKIP LOCKED) AS due;
-    IF lanes IS NULL THEN
-        RETURN;
-    END IF;
+    FOR round IN 1..ceil(slots::numeric / rows_a_lane) LOOP
+        SELECT array_agg(due.endpoint_id) INTO lanes FROM (
+            SELECT l.endpoint_id::text FROM lane l
+            WHERE l.next_due_at <= moment AND l.hold_until <= moment
+            ORDER BY l.turn_at
+            LIMIT slots - cardinality(mine)
+            FOR NO KEY UPDATE SKIP LOCKED) AS due;
+        EXIT WHEN lanes IS NULL;
 
-    WITH room AS (
-        SELECT l.endpoint_id, l.turn_at, e.timeout_seconds,
-               CASE WHEN e.is_active THEN least(
-                   rows_a_lane, e.max_per_second,
-                   least(l.send_window, l.cap) - (
-                       SELECT count(*) FROM delivery f
-                       WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending'
-                         AND f.claim_token IS NOT NULL AND f.visible_at > moment)) ELSE 0 END AS free
-        FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id
-        WHERE l.endpoint_id = ANY (lanes)
-    ), due AS (
-        SELECT r.endpoint_id, r.turn_at, r.timeout_seconds, d.id, d.visible_at
-        FROM room r CROSS JOIN LATERAL (
-            SELECT p.id, p.visible_at FROM delivery p
-            WHERE p.endpoint_id = r.endpoint_id AND p.state = 'pending' AND p.visible_at <= moment
-            ORDER BY p.visible_at
-            LIMIT greatest(r.free, 0)
-            FOR NO KEY UPDATE SKIP LOCKED) AS d
-    ), chosen AS (
-        SELECT due.id, due.timeout_seconds FROM due
-        ORDER BY row_number() OVER (PARTITION BY due.endpoint_id ORDER BY due.visible_at), due.turn_at
-        LIMIT slots
-    ), claimed AS (
-        UPDATE delivery d
-        SET claim_token = gen_random_uuid(), attempt = d.attempt + 1,
-            visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
-        FROM chosen c WHERE d.id = c.id
-        RETURNING d.id
-    )
-    SELECT array_agg(claimed.id) INTO taken FROM claimed;
+        WITH room AS (
+            SELECT l.endpoint_id, l.turn_at, e.timeout_seconds,
+                   CASE WHEN e.is_active THEN least(
+                       rows_a_lane, e.max_per_second,
+                       least(l.send_window, l.cap) - (
+                           SELECT count(*) FROM delivery f
+                           WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending'
+                             AND f.claim_token IS NOT NULL AND f.visible_at > moment)) ELSE 0 END AS free
+            FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id
+            WHERE l.endpoint_id = ANY (lanes)
+        ), due AS (
+            SELECT r.endpoint_id, r.turn_at, r.timeout_seconds, d.id, d.visible_at
+            FROM room r CROSS JOIN LATERAL (
+                SELECT p.id, p.visible_at FROM delivery p
+                WHERE p.endpoint_id = r.endpoint_id AND p.state = 'pending' AND p.visible_at <= moment
+                ORDER BY p.visible_at
+                LIMIT greatest(r.free, 0)
+                FOR NO KEY UPDATE SKIP LOCKED) AS d
+        ), chosen AS (
+            SELECT due.id, due.timeout_seconds FROM due
+            ORDER BY row_number() OVER (PARTITION BY due.endpoint_id ORDER BY due.visible_at), due.turn_at
+            LIMIT slots - cardinality(mine)
+        ), claimed AS (
+            UPDATE delivery d
+            SET claim_token = gen_random_uuid(), attempt = d.attempt + 1,
+                visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
+            FROM chosen c WHERE d.id = c.id
+            RETURNING d.id
+        )
+        SELECT array_agg(claimed.id) INTO taken FROM claimed;
+        mine := mine || taken;
 
-    -- The lanes are locked already. Full: due when the first lease ends (or a settle says sooner).
-    UPDATE lane l
-    SET turn_at = moment,
-        hold_until = CASE WHEN w.max_per_second IS NULL THEN l.hold_until
-                          ELSE moment + make_interval(secs => w.taken::float8 / w.max_per_second) END,
-        next_due_at = coalesce(
-            CASE WHEN w.is_active AND w.in_flight < least(l.send_window, l.cap) THEN w.first_due
-                 ELSE w.first_lease END, 'infinity')
-    FROM (
-        SELECT e.id, e.is_active, e.max_per_second,
-               (SELECT count(*) FROM delivery f WHERE f.endpoint_id = e.id AND f.state = 'pending'
-                  AND f.claim_token IS NOT NULL AND f.visible_at > moment) AS in_flight,
-               (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
-                  AND f.state = 'pending' AND f.claim_token IS NOT NULL) AS first_lease,
-               (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
-                  AND f.state = 'pending') AS first_due,
-               (SELECT count(*) FROM delivery f WHERE f.id = ANY (taken) AND f.endpoint_id = e.id) AS taken
-        FROM webhook_endpoint e WHERE e.id = ANY (lanes)
-    ) AS w
-    WHERE l.endpoint_id = w.id;
+        -- The lanes are locked already. Full: due when the first lease ends (or a settle says sooner).
+        UPDATE lane l
+        SET turn_at = moment,
+            hold_until = CASE WHEN w.max_per_second IS NULL THEN l.hold_until
+                              ELSE moment + make_interval(secs => w.taken::float8 / w.max_per_second) END,
+            next_due_at = coalesce(
+                CASE WHEN w.is_active AND w.in_flight < least(l.send_window, l.cap) THEN w.first_due
+                     ELSE w.first_lease END, 'infinity')
+        FROM (
+            SELECT e.id, e.is_active, e.max_per_second,
+                   (SELECT count(*) FROM delivery f WHERE f.endpoint_id = e.id AND f.state = 'pending'
+                      AND f.claim_token IS NOT NULL AND f.visible_at > moment) AS in_flight,
+                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
+                      AND f.state = 'pending' AND f.claim_token IS NOT NULL) AS first_lease,
+                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
+                      AND f.state = 'pending') AS first_due,
+                   (SELECT count(*) FROM delivery f
+                    WHERE f.id = ANY (taken) AND f.endpoint_id = e.id) AS taken
+            FROM webhook_endpoint e WHERE e.id = ANY (lanes)
+        ) AS w
+        WHERE l.endpoint_id = w.id;
+        EXIT WHEN cardinality(mine) >= slots;
+    END LOOP;
 
     RETURN QUERY
     SELECT d.id, d.claim_token, d.attempt, d.endpoint_id::text, d.event_id, d.type, d.acknowledges, b.body,
@@ -719,7 +737,7 @@ BEGIN
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
     LEFT JOIN webhook_body b ON b.event_id = d.event_id AND b.recorded_at = d.recorded_at
-    WHERE d.id = ANY (taken);
+    WHERE d.id = ANY (mine);
 END $$;
 
 -- Writes what came of attempts: one attempt row and the delivery's new state, or nothing where the

@@ -6,7 +6,6 @@ second. No transaction is open while anything is sent.
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,7 +16,7 @@ import structlog
 from service.commands.deliveries import FAN_OUT_BATCH, claim, fan_out, reconcile, settle
 from service.commands.perform import House, tend
 from service.gateways.post import Letter, Post
-from service.rules.delivery import LADDERS, ROWS_PER_LANE, Fault, Outcome, Reply, judge
+from service.rules.delivery import LADDERS, Fault, Outcome, Reply, judge
 from service.rules.errors import Unavailable
 from service.store.db import Clash
 from service.store.deliveries import Attempt, Claimed
@@ -152,7 +151,7 @@ class Courier:
             self._start(one)
         # Whoever frees a slot wakes us, so a full house needs no second look now.
         self._is_starved = len(claimed) >= free
-        return not self._is_starved and (self._has_events or _may_have_more(claimed))
+        return self._has_events and not self._is_starved
 
     def _start(self, claimed: Claimed) -> None:
         task = asyncio.create_task(self._deliver(claimed))
@@ -249,9 +248,3 @@ class Courier:
         while not self._is_quiet():
             waiting = {*self._sending, *([self._settler] if self._settler else [])}
             await asyncio.wait(waiting)
-
-
-def _may_have_more(claimed: Sequence[Claimed]) -> bool:
-    """A lane that gave as many as it may give at once may have more that is due."""
-    taken = Counter(one.endpoint_id for one in claimed)
-    return any(count >= ROWS_PER_LANE for count in taken.values())

@@ -54,9 +54,9 @@ async def sweep(house: House, *, limit: int = BATCH * 50) -> Sweep:
         due = await read_due(house.pool, clock.now, BATCH, done.passed_over)
         if not due:
             break
-        before = len(done.fired)
+        before = len(done.fired) + len(done.passed_over)
         await _fire_batch(house, due, done, now=None)
-        if len(done.fired) == before and not done.passed_over:
+        if len(done.fired) + len(done.passed_over) == before:
             break  # all of them are held by somebody else
     return done
 

@@ -69,7 +69,7 @@ async def associate(tx: Transaction, developer_id: str, email: str) -> str:
     """
     user = await read_user(tx, email)
     if user is None:
-        raise UserNotFound(email=email)
+        raise UserNotFound
     seq = await developers.associate(tx, developer_id, user.person.id)
     await _tell(tx, developer_id, seq, "associate")
     return user.person.id

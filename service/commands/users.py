@@ -45,7 +45,7 @@ async def registered(reader: Reader, email: str) -> User:
     """
     user = await read_user(reader, email)
     if user is None:
-        raise UserNotRegistered(email=email)
+        raise UserNotRegistered
     return user
 
 

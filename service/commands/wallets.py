@@ -20,7 +20,7 @@ async def top_up(tx: Transaction, email: str, amount_minor: int, currency: str) 
     """
     user = await read_user(tx, email)
     if user is None:
-        raise UserNotFound(email=email)
+        raise UserNotFound
     user_id = user.person.id
     seq = await next_user_seq(tx, user_id)
     legs = postings_of_top_up(user_id, SANDBOX_PROVIDER, amount_minor, currency)

@@ -68,7 +68,7 @@ class DeveloperNotFound(Refused):
 
 
 class UserNotFound(Refused):
-    """No user has the e-mail {email}; create the user first."""
+    """No user has this e-mail; create the user first."""
 
 
 class InvitationNotFound(Refused):
@@ -154,7 +154,7 @@ class BalanceTooLarge(StepClash):
 
 
 class UserNotRegistered(StepClash):
-    """No user is registered with the e-mail {email}; register first."""
+    """Nobody is registered with this e-mail; register first."""
 
     code = "USER_NOT_REGISTERED"
 

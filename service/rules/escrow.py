@@ -165,6 +165,9 @@ STEPS = (
 # fmt: on
 TABLE = Table("escrow", STEPS, FINAL)
 
+FLAGS = {"freeze": True, "unfreeze": False}
+"""The steps that set the flag and leave the state alone; a frozen escrow takes no other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -292,6 +295,14 @@ CLOCKS = (
 # fmt: on
 STEP_OF_KIND = {clock.kind: clock.step for clock in CLOCKS} | {"acknowledged": "deliver"}
 """Which step each kind of deadline takes; `acknowledged` is armed by a partner's 2xx."""
+ENDED_BY_TIME = tuple(
+    (mode, clock.state, clock.kind)
+    for clock in CLOCKS
+    for mode in sorted(clock.modes)
+    for row in (TABLE.find(clock.step, clock.state, mode),)
+    if row is not None and row.target != clock.state
+)
+"""(mode, state, kind): while in this state, this deadline is open. The others wait for a person."""
 
 
 def months_later(start: datetime, months: int) -> datetime:
@@ -344,7 +355,7 @@ def choose(name: str, escrow: Escrow, actor: Actor, target: str | None = None) -
     held = roles(actor, escrow)
     if allowed and not held & allowed:
         raise errors.WrongParty(party=_people(allowed), act=_verb(name))
-    if escrow.frozen and name not in ("freeze", "unfreeze"):
+    if escrow.frozen and name not in FLAGS:
         raise errors.EscrowFrozen
     row = TABLE.find(name, escrow.status, escrow.mode, target)
     if row is None:
@@ -381,6 +392,7 @@ def take(row: Step, escrow: Escrow, actor: Actor, now: datetime) -> Taken:
         status=row.target,
         updated_at=now,
         seq=escrow.seq + max(1, len(row.events)),
+        frozen=FLAGS.get(row.name, escrow.frozen),
         cancel_reason=cancel_reason(row, actor, escrow),
     )
     match row.moves:

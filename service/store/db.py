@@ -27,15 +27,17 @@ from service.store.vault import Vault
 
 ACQUIRE_TIMEOUT_SECONDS = 2.0
 
-# "The database is away" comes as unrelated classes; each of them means: nothing was changed.
+# "The database is away" comes as unrelated classes, as does "it is too busy to answer in time";
+# each of them means: nothing was changed, the same request may be sent again.
 AWAY = (
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,  # shut down, starting up, statement_timeout
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # failing over
     TimeoutError,
     OSError,
 )

@@ -82,9 +82,10 @@ async def fire_deadlines(tx: Transaction, ids: Sequence[int]) -> list[Deadline]:
     return [Deadline(**dict(row)) for row in await tx.fetch(FIRE_DEADLINES, list(ids), tx.now)]
 
 
-# Earliest first; a live advance of the sandbox clock makes everybody else stand aside.
+# Earliest first. What belongs to a frozen escrow waits until it is unfrozen.
 READ_DUE = """
-SELECT d.id, d.escrow_id, d.kind, d.subject, d.due_at FROM deadline d
+SELECT d.id, d.escrow_id, d.kind, d.subject, d.due_at
+FROM deadline d JOIN escrow e ON e.id = d.escrow_id AND NOT e.frozen
 WHERE d.fired_at IS NULL AND d.cancelled_at IS NULL AND d.remaining IS NULL
   AND d.due_at <= $1 AND NOT d.escrow_id = ANY ($3::text[])
 ORDER BY d.due_at, d.id LIMIT $2

@@ -160,15 +160,24 @@ async def read_waiting_for(reader: Reader, email: str) -> list[str]:
     return [row["id"] for row in await reader.fetch(READ_WAITING_FOR, email)]
 
 
-# Narrowed by `seller`, `buyer`, `creator` ($1..$3, each an id or NULL for "not by this").
-# Newest first by id, which is time-ordered; each arm of the OR has its index.
+# Narrowed by `seller`, `buyer`, `creator` ($1..$3, each an id or NULL for "not by this"). Newest
+# first by id, which is time-ordered: each arm walks its own index and stops at what is shown.
 LIST_ESCROWS = """
-SELECT * FROM escrow_reading
-WHERE (seller_id = $1 OR buyer_id = $2 OR creator_id = $3)
-  AND mode <> 'milestone'
-  AND ($4::text IS NULL OR status = $4)
-  AND ($5::text IS NULL OR id < $5)
-ORDER BY id DESC LIMIT $6 OFFSET $7
+SELECT r.* FROM (
+    (SELECT id FROM escrow WHERE seller_id = $1 AND mode <> 'milestone'
+       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
+     ORDER BY id DESC LIMIT $6::int + $7::int)
+    UNION
+    (SELECT id FROM escrow WHERE buyer_id = $2 AND mode <> 'milestone'
+       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
+     ORDER BY id DESC LIMIT $6::int + $7::int)
+    UNION
+    (SELECT id FROM escrow WHERE creator_id = $3 AND mode <> 'milestone'
+       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
+     ORDER BY id DESC LIMIT $6::int + $7::int)
+    ORDER BY id DESC LIMIT $6 OFFSET $7
+) AS shown JOIN escrow_reading r ON r.id = shown.id
+ORDER BY r.id DESC
 """
 COUNT_ESCROWS = """
 SELECT count(*) FROM escrow

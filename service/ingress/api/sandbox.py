@@ -217,10 +217,6 @@ async def _read_user(reader: Reader, email: str) -> User | None:
     return await read_user(reader, email.strip().lower())
 
 
-class UnknownUser(UserNotFound):
-    """No such user; create the user first."""
-
-
 def _anybody(_: Caller, __: User) -> bool:
     return True
 
@@ -229,7 +225,9 @@ def _anyone(_: Caller, __: Escrow) -> bool:
     return True
 
 
-USER = Subject("email", lambda _: True, UnknownUser, _read_user, UnknownUser, _anybody, UnknownUser)
+USER = Subject(
+    "email", lambda _: True, UserNotFound, _read_user, UserNotFound, _anybody, UserNotFound
+)
 ANY_ESCROW = Subject(
     "id", ESCROW.is_written, InvalidEscrowId, ESCROW.read, EscrowNotFound, _anyone, EscrowNotFound
 )
