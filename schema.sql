@@ -825,6 +825,15 @@ BEGIN
 END $$;
 -- delivery: end
 
+-- Registrations and new escrows that name the same e-mail do not pass each other: a create waits for
+-- a registration under way (and sees its user), a registration for creates (and sees their escrows).
+CREATE FUNCTION await_registrations(emails text[]) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('register/' || e.email, 0))
+    FROM (SELECT unnest(emails) AS email ORDER BY 1) AS e;
+    RETURN EXISTS (SELECT FROM app_user u WHERE u.email = ANY (emails));
+END $$;
+
 -- 8. Reading and locking an escrow ----------------------------------------------------------------
 
 -- What a door or a command sees of an escrow: the row, its people, its contract, its clocks.
@@ -832,8 +841,10 @@ CREATE VIEW escrow_reading AS
 SELECT e.*,
        s.email AS seller_user_email, s.first_name AS seller_first_name,
        s.last_name AS seller_last_name, s.language AS seller_language,
+       s.phone_verified_at IS NOT NULL AS seller_phone_verified,
        b.email AS buyer_user_email, b.first_name AS buyer_first_name,
        b.last_name AS buyer_last_name, b.language AS buyer_language,
+       b.phone_verified_at IS NOT NULL AS buyer_phone_verified,
        d.company AS creator_company,
        c.id AS contract_id, c.terms AS contract_terms,
        c.seller_signed_at AS contract_seller_signed_at, c.buyer_signed_at AS contract_buyer_signed_at,

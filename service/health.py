@@ -60,7 +60,7 @@ class Health:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The figures, for loopback or with the token; 403 otherwise."""
-        if not (_is_loopback(request) or self._knows_token(request)):
+        if not (is_loopback(request) or self._knows_token(request)):
             return _json(403, {"error": "Forbidden", "message": "Send METRICS_TOKEN as a bearer."})
         return web.Response(
             body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
@@ -84,7 +84,8 @@ async def _ask(check: Check) -> bool:
     return True
 
 
-def _is_loopback(request: web.Request) -> bool:
+def is_loopback(request: web.Request) -> bool:
+    """Whether the request was made on this machine and no proxy says that it forwarded it."""
     if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
         return False
     try:

@@ -28,18 +28,18 @@ def configure_logs(form: Literal["json", "console"] = "json", level: str = "info
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last: Processor = (
-        structlog.processors.JSONRenderer(serializer=_dumps)
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-    )
+    plain = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     structlog.configure(
-        processors=[*shared, last],
+        processors=[*shared, _as_bytes if form == "json" else plain],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=(
+            structlog.BytesLoggerFactory(file=sys.stdout.buffer)
+            if form == "json"
+            else structlog.WriteLoggerFactory(file=sys.stdout)
+        ),
         cache_logger_on_first_use=True,
     )
-    _adopt_standard_logging(shared, last, LEVELS[level])
+    _adopt_standard_logging(shared, _as_text if form == "json" else plain, LEVELS[level])
 
 
 def _adopt_standard_logging(shared: list[Processor], last: Processor, level: int) -> None:
@@ -70,5 +70,9 @@ def _name(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping
     return event
 
 
-def _dumps(event: object, default: Any = str, **_: object) -> str:
-    return orjson.dumps(event, default=default).decode()
+def _as_bytes(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+def _as_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    return orjson.dumps(event, default=str).decode()

@@ -197,6 +197,8 @@ class Settings(BaseModel):
             webhook_allow_private=self.webhook_allow_private,
             ticket_prefix=self.ticket_prefix,
             timezone=self.default_timezone,
+            # Live without a gateway nobody could be sent a code, so that paying asks for none.
+            phone_is_required=self.is_sandbox or self.sms_url is not None,
         )
 
 

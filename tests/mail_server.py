@@ -2,7 +2,7 @@
 
 import asyncio
 import email
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -27,14 +27,14 @@ class MailServer:
     taking_now: int = 0
     most_at_once: int = 0
 
-    async def handle_EHLO(
+    async def handle_EHLO(  # noqa: N802 - the name aiosmtpd looks for
         self, _server: SMTP, session: Session, _: Envelope, host: str, responses: list[str]
     ) -> list[str]:
         self.sessions += 1
         session.host_name = host
         return responses
 
-    async def handle_RCPT(
+    async def handle_RCPT(  # noqa: N802 - the name aiosmtpd looks for
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         await asyncio.sleep(self.rcpt_seconds)
@@ -43,7 +43,9 @@ class MailServer:
         envelope.rcpt_tos.append(address)
         return "250 ok"
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(  # noqa: N802 - the name aiosmtpd looks for
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
         self.taking_now += 1
         self.most_at_once = max(self.most_at_once, self.taking_now)
         try:
@@ -75,3 +77,12 @@ def serving(server: MailServer, port: int = 0) -> Iterator[str]:
         yield f"smtp://127.0.0.1:{controller.port}"
     finally:
         controller.stop()
+
+
+async def until(happened: Callable[[], bool], seconds: float) -> None:
+    """Wait until it has happened in the server's thread; TimeoutError when it does not."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if happened():
+                return
+            await asyncio.sleep(0.01)

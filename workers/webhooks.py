@@ -199,8 +199,8 @@ class Courier:
         """Write what has ended, in batches, until nothing is left."""
         try:
             while self._ended:
-                if len(self._ended) < SETTLE_ROWS:
-                    await asyncio.sleep(SETTLE_AFTER_SECONDS)
+                if self._sending and len(self._ended) < SETTLE_ROWS:
+                    await asyncio.wait(self._sending, timeout=SETTLE_AFTER_SECONDS)
                 batch = self._ended[:SETTLE_ROWS]
                 if await self._settle_batch(batch):
                     del self._ended[: len(batch)]

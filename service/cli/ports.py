@@ -28,3 +28,12 @@ def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def find_free_run(length: int) -> int:
+    """Return the first of so many ports in a row that nobody listens on."""
+    while True:
+        first = find_free_port()
+        run = range(first, first + length)
+        if run[-1] <= 65_000 and not any(map(is_taken, run)):
+            return first

@@ -118,8 +118,18 @@ def end_all(kept: Sequence[Kept]) -> None:
 
 def record_processes(var: Var, kept: Sequence[Kept]) -> None:
     """Write down who runs, so that a later run can end what this one may leave."""
-    found = [(one.child.process.pid, read_command_line(one.child.process.pid)) for one in kept]
+    found = [(one.child.process.pid, read_started(one.child)) for one in kept]
     write_whole(var.processes, json.dumps([[pid, line] for pid, line in found if line]))
+
+
+def read_started(child: Child) -> str:
+    """Return the command line of a child; empty when it is dead.
+
+    A new program is under way a moment before the kernel shows its command line.
+    """
+    while not (line := read_command_line(child.process.pid)) and child.process.poll() is None:
+        time.sleep(0.001)
+    return line
 
 
 def end_earlier(var: Var) -> None:

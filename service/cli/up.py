@@ -6,7 +6,8 @@ import http.client
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -53,10 +54,34 @@ PATIENCE_SECONDS = 30.0  # for a command that has the folder's database started 
 def up(port: int, data_dir: Path, workers: int) -> None:
     """Run everything here until Ctrl-C; the data stays in the data folder."""
     programs: list[Kept] = []
-    with one_line(), interruptible(programs), contextlib.ExitStack() as stack:
+    with one_line(), interruptible(programs):
         environ = decide(read_environ(), port)
-        load_settings(environ)
-        var = Var.at(data_dir)
+        with everything(environ, data_dir, port, workers, programs) as running:
+            greet(running.environ, data_dir, running.key)
+            supervise(running.everyone, running.record)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What was started: its environment, the sandbox's key, and whom to look after."""
+
+    environ: Mapping[str, str]
+    key: str | None
+    everyone: Sequence[Kept]
+    record: Callable[[], None]
+
+
+@contextlib.contextmanager
+def everything(
+    environ: dict[str, str], data_dir: Path, port: int, workers: int, programs: list[Kept]
+) -> Iterator[Running]:
+    """Run the servers, the ingress and the workers for as long as the block, healthy at its start.
+
+    `programs` is filled as they start. Raises SettingsError and click's failures.
+    """
+    load_settings(environ)
+    var = Var.at(data_dir)
+    with contextlib.ExitStack() as stack:
         stack.enter_context(locked(var, "amana up", PATIENCE_SECONDS))
         end_earlier(var)
         check_ports(environ, port, workers)
@@ -68,13 +93,11 @@ def up(port: int, data_dir: Path, workers: int) -> None:
         stack.callback(var.processes.unlink, missing_ok=True)
         stack.callback(end_all, programs)
         start_programs(programs, environ, stack.enter_context(parent_pipe()), port, workers)
-        everyone = [*servers, *programs]
         record = partial(record_processes, var, programs)
         record()
         for program in programs:
             wait_healthy(program, environ)
-        greet(environ, data_dir, key)
-        supervise(everyone, record)
+        yield Running(environ, key, [*servers, *programs], record)
 
 
 def decide(environ: Mapping[str, str], port: int) -> dict[str, str]:
@@ -185,13 +208,11 @@ def greet(environ: Mapping[str, str], data_dir: Path, key: str | None) -> None:
 
 @contextlib.contextmanager
 def progress(name: str) -> Iterator[None]:
-    """Say on a terminal what is waited for, and how long it took."""
-    shown, began_at = sys.stderr.isatty(), time.monotonic()
-    if shown:
-        click.echo(f"  {name} ... ", nl=False, err=True)
+    """Say on a terminal what is ready by now, and how long it took."""
+    began_at = time.monotonic()
     yield
-    if shown:
-        click.echo(f"{time.monotonic() - began_at:.1f} s", err=True)
+    if sys.stderr.isatty():
+        click.echo(f"  {name} ready ({time.monotonic() - began_at:.1f} s)", err=True)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ from service.commands.steps import lock, record, step, told
 from service.rules.errors import (
     ContractNotSigned,
     DailyCapReached,
-    EscrowFrozen,
     Forbidden,
     FxRateUnavailable,
     InsufficientFunds,
     Invalid,
+    PhoneNotVerified,
     SellerNotReady,
     WrongParty,
 )
@@ -46,6 +46,7 @@ from service.store.events import append_events
 from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
 from service.store.ledger import lock_wallet
+from service.store.users import await_registrations
 from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, detail, moved
 
 CREATE: dict[str, Step] = {
@@ -134,12 +135,14 @@ async def link_party(
 ) -> Escrow | None:
     """Link a registered person to the escrow that waits for this e-mail; None if none does.
 
+    A frozen escrow stays as it is; `unfreeze` links who has registered meanwhile.
+
     `invited_as` is the e-mail that was invited, where the person registered with another.
     """
     email = invited_as or person.email
     escrow = await lock(tx, escrow_id)
     if escrow.frozen:
-        raise EscrowFrozen
+        return None
     if escrow.seller is None and escrow.seller_email == email:
         linked = replace(escrow, seller=person)
     elif escrow.buyer is None and escrow.buyer_email == email:
@@ -163,6 +166,8 @@ async def _check_payable(tx: Transaction, escrow: Escrow) -> None:
         raise ContractNotSigned
     if escrow.seller is None:
         raise SellerNotReady
+    if tx.policy.phone_is_required and not escrow.buyer.is_phone_verified:
+        raise PhoneNotVerified
     available = await lock_wallet(tx, escrow.buyer.id, escrow.ledger_currency)
     if available < escrow.amount_ledger_minor:
         raise InsufficientFunds(available=available, needed=escrow.amount_ledger_minor)
@@ -189,6 +194,21 @@ async def _opening(tx: Transaction, developer_id: str, terms: Terms) -> Opening:
     cap = tx.policy.daily_escrow_cap
     if cap is not None and (count := await count_today(tx, developer_id)) >= cap:
         raise DailyCapReached(limit=cap, count=count, remaining=0)
+    opening = await _read(tx, developer_id, terms)
+    unknown = [
+        email
+        for email, person in (
+            (terms.seller_email, opening.seller),
+            (terms.buyer_email, opening.buyer),
+        )
+        if email is not None and person is None
+    ]
+    if unknown and await await_registrations(tx, unknown):
+        opening = await _read(tx, developer_id, terms)
+    return opening
+
+
+async def _read(tx: Transaction, developer_id: str, terms: Terms) -> Opening:
     return await read_opening(
         tx,
         developer_id,

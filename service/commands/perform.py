@@ -81,7 +81,7 @@ async def perform(
     while True:
         try:
             answer, rings = await _once(
-                house, actor, command, status, idempotency, shows_secret, now
+                house, actor, command, status, idempotency, now, shows_secret=shows_secret
             )
         except DeadlineDue as due:
             due_steps += 1
@@ -103,8 +103,9 @@ async def _once(
     command: Command,
     status: int,
     idempotency: Idempotency | None,
-    shows_secret: bool,
     now: datetime | None,
+    *,
+    shows_secret: bool,
 ) -> tuple[Answer, set[str]]:
     async with house.pool.begin(actor, house.policy, house.vault) as tx:
         stored = await _open(tx, idempotency, now)
@@ -113,7 +114,7 @@ async def _once(
         body = dump_json(await command(tx))
         answer = Answer(status, body)
         if idempotency is not None:
-            await _remember(tx, idempotency, answer, shows_secret)
+            await _remember(tx, idempotency, answer, shows_secret=shows_secret)
     return answer, tx.rings
 
 
@@ -136,7 +137,7 @@ async def _open(tx: Transaction, asked: Idempotency | None, now: datetime | None
 
 
 async def _remember(
-    tx: Transaction, asked: Idempotency, answer: Answer, shows_secret: bool
+    tx: Transaction, asked: Idempotency, answer: Answer, *, shows_secret: bool
 ) -> None:
     body = tx.vault.seal(answer.body.decode()) if shows_secret else answer.body
     stored = Stored(asked.fingerprint, answer.status, body, shows_secret)

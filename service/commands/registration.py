@@ -11,7 +11,7 @@ from service.rules.escrow import Person
 from service.store.db import Transaction
 from service.store.escrows import lock_escrows, read_waiting_for
 from service.store.invitations import Invitation, read_accepted, read_invitation_behind
-from service.store.users import read_user
+from service.store.users import read_user, verify_email
 from service.store.vault import hash_token
 
 
@@ -40,6 +40,9 @@ async def follow_link(
         raise EmailTaken(email=wanted)
     if user is None:
         user = await users.register(tx, wanted, first_name, last_name)
+    elif not user.is_email_verified:
+        await verify_email(tx, user.person.id)
+        await users.link_waiting(tx, user.person)
     await link_party(tx, invitation.escrow_id, user.person, invitation.email)
     return user.person, await read_accepted(tx, user.person.id)
 

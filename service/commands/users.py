@@ -7,7 +7,7 @@ from service.store import events
 from service.store.db import Reader, Transaction
 from service.store.escrows import read_waiting_for
 from service.store.ids import entity_id, event_id
-from service.store.users import User, insert_user, next_user_seq, read_user
+from service.store.users import User, insert_user, lock_email, next_user_seq, read_user
 
 
 async def register(
@@ -25,6 +25,7 @@ async def register(
     Raises:
         EmailTaken: the e-mail is registered already (by the constraint).
     """
+    await lock_email(tx, email)
     person = Person(entity_id(tx.now), email, first_name, last_name, language)
     user = User(person, is_email_verified, is_phone_verified)
     await insert_user(tx, user)
@@ -51,11 +52,11 @@ async def registered(reader: Reader, email: str) -> User:
 
 async def link_waiting(tx: Transaction, person: Person) -> list[str]:
     """Link the person to every escrow in which the e-mail is a party; the ids, oldest first."""
-    linked = []
-    for escrow_id in await read_waiting_for(tx, person.email):
-        if await link_party(tx, escrow_id, person) is not None:
-            linked.append(escrow_id)
-    return linked
+    return [
+        escrow_id
+        for escrow_id in await read_waiting_for(tx, person.email)
+        if await link_party(tx, escrow_id, person) is not None
+    ]
 
 
 async def ensure_user(tx: Transaction, email: str) -> User:

@@ -12,6 +12,7 @@ from service.commands.perform import House
 from service.gateways.bell import ArqBell
 from service.gateways.limiter import Limiter
 from service.health import Check, Health
+from service.ingress.api.mailbox import WORDS
 from service.ingress.auth import KeyUse
 from service.ingress.metrics import DoorMetrics
 from service.ingress.middlewares import (
@@ -31,6 +32,7 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.schema import CURRENT_VERSION, read_version
 from service.store.vault import Vault
+from service.words.mails import Words
 
 # SIGTERM: no new work, what is in flight ends within these; the pool then has 5 s of its own.
 DRAIN_SECONDS = 18.0
@@ -47,6 +49,7 @@ def make_app(settings: Settings, table: Sequence[Route] | None = None) -> web.Ap
     app = web.Application(middlewares=[door])
     metrics = app[METRICS] = DoorMetrics()
     app[GATE] = Gate(settings.amana_env, settings.rate_limit_per_minute, settings.trusted_proxies)
+    app[WORDS] = Words.read()
     for route in routes(settings.policy()) if table is None else table:
         line = Line(route)
         app.router.add_route(route.method, route.path, line.answer, expect_handler=line.expect)
@@ -99,6 +102,8 @@ def serve(settings: Settings) -> None:
     settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
     configure_logs(settings.log_format, settings.log_level)
     log.info("ingress_started", port=settings.port, environment=settings.amana_env)
+    if not settings.policy().phone_is_required:
+        log.warning("phone_verification_off", reason="SMS_URL is not set")
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         web.run_app(
             make_app(settings),

@@ -67,6 +67,10 @@ class DeveloperNotFound(Refused):
     """Developer not found"""
 
 
+class KeyNotFound(Refused):
+    """There is not exactly one key {key}; `amana key list` shows them all."""
+
+
 class UserNotFound(Refused):
     """No user has this e-mail; create the user first."""
 
@@ -119,6 +123,12 @@ class EscrowNotDelivered(StepClash):
 
 class EscrowFrozen(StepClash):
     """This escrow is frozen while the operator looks into it; nothing can be done with it now."""
+
+    code = "ESCROW_FROZEN"
+
+
+class StillBreached(StepClash):
+    """The escrow stays frozen: {says}."""
 
     code = "ESCROW_FROZEN"
 

@@ -178,6 +178,7 @@ class Person:
     first_name: str
     last_name: str
     language: str = "en"
+    is_phone_verified: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +288,10 @@ def _completion(_: Escrow, now: datetime, policy: Policy) -> datetime:
 # fmt: off
 CLOCKS = (
     #     kind                state      modes due           step              when
-    Clock("expiry",           PENDING,   _A,   _expiry,      "cancel",         "1 month after creation"),
-    Clock("delivery_overdue", PAID,      _A,   _overdue,     "note_overdue",   "as estimated, from payment"),
+    Clock("expiry",           PENDING,   _A,   _expiry,      "cancel",         "after 1 month"),
+    Clock("delivery_overdue", PAID,      _A,   _overdue,     "note_overdue",   "as estimated"),
     Clock("overdue_refund",   PAID,      _I,   _undelivered, "refund_overdue", "3 days after that"),
-    Clock("completion",       DELIVERED, _Q,   _completion,  "complete",       "7 days after delivery"),
+    Clock("completion",       DELIVERED, _Q,   _completion,  "complete",       "after 7 days"),
 )
 # fmt: on
 STEP_OF_KIND = {clock.kind: clock.step for clock in CLOCKS} | {"acknowledged": "deliver"}

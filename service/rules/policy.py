@@ -24,6 +24,7 @@ class Policy:
     webhook_allow_private: bool = False
     ticket_prefix: str = "DHM"
     timezone: str = "Africa/Tunis"
+    phone_is_required: bool = True
 
     @property
     def is_sandbox(self) -> bool:

@@ -30,13 +30,13 @@ STEPS = (
     _row("submit_proof",       Role.SELLER,   WAITING,    REVIEW,     "The proof is uploaded."),
     _row("expire_proof",       Role.CLOCK,    WAITING,    EXPIRED,    "No proof in time."),
     _row("accept_proof",       Role.BUYER,    REVIEW,     ACCEPTED,   "The buyer accepts."),
-    _row("pass_proof",         Role.CLOCK,    REVIEW,     TIMED_OUT,  "The buyer did not look in time."),
+    _row("pass_proof",         Role.CLOCK,    REVIEW,     TIMED_OUT,  "Not looked at in time."),
     _row("request_correction", Role.BUYER,    REVIEW,     CORRECTION, "A correction is asked for."),
     _row("escalate_proof",     Role.BUYER,    REVIEW,     OPERATOR,   "One correction too many."),
     _row("submit_proof",       Role.SELLER,   CORRECTION, REVIEW,     "The correction is uploaded."),
     _row("escalate_proof",     Role.CLOCK,    CORRECTION, OPERATOR,   "No correction in time."),
-    _row("accept_proof",       Role.OPERATOR,  OPERATOR,   ACCEPTED,   "The operator accepts."),
-    _row("reject_proof",       Role.OPERATOR,  OPERATOR,   REJECTED,   "The operator rejects."),
+    _row("accept_proof",       Role.OPERATOR, OPERATOR,   ACCEPTED,   "The operator accepts."),
+    _row("reject_proof",       Role.OPERATOR, OPERATOR,   REJECTED,   "The operator rejects."),
 )
 # fmt: on
 TABLE = Table("proof", STEPS, {ACCEPTED, TIMED_OUT, EXPIRED, REJECTED})

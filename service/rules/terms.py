@@ -4,7 +4,7 @@ Every function answers `{field: what is wrong with it}`, empty when all is well,
 fields are named at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -42,39 +42,44 @@ class Terms:
         return PROOF if self.fulfillment_policy is not None else self.mode
 
 
+# fmt: off
+FAULTS: tuple[tuple[str, Callable[[Terms], bool], str], ...] = (
+    # field, when it is at fault, what is said of it
+    ("amount", lambda t: to_minor(t.amount, t.currency) is None,
+     "must have at most {places} decimals in {currency}"),
+    ("sellerEmail", lambda t: t.mode == INSTANT and t.seller_email is not None,
+     "must be absent for instant escrows: your associated user sells"),
+    ("sellerEmail", lambda t: t.mode == QUICK and t.seller_email is None,
+     "is required for quick escrows"),
+    ("buyerEmail", lambda t: t.seller_email == t.buyer_email,
+     "must differ from the seller's e-mail"),
+    ("estimatedDeliveryDays", lambda t: t.mode != INSTANT and t.estimated_delivery_days is None,
+     "is required for {mode} escrows"),
+    ("contractTerms", lambda t: t.mode == STANDARD and t.contract_terms is None,
+     "is required for standard escrows"),
+    ("contractTerms", lambda t: t.mode != STANDARD and t.contract_terms is not None,
+     "must be absent for {mode} escrows: they have no contract"),
+    ("fulfillmentPolicy", lambda t: t.mode != QUICK and t.fulfillment_policy is not None,
+     "is for quick escrows only"),
+    ("autoComplete", lambda t: t.mode != INSTANT and t.auto_complete == "on_ack",
+     "is for instant escrows only"),
+    ("autoSign", lambda t: t.auto_sign and t.mode != STANDARD,
+     "is for standard escrows only"),
+    ("autoSign", lambda t: t.auto_sign and t.seller_email is not None,
+     "is only for escrows that your own user sells: leave sellerEmail out"),
+)
+# fmt: on
+
+
 def faults(terms: Terms) -> dict[str, str]:
-    """What the terms alone show to be wrong."""
+    """What the terms alone show to be wrong; a field's first fault is the one that is named."""
     found: dict[str, str] = {}
-    places = EXPONENTS[terms.currency]
-    if to_minor(terms.amount, terms.currency) is None:
-        found["amount"] = f"must have at most {places} decimals in {terms.currency}"
-    if terms.mode == INSTANT and terms.seller_email is not None:
-        found["sellerEmail"] = "must be absent for instant escrows: your associated user sells"
-    if terms.mode == QUICK and terms.seller_email is None:
-        found["sellerEmail"] = "is required for quick escrows"
-    if terms.seller_email is not None and terms.seller_email == terms.buyer_email:
-        found["buyerEmail"] = "must differ from the seller's e-mail"
-    if terms.mode != INSTANT and terms.estimated_delivery_days is None:
-        found["estimatedDeliveryDays"] = f"is required for {terms.mode} escrows"
-    if terms.mode == STANDARD and terms.contract_terms is None:
-        found["contractTerms"] = "is required for standard escrows"
-    if terms.mode != STANDARD and terms.contract_terms is not None:
-        found["contractTerms"] = f"must be absent for {terms.mode} escrows: they have no contract"
-    if terms.fulfillment_policy is not None and terms.mode != QUICK:
-        found["fulfillmentPolicy"] = "is for quick escrows only"
-    if terms.auto_complete == "on_ack" and terms.mode != INSTANT:
-        found["autoComplete"] = "is for instant escrows only"
-    if terms.auto_sign:
-        found.update(_auto_sign_faults(terms))
+    for field, is_faulty, sentence in FAULTS:
+        if field not in found and is_faulty(terms):
+            found[field] = sentence.format(
+                mode=terms.mode, currency=terms.currency, places=EXPONENTS[terms.currency]
+            )
     return found
-
-
-def _auto_sign_faults(terms: Terms) -> dict[str, str]:
-    if terms.mode != STANDARD:
-        return {"autoSign": "is for standard escrows only"}
-    if terms.seller_email is not None:
-        return {"autoSign": "is only for escrows that your own user sells: leave sellerEmail out"}
-    return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,6 +278,7 @@ def _person(row: Row, side: str) -> Person | None:
         first_name=row[f"{side}_first_name"],
         last_name=row[f"{side}_last_name"],
         language=row[f"{side}_language"],
+        is_phone_verified=row[f"{side}_phone_verified"],
     )
 
 

@@ -65,6 +65,37 @@ async def insert_user(tx: Transaction, user: User) -> None:
     )
 
 
+# Shared: creates do not wait for each other, only for a registration with the same e-mail.
+AWAIT_REGISTRATIONS = "SELECT await_registrations($1::text[])"
+
+
+async def await_registrations(tx: Transaction, emails: Sequence[str]) -> bool:
+    """Keep these unknown e-mails from registering until this transaction ends.
+
+    True when one of them had just registered: what was read of them is out of date.
+    """
+    return bool(await tx.fetchval(AWAIT_REGISTRATIONS, list(emails)))
+
+
+# Exclusive: waits for the creates that name this e-mail, so that their escrows are seen after it.
+LOCK_EMAIL = "SELECT pg_advisory_xact_lock(hashtextextended('register/' || $1, 0))"
+
+
+async def lock_email(tx: Transaction, email: str) -> None:
+    """This transaction alone registers or verifies this e-mail."""
+    await tx.fetchval(LOCK_EMAIL, email)
+
+
+VERIFY_EMAIL = (
+    "UPDATE app_user SET email_verified_at = $2 WHERE id = $1 AND email_verified_at IS NULL"
+)
+
+
+async def verify_email(tx: Transaction, user_id: str) -> None:
+    """The e-mail is proven to be the user's."""
+    await tx.execute(VERIFY_EMAIL, user_id, tx.now)
+
+
 # Locks the user's row: single writer of its event counter.
 NEXT_USER_SEQ = "UPDATE app_user SET seq = seq + 1 WHERE id = $1 RETURNING seq"
 

@@ -3,6 +3,7 @@
 The shape of each answer is the documented one, field for field and in its order.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from service.rules.escrow import PROOF, Contract, Escrow, Person
 from service.rules.money import LEDGER_CURRENCY, to_decimal
 from service.wire.base import Body, Number, Query, Wire, WholeNumber, absent
+from service.wire.mailbox import MailTrouble
 from service.wire.text import Email, Text
 
 MAX_AMOUNT = 1_000_000_000
@@ -195,6 +197,7 @@ class Detail(Wire):
     delivery_rejections: list[Any]
     settlement: None
     fulfillment_policy: Policy | None = absent()
+    mail_troubles: list[MailTrouble] | None = absent()
 
 
 class EscrowAnswer(Wire):
@@ -343,8 +346,8 @@ def listed(escrow: Escrow) -> Listed:
     )
 
 
-def detail(escrow: Escrow) -> EscrowAnswer:
-    """The answer of `GET /escrows/:id`."""
+def detail(escrow: Escrow, troubles: Sequence[MailTrouble] = ()) -> EscrowAnswer:
+    """The answer of `GET /escrows/:id`; `troubles` is its mail that has not arrived, if any."""
     return EscrowAnswer.model_construct(
         escrow=Detail.model_construct(
             id=escrow.id,
@@ -382,6 +385,7 @@ def detail(escrow: Escrow) -> EscrowAnswer:
             delivery_rejections=[],
             settlement=None,
             fulfillment_policy=_policy(escrow),
+            mail_troubles=list(troubles) or None,
         )
     )
 

@@ -122,6 +122,10 @@ class Words:
 
         return Rendered(subject, written("mail.txt", plain), written("mail.html", html), (url,))
 
+    def page(self, name: str, **values: object) -> str:
+        """The page of this template with these values in it, escaped; every one that it names."""
+        return self._environment.get_template(f"pages/{name}.html").render(values)
+
 
 def _page(
     script: Script, prefix: str, facts: EscrowFacts, catalogue: Catalogue, medium: Medium

@@ -35,6 +35,7 @@ def test_every_variable_arrives_at_the_rules():
         "DAILY_ESCROW_CAP": "50",
         "DEFAULT_TIMEZONE": "Europe/Paris",
         "TICKET_PREFIX": "AM",
+        "SMS_URL": "https://sms.example.com",
     }
     assert load_settings(environ).policy() == Policy(
         environment="live",
@@ -45,6 +46,11 @@ def test_every_variable_arrives_at_the_rules():
         timezone="Europe/Paris",
         ticket_prefix="AM",
     )
+
+
+def test_live_asks_for_no_phone_that_it_could_not_send_a_code_to():
+    assert not load_settings({"AMANA_ENV": "live"}).policy().phone_is_required
+    assert load_settings({"AMANA_ENV": "sandbox"}).policy().phone_is_required
 
 
 def test_lists_are_parted_by_commas():
@@ -120,7 +126,7 @@ def test_no_secret_is_in_the_line_or_in_the_settings_text():
 
 
 def test_what_a_command_needs_is_asked_for_by_name():
-    with pytest.raises(SettingsError, match="^AMANA_SECRET_KEY is not set"):
+    with pytest.raises(SettingsError, match=r"^AMANA_SECRET_KEY is not set"):
         load_settings({"REDIS_URL": "redis://x"}).require("REDIS_URL", "AMANA_SECRET_KEY")
 
 

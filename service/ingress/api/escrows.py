@@ -12,17 +12,17 @@ from service.rules.escrow import Escrow
 from service.rules.terms import Terms
 from service.store.db import Reader
 from service.store.escrows import Scope, count_escrows, list_escrows, read_escrow
+from service.store.mails import read_mail_troubles
 from service.wire.escrows import (
-    Creation,
     EscrowAnswer,
     EscrowPage,
     EscrowQuery,
     NewEscrow,
     Pagination,
-    StepAnswer,
     detail,
     listed,
 )
+from service.wire.mailbox import MailTrouble
 
 
 def may_see(caller: Caller, escrow: Escrow) -> bool:
@@ -106,8 +106,22 @@ async def read_list(call: Call[None, EscrowQuery]) -> EscrowPage:
 
 
 async def read_one(call: Call[None, None]) -> EscrowAnswer:
-    """One escrow in full."""
-    return detail(call.subject)
+    """One escrow in full, with what of its mail has not arrived."""
+    troubles = await read_mail_troubles(call.house.pool, call.subject.id)
+    return detail(
+        call.subject,
+        [
+            MailTrouble(
+                to=one.recipient,
+                template=one.template,
+                state=one.state,
+                attempts=one.attempts,
+                last_error=one.last_error,
+                next_attempt_at=one.next_attempt_at,
+            )
+            for one in troubles
+        ],
+    )
 
 
 async def deliver(call: Call[None, None]) -> Answer:

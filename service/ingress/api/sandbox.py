@@ -13,7 +13,7 @@ from service.commands.registration import follow_link
 from service.ingress.api.escrows import ESCROW
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
-from service.rules.errors import EscrowNotFound, InvalidEscrowId, Invalid, UserNotFound
+from service.rules.errors import EscrowNotFound, Invalid, InvalidEscrowId, UserNotFound
 from service.rules.escrow import Escrow, Person
 from service.rules.machine import Actor, ActorKind
 from service.rules.money import EXPONENTS, to_minor
@@ -23,7 +23,6 @@ from service.store.ledger import read_balance
 from service.store.users import User, read_user
 from service.wire.account import BalanceAnswer, BalanceQuery, balance
 from service.wire.base import Wire
-from service.wire.escrows import EscrowAnswer
 from service.wire.sandbox import (
     Advance,
     AdvanceAnswer,

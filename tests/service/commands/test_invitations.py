@@ -116,9 +116,9 @@ async def test_a_person_is_reminded_after_two_and_seven_days_and_never_again(hou
     await by(house, days=4.8)
     assert len(await mails_of(house, escrow)) == 2
     await by(house, days=20)
-    assert await mails_of(house, escrow) == [("invitation", NEW)] + [
-        ("invitation_reminder", NEW)
-    ] * 2
+    assert (
+        await mails_of(house, escrow) == [("invitation", NEW)] + [("invitation_reminder", NEW)] * 2
+    )
 
 
 async def test_one_long_advance_fires_both_reminders_at_their_own_time(house: House):

@@ -19,8 +19,8 @@ def letter(recipient: str = "ada@example.org", **changes: object) -> Letter:
     written = {
         "recipient": recipient,
         "subject": "Vous avez payé 1 000,000 TND: شعار",
-        "text": "Bonjour,\n\n.a line with a dot\nشكرا\n",
-        "html": "<p>شكرا</p>",
+        "text": "Bonjour,\n\n.a line with a dot\nشكر\n",
+        "html": "<p>شكر</p>",
         "language": "fr",
         "message_id": "<0123@amana.test>",
         "written_at": datetime(2025, 11, 20, 10, tzinfo=UTC),
@@ -65,8 +65,8 @@ async def test_a_letter_arrives_whole(server: MailServer, mailer: SmtpMailer):
     html = message.get_body(("html",))
     assert plain is not None
     assert html is not None
-    assert plain.get_content().splitlines() == ["Bonjour,", "", ".a line with a dot", "شكرا"]
-    assert html.get_content().strip() == "<p>شكرا</p>"
+    assert plain.get_content().splitlines() == ["Bonjour,", "", ".a line with a dot", "شكر"]
+    assert html.get_content().strip() == "<p>شكر</p>"
 
 
 async def test_one_connection_carries_many_letters(server: MailServer, mailer: SmtpMailer):

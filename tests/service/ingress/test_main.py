@@ -1,6 +1,7 @@
 """The ingress as a process: health, readiness, figures, start and drain."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -52,7 +53,9 @@ def test_a_missing_setting_stops_the_start_with_its_name(environ, variable):
         serve(load_settings({**environ, variable: ""}))
 
 
-async def test_a_process_answers_and_drains_on_sigterm(environ, unused_tcp_port):
+@pytest.fixture
+async def process(environ, unused_tcp_port):
+    """An ingress of its own, ready; its port is `process.port`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -60,18 +63,51 @@ async def test_a_process_answers_and_drains_on_sigterm(environ, unused_tcp_port)
         env=os.environ | environ | {"PORT": str(unused_tcp_port), "AMANA_HOST": "127.0.0.1"},
         stdout=asyncio.subprocess.PIPE,
     )
+    process.port = unused_tcp_port
     async with aiohttp.ClientSession(f"http://127.0.0.1:{unused_tcp_port}") as client:
-        async with asyncio.timeout(20):
-            while not await answers(client):
+        async with asyncio.timeout(30):
+            while not await answers(client):  # noqa: ASYNC110 - another process has no event
                 await asyncio.sleep(0.05)
-        began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        out, _ = await process.communicate()
+    yield process
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_request_in_flight_is_answered_after_sigterm_and_no_other(process, enrolled):
+    dev = await enrolled()
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(
+        f"POST /api/v1/escrows HTTP/1.1\r\nHost: x\r\nX-API-Key: {dev.key}\r\n"
+        "Content-Length: 2\r\n\r\n{".encode()
+    )
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(b"}")
+    answer = await reader.read()
+    writer.close()
+    out, _ = await process.communicate()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b'"title":"is required"' in answer
     assert process.returncode == 0
     assert time.monotonic() - began < 10
-    lines = out.decode().splitlines()
-    assert '"event":"ingress_started"' in lines[0]
-    assert '"event":"ingress_stopped"' in lines[-1]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (lines[0]["event"], lines[-1]["event"]) == ("ingress_started", "ingress_stopped")
+    assert dev.key not in out.decode()
+
+
+async def test_bytes_that_are_no_http_leave_no_trace_of_their_secrets(process):
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-API-Key\x00: sk_live_secret\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    process.send_signal(signal.SIGTERM)
+    out, _ = await process.communicate()
+    assert b"sk_live_secret" not in out
 
 
 async def answers(client):

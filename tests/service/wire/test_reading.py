@@ -1,5 +1,6 @@
 """The one reader of JSON: what it takes, what it refuses, and that it never falls over."""
 
+import contextlib
 import json
 import math
 import time
@@ -37,10 +38,8 @@ def test_a_fraction_goes_through_no_float(amount):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw):
-    try:
+    with contextlib.suppress(Malformed):
         read_json(raw)
-    except Malformed as refusal:
-        assert str(refusal)
 
 
 @given(st.text('{}[]",:0123456789eE+-.\\u d8NaInfty', max_size=60))

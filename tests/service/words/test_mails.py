@@ -123,8 +123,8 @@ def test_a_direction_override_cannot_leave_its_place():
 
 
 def test_a_right_to_left_name_is_isolated_in_an_english_subject():
-    mail = WORDS.render("invitation", "en", facts(seller="سامي"), LINKS)
-    assert mail.subject.startswith("\u2068سامي\u2069 sells you")
+    mail = WORDS.render("invitation", "en", facts(seller="نور"), LINKS)
+    assert mail.subject.startswith("\u2068نور\u2069 sells you")
 
 
 def test_a_long_title_is_shortened_in_the_subject_and_the_amount_never():
@@ -165,7 +165,7 @@ def test_an_instant_timeline_skips_delivery_and_a_cancelled_one_ends():
     assert "Delivery (" not in instant
     times = {**facts()["times"], "cancelled_at": "2025-11-22T10:00:00.000Z"}
     told = facts(status="cancelled", reason="buyer", times=times)
-    lines = [x for x in WORDS.render("escrow_cancelled", "en", told, LINKS).text.splitlines()]
+    lines = WORDS.render("escrow_cancelled", "en", told, LINKS).text.splitlines()
     assert [line[:13] for line in lines if line.startswith("[")] == [
         "[x] Created (",
         "[x] Cancelled",

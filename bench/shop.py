@@ -1,0 +1,64 @@
+"""A shop that trades on the ground: its key, its seller, a known buyer, its endpoints."""
+
+from dataclasses import dataclass
+
+import orjson
+
+from bench.ground import Ground
+from service.cli.house import open_house
+from service.commands import developers, endpoints, users
+from service.commands.perform import perform, tend
+from service.rules.machine import Actor, ActorKind
+from service.wire.webhooks import WebhookCreate
+
+TERMS = {
+    "title": "Refurbished camera, 24-70 mm lens, one year",
+    "amount": 149.5,
+    "currency": "TND",
+    "buyerEmail": "somebody@buyer.example",
+    "mode": "instant",
+    "estimatedDeliveryDays": 3,
+}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Who creates the escrows that are measured."""
+
+    developer_id: str
+    api_key: str
+    buyer_email: str
+
+    def request(self, port: int, buyer_email: str | None = None) -> bytes:
+        """`POST /escrows` in bytes: an instant escrow, by default for the known buyer."""
+        body = orjson.dumps({**TERMS, "buyerEmail": buyer_email or self.buyer_email})
+        return request_bytes("/api/v1/escrows", port, body, f"X-API-Key: {self.api_key}\r\n")
+
+
+def request_bytes(path: str, port: int, body: bytes, headers: str = "") -> bytes:
+    """A POST of JSON as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{headers}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def open_shop(ground: Ground, name: str, urls: tuple[str, ...] = ()) -> Shop:
+    """A developer with a user that sells, a registered buyer, an endpoint at each of the URLs."""
+    async with open_house(ground.settings) as house:
+        made = await tend(
+            house,
+            lambda tx: developers.enrol(
+                tx, f"{name}@shop.example", "Shop", user_email=f"{name}@seller.example"
+            ),
+        )
+        buyer = f"{name}@buyer.example"
+        await tend(house, lambda tx: users.register(tx, buyer, "Bo", "Yer"))
+        actor = Actor(
+            ActorKind.DEVELOPER, developer_id=made.developer_id, user_id=made.user_id
+        )
+        for url in urls:
+            wanted = WebhookCreate(url=url, events=["*"])
+            await perform(house, actor, endpoints.create(made.developer_id, wanted))
+    return Shop(made.developer_id, made.api_key, buyer)

@@ -1,0 +1,250 @@
+"""The invariants, asked: by the minute of what has changed, in full by night and by `amana check`.
+
+Law: nobody is frozen for what was true a moment ago: the question is asked again under the
+escrow's lock, and an escrow is unfrozen only once the answer is clean. An invariant that did not
+hold, or was never asked, is asked in full until it holds.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from service.commands.perform import Command, House, perform, tend
+from service.commands.steps import record
+from service.rules.errors import EscrowNotFound, StillBreached, Unavailable
+from service.rules.escrow import choose, take
+from service.rules.invariants import FREEZING, NAMES
+from service.rules.machine import SYSTEM
+from service.store import checks
+from service.store.checks import OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
+from service.store.db import Clash, Reader, Transaction
+from service.store.escrows import lock_escrows
+from service.wire.assurance import Standing
+
+PAGE = 2000
+BY_THE_MINUTE = frozenset({*OF_SUBJECTS, "G", "H", "I"})
+"""What can be asked of what has changed. A and J add up all that ever was: in full only."""
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, of how much."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Findings:
+    """The breaches of every invariant that was asked, at most `checks.LIMIT` each."""
+
+    of: dict[str, list[Breach]] = field(default_factory=dict)
+
+    def add(self, invariant_id: str, breaches: Sequence[Breach]) -> None:
+        """Note that it was asked, and what came of it."""
+        known = self.of.setdefault(invariant_id, [])
+        known += breaches[: checks.LIMIT - len(known)]
+
+    def to_freeze(self) -> list[str]:
+        """The escrows that a breach freezes, in id order."""
+        return sorted(
+            {
+                breach.escrow_id
+                for invariant_id, breaches in self.of.items()
+                if invariant_id in FREEZING
+                for breach in breaches
+                if breach.escrow_id is not None
+            }
+        )
+
+
+async def check_changed(house: House) -> list[Result]:
+    """Ask of whatever has events since the last run; every invariant's standing after it."""
+    known = {result.id: result for result in await checks.read_results(house.pool)}
+    doubtful = {i for i in NAMES if i not in known or not known[i].ok}
+    since = min((int(known[i].seen_xid) for i in OF_SUBJECTS if i in known), default=0)
+    findings = Findings()
+    horizon = await _ask_changed(house.pool, set(OF_SUBJECTS) - doubtful, since, findings)
+    for invariant_id in sorted(BY_THE_MINUTE - doubtful - set(OF_SUBJECTS)):
+        if invariant_id == "I":
+            head = await checks.read_head(house.pool)
+            last = head.number if head else 0
+            findings.add("I", await checks.read_broken_seals(house.pool, last - 1, last))
+        else:
+            findings.add(invariant_id, await checks.read_breaches(house.pool, invariant_id))
+    await _ask_in_full(house.pool, doubtful, findings, _unheard)
+    return await _conclude(house, findings, horizon)
+
+
+async def check_all(house: House, progress: Progress | None = None) -> list[Result]:
+    """Ask everything of everybody; every invariant's standing after it, in order of id."""
+    horizon = await checks.read_horizon(house.pool)
+    findings = Findings()
+    await _ask_in_full(house.pool, set(NAMES), findings, progress or _unheard)
+    return await _conclude(house, findings, horizon)
+
+
+async def seal(house: House) -> int:
+    """Seal every full thousand of events that is not sealed yet; how many seals were made."""
+    made = 0
+    while await tend(house, checks.seal_events) is not None:
+        made += 1
+    return made
+
+
+def freeze(escrow_id: str) -> Command:
+    """Freeze the escrow if it is (still) in breach; its due deadlines do not come first."""
+
+    async def command(tx: Transaction) -> Standing:
+        locked = await lock_escrows(tx, [escrow_id])
+        if not locked:
+            raise EscrowNotFound
+        escrow = locked[0].escrow
+        if escrow.frozen or not await breaches_of(tx, escrow_id):
+            return Standing(id=escrow_id, frozen=escrow.frozen)
+        taken = take(choose("freeze", escrow, tx.actor), escrow, tx.actor, tx.now)
+        await record(tx, [taken])
+        return Standing(id=escrow_id, frozen=True)
+
+    return command
+
+
+def unfreeze(escrow_id: str) -> Command:
+    """Lift the freeze, by the operator; nothing happens where there is none.
+
+    Raises:
+        EscrowNotFound: there is none of this id.
+        StillBreached: an invariant that freezes does not hold for it yet.
+    """
+
+    async def command(tx: Transaction) -> Standing:
+        locked = await lock_escrows(tx, [escrow_id])
+        if not locked:
+            raise EscrowNotFound
+        escrow = locked[0].escrow
+        if not escrow.frozen:
+            return Standing(id=escrow_id, frozen=False)
+        if breaches := await breaches_of(tx, escrow_id):
+            raise StillBreached(says="; ".join(breaches))
+        taken = take(choose("unfreeze", escrow, tx.actor), escrow, tx.actor, tx.now)
+        await record(tx, [taken])
+        return Standing(id=escrow_id, frozen=False)
+
+    return command
+
+
+async def breaches_of(reader: Reader, escrow_id: str) -> list[str]:
+    """What keeps this escrow frozen, one sentence each with the invariant's letter."""
+    return [
+        f"{invariant_id}: {breach.says}"
+        for invariant_id in sorted(FREEZING & set(OF_SUBJECTS))
+        for breach in await checks.read_breaches_among(reader, invariant_id, [escrow_id])
+    ]
+
+
+async def _ask_changed(
+    reader: Reader, invariant_ids: Collection[str], since: int, findings: Findings
+) -> str:
+    """Ask these of all that has events since that transaction; up to which one all were seen."""
+    if not invariant_ids:
+        return await checks.read_horizon(reader)
+    horizon, has_more = str(since), True
+    while has_more:
+        changed = await checks.read_changed(reader, horizon, PAGE)
+        horizon, has_more = changed.next_xid, changed.has_more
+        await _ask_subjects(reader, invariant_ids, changed.subjects, findings)
+    return horizon
+
+
+async def _ask_in_full(
+    reader: Reader, invariant_ids: Collection[str], findings: Findings, progress: Progress
+) -> None:
+    for invariant_id in sorted(set(invariant_ids) & set(OF_HOUSE)):
+        findings.add(invariant_id, await checks.read_breaches(reader, invariant_id))
+    seals = subjects = 0
+    if "I" in invariant_ids:
+        head = await checks.read_head(reader)
+        seals = head.number if head else 0
+    asked = set(invariant_ids) & set(OF_SUBJECTS)
+    if asked:
+        subjects = await checks.count_subjects(reader)
+        await _ask_everybody(reader, asked, findings, lambda n: progress(n, subjects + seals))
+    if "I" in invariant_ids:
+        await _verify(reader, seals, findings, lambda n: progress(subjects + n, subjects + seals))
+
+
+async def _ask_everybody(
+    reader: Reader,
+    invariant_ids: Collection[str],
+    findings: Findings,
+    done: Callable[[int], None],
+) -> None:
+    """Page after page, so that no statement is long and no snapshot old."""
+    count, page = 0, await checks.read_subjects(reader, "", PAGE)
+    while page:
+        await _ask_subjects(reader, invariant_ids, page, findings)
+        count += len(page)
+        done(count)
+        page = await checks.read_subjects(reader, page[-1], PAGE)
+    for invariant_id in invariant_ids:
+        findings.add(invariant_id, [])
+
+
+async def _ask_subjects(
+    reader: Reader, invariant_ids: Collection[str], subjects: Sequence[str], findings: Findings
+) -> None:
+    for invariant_id in sorted(invariant_ids):
+        breaches = (
+            await checks.read_breaches_among(reader, invariant_id, subjects) if subjects else []
+        )
+        findings.add(invariant_id, breaches)
+
+
+async def _verify(
+    reader: Reader, seals: int, findings: Findings, done: Callable[[int], None]
+) -> None:
+    """Recompute the whole chain up to the head."""
+    findings.add("I", [])
+    for after in range(0, seals, SEALS_A_PAGE):
+        up_to = min(after + SEALS_A_PAGE, seals)
+        findings.add("I", await checks.read_broken_seals(reader, after, up_to))
+        done(up_to)
+
+
+async def _conclude(house: House, findings: Findings, horizon: str) -> list[Result]:
+    """Freeze whom a breach names, keep what was found, raise the alarm."""
+    for escrow_id in findings.to_freeze():
+        await _freeze(house, escrow_id)
+    found: Mapping[str, Sequence[Breach]] = dict(sorted(findings.of.items()))
+    await tend(house, lambda tx: checks.write_results(tx, found, NAMES, horizon))
+    for invariant_id, breaches in found.items():
+        if breaches:
+            log.error(
+                "invariant_breached",
+                invariant=invariant_id,
+                count=len(breaches),
+                first=breaches[0].subject,
+            )
+    return await checks.read_results(house.pool)
+
+
+async def _freeze(house: House, escrow_id: str) -> None:
+    try:
+        await perform(house, SYSTEM, freeze(escrow_id))
+    except (Unavailable, Clash):
+        raise
+    except Exception:
+        # Its log is so broken that the step cannot be written: the flag alone must do.
+        log.exception("freeze_not_told", escrow_id=escrow_id)
+        await perform(house, SYSTEM, _mark(escrow_id))
+
+
+def _mark(escrow_id: str) -> Command:
+    async def command(tx: Transaction) -> Standing:
+        await lock_escrows(tx, [escrow_id])
+        await checks.mark_frozen(tx, escrow_id)
+        return Standing(id=escrow_id, frozen=True)
+
+    return command
+
+
+def _unheard(_done: int, _of: int) -> None:
+    """Nobody watches."""
