@@ -737,7 +737,8 @@ BEGIN
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
     LEFT JOIN webhook_body b ON b.event_id = d.event_id AND b.recorded_at = d.recorded_at
-    WHERE d.id = ANY (mine);
+    WHERE d.id = ANY (mine)
+    ORDER BY d.recorded_at;
 END $$;
 
 -- Writes what came of attempts: one attempt row and the delivery's new state, or nothing where the

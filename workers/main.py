@@ -108,7 +108,7 @@ class Crew:
             except asyncio.CancelledError:
                 if self._is_closing:
                     raise
-            except Exception as away:  # arq ends with whatever its connection ended with
+            except Exception as away:  # noqa: BLE001 - arq ends with whatever its connection did
                 if not is_away:
                     log.warning("redis_away", reason=type(away).__name__)
                 is_away = True

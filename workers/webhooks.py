@@ -57,8 +57,9 @@ class Courier:
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._has_events = True
-        self._is_draining = self._goes_again = self._is_starved = self._is_closing = False
+        self._goes_again = self._is_starved = self._is_closing = False
 
     def wake(self) -> None:
         """An event may wait; cheap, and any number of calls at once count as one."""
@@ -94,15 +95,12 @@ class Courier:
         await self._drain()
 
     async def _drain(self) -> None:
-        if self._is_draining:
+        if self._turn.locked():
             self._goes_again = True
             return
-        self._is_draining = True
-        try:
+        async with self._turn:
             while await self._round() or self._goes_again:
                 self._goes_again = False
-        finally:
-            self._is_draining = False
 
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
@@ -117,6 +115,8 @@ class Courier:
         """Claim nothing more; let what is in flight end, give the rest back, write it all."""
         self._is_closing = True
         self._woken.set()
+        async with self._turn:  # a round under way starts all that it claims
+            pass
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=grace_seconds)
             for task in late:

@@ -2,9 +2,17 @@
 
 import click
 
+from service.cli.balance import balance
+from service.cli.check import check
+from service.cli.demo import demo
+from service.cli.developer import developer
+from service.cli.fx import fx
+from service.cli.key import key
 from service.cli.migrate import migrate
 from service.cli.serve import serve
+from service.cli.unfreeze import unfreeze
 from service.cli.up import up
+from service.cli.user import user
 from service.cli.work import work
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -12,6 +20,14 @@ COMMANDS: tuple[click.Command, ...] = (
     serve,
     work,
     migrate,
+    developer,
+    key,
+    user,
+    fx,
+    unfreeze,
+    check,
+    balance,
+    demo,
 )
 
 

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import functools
 import json
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import click
+import structlog
 
 from service.cli.home import settings_at
 from service.rules.errors import GatewayFailure, Refused, Unavailable
@@ -50,6 +52,8 @@ def verb(work: Callable[Concatenate[Settings, P], Awaitable[Answer]]) -> Callabl
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @functools.wraps(work)
     def run(data_dir: Path, as_json: bool, *args: P.args, **options: P.kwargs) -> None:  # noqa: FBT001 - click passes it by name
+        # The answer alone goes to stdout. Looked up late: whoever calls may have replaced it.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         with one_line(), settings_at(data_dir) as settings:
             answer = asyncio.run(as_coroutine(work(settings, *args, **options)))
         click.echo(json.dumps(answer.facts, default=str) if as_json else answer.text)

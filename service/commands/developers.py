@@ -2,11 +2,12 @@
 
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 from service.commands.users import ensure_user
-from service.rules.errors import UserNotFound
+from service.rules.errors import KeyNotFound, UserNotFound
 from service.store import developers, events
-from service.store.db import Transaction
+from service.store.db import Row, Transaction
 from service.store.developers import NewKey
 from service.store.ids import entity_id, event_id
 from service.store.users import read_user
@@ -60,6 +61,36 @@ async def add_key(tx: Transaction, developer_id: str, name: str) -> str:
     return api_key
 
 
+async def rotate_key(tx: Transaction, key: str, keep: timedelta) -> Enrolled:
+    """A new key of the same developer and name; the old one is good for `keep` (real time) more.
+
+    `key` is the old one's id or its first characters.
+
+    Raises:
+        KeyNotFound: no active key, or more than one, is meant.
+    """
+    old = await _active_key(tx, key)
+    api_key = await add_key(tx, old["developer_id"], old["name"])
+    await developers.retire_key(tx, old["id"], tx.real_now + keep)
+    seq = await developers.next_developer_seq(tx, old["developer_id"])
+    await _tell(tx, old["developer_id"], seq, "rotate_key")
+    return Enrolled(old["developer_id"], api_key, old["user_id"])
+
+
+async def revoke_key(tx: Transaction, key: str) -> str:
+    """The key is good no longer; its id. `key` is its id or its first characters.
+
+    Raises:
+        KeyNotFound: no active key, or more than one, is meant.
+    """
+    old = await _active_key(tx, key)
+    await developers.retire_key(tx, old["id"], tx.real_now)
+    seq = await developers.next_developer_seq(tx, old["developer_id"])
+    await _tell(tx, old["developer_id"], seq, "revoke_key")
+    key_id: str = old["id"]
+    return key_id
+
+
 async def associate(tx: Transaction, developer_id: str, email: str) -> str:
     """The developer acts as the user of this e-mail; the user's id.
 
@@ -79,6 +110,13 @@ async def dissociate(tx: Transaction, developer_id: str) -> None:
     """The developer acts as nobody."""
     seq = await developers.associate(tx, developer_id, None)
     await _tell(tx, developer_id, seq, "dissociate")
+
+
+async def _active_key(tx: Transaction, key: str) -> Row:
+    found = await developers.lock_keys(tx, key)
+    if len(found) != 1:
+        raise KeyNotFound(key=key)
+    return found[0]
 
 
 async def _tell(tx: Transaction, developer_id: str, seq: int, step: str) -> None:

@@ -72,7 +72,7 @@ class ArqBell:
         """Let rings under way end, then leave."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
 
 def lazy_redis(redis_url: str, timeout_seconds: float = 5.0) -> ArqRedis:

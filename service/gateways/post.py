@@ -48,7 +48,7 @@ FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...] 
     ((aiohttp.ClientSSLError, ssl.SSLError, aiohttp.ServerFingerprintMismatch), Fault.TLS),
     (TimeoutError, Fault.TIMEOUT),
     (aiohttp.ClientConnectorError, Fault.REFUSED),
-    ((aiohttp.InvalidURL, ValueError), Fault.BAD_URL),
+    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError), Fault.BAD_URL),
     ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError), Fault.PROTOCOL),
     (Exception, Fault.RESET),
 )

@@ -124,6 +124,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.ContractNotSigned,
             no.PaymentAlreadyDone,
             no.EscrowCancelled,
+            no.EscrowAlreadyCompleted,
             no.EscrowNotDelivered,
             no.EscrowFrozen,
             no.StillBreached,

@@ -47,6 +47,8 @@ from service.wire.base import dump_json, instant
 from service.wire.reading import read_object
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# Entity ids and UUIDs are logged; whatever else names a subject (an e-mail) is not.
+LOGGED_ID = re.compile(r"[0-9a-f-]{24,36}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 JSON = "application/json; charset=utf-8"
 UNMATCHED = "unmatched"
@@ -263,9 +265,10 @@ async def _subject(
     subject: Subject, request: web.Request, house: House, caller: Caller, visit: Visit
 ) -> Any:
     name = request.match_info[subject.parameter]
-    if not subject.is_written(name):
+    if "\0" in name or not subject.is_written(name):
         raise subject.malformed
-    visit.facts["subject_id"] = name
+    if LOGGED_ID.fullmatch(name):
+        visit.facts["subject_id"] = name
     row = await subject.read(house.pool, name)
     if row is None:
         raise subject.missing
@@ -352,9 +355,7 @@ def _route(request: web.Request) -> str:
 def _note(request: web.Request, response: web.StreamResponse, visit: Visit, seconds: float) -> None:
     route = _route(request)
     method = request.method if route != UNMATCHED else "any"  # a caller may make up methods
-    metrics = request.app[METRICS]
-    metrics.requests.labels(method, route, response.status).inc()
-    metrics.seconds.labels(method, route).observe(seconds)
+    request.app[METRICS].note(method, route, response.status, seconds)
     if route in QUIET_PATHS:
         return
     log.info(

@@ -67,8 +67,8 @@ class Fault(StrEnum):
     OURS = "ours"
 
 
-HOPELESS = frozenset({Fault.BLOCKED, Fault.BAD_URL, Fault.NO_BODY})
-"""Trying again cannot help."""
+UNREACHABLE = frozenset({Fault.BLOCKED, Fault.BAD_URL})
+"""Faults of the endpoint's address: trying again cannot help, and the endpoint is flagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,9 @@ def judge(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: flo
     """The outcome table. `attempt` counts from 1; `chance` in [0, 1) spreads the waits."""
     if reply.fault is Fault.OURS:
         return Outcome(State.PENDING, retry_seconds=GIVEN_BACK_SECONDS, gives_back=True)
-    if reply.fault in HOPELESS:
+    if reply.fault is Fault.NO_BODY:
+        return Outcome(State.EXHAUSTED)
+    if reply.fault in UNREACHABLE:
         return Outcome(State.EXHAUSTED, streak=1, flag=str(reply.fault))
     asked = "the receiver answered `webhook-delivery: disable`" if reply.asks_disable else None
     if reply.is_success:

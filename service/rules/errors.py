@@ -68,7 +68,7 @@ class DeveloperNotFound(Refused):
 
 
 class KeyNotFound(Refused):
-    """There is not exactly one key {key}; `amana key list` shows them all."""
+    """There is not exactly one active key {key}; `amana key list` shows them all."""
 
 
 class UserNotFound(Refused):
@@ -113,6 +113,12 @@ class EscrowCancelled(StepClash):
     """This escrow was cancelled."""
 
     code = "ESCROW_CANCELLED"
+
+
+class EscrowAlreadyCompleted(StepClash):
+    """This escrow is completed already."""
+
+    code = "ESCROW_ALREADY_COMPLETED"
 
 
 class EscrowNotDelivered(StepClash):

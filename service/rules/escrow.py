@@ -386,8 +386,13 @@ class Taken:
         return self.row.source != self.row.target
 
 
-def take(row: Step, escrow: Escrow, actor: Actor, now: datetime) -> Taken:
-    """The escrow after this step, and what it posts. Pure: nothing has happened yet."""
+def take(
+    row: Step, escrow: Escrow, actor: Actor, now: datetime, *, sellers_part: int | None = None
+) -> Taken:
+    """The escrow after this step, and what it posts. Pure: nothing has happened yet.
+
+    `sellers_part` (minor units, more than 0) is the seller's of a split; the rest is refunded.
+    """
     after = replace(
         _stamped(row, escrow, now),
         status=row.target,
@@ -395,6 +400,7 @@ def take(row: Step, escrow: Escrow, actor: Actor, now: datetime) -> Taken:
         seq=escrow.seq + max(1, len(row.events)),
         frozen=FLAGS.get(row.name, escrow.frozen),
         cancel_reason=cancel_reason(row, actor, escrow),
+        completion_deadline=escrow.completion_deadline if row.source == row.target else None,
     )
     match row.moves:
         case Movement.HOLD:
@@ -403,6 +409,10 @@ def take(row: Step, escrow: Escrow, actor: Actor, now: datetime) -> Taken:
             return _settled(row, escrow, after, sellers_part=escrow.held_minor)
         case Movement.REFUND:
             return _settled(row, escrow, after, sellers_part=0)
+        case Movement.SPLIT:
+            if sellers_part is None or not 0 < sellers_part <= escrow.held_minor:
+                raise AssertionError(f"escrow {escrow.id} cannot be split at {sellers_part}")
+            return _settled(row, escrow, after, sellers_part=sellers_part)
     return Taken(row, escrow, after)
 
 
@@ -469,28 +479,26 @@ def _settled(row: Step, escrow: Escrow, after: Escrow, *, sellers_part: int) -> 
 def wrong_state(name: str, escrow: Escrow) -> Refused:
     """Why this step is not to be had in this state, as the spec words it."""
     status = escrow.status
-    if name in ("accept_pay", "approve_deposit", "sign_contract"):
-        return (
-            errors.EscrowCancelled()
-            if status == CANCELLED
-            else errors.PaymentAlreadyDone(status=status)
-        )
-    if name == "complete":
-        return (
-            errors.EscrowCancelled()
-            if status == CANCELLED
-            else errors.EscrowNotDelivered(status=status)
-        )
+    sources = sorted(TABLE.sources(name, escrow.mode), key=STATUSES.index)
+    if name in ("accept_pay", "approve_deposit", "sign_contract", "complete") and sources:
+        if status == CANCELLED:
+            return errors.EscrowCancelled()
+        if name != "complete":
+            return errors.PaymentAlreadyDone(status=status)
+        if status == COMPLETED:
+            return errors.EscrowAlreadyCompleted()
+        return errors.EscrowNotDelivered(status=status)
     if name == "reject_delivery" and status == DISPUTED:
         return errors.DisputeOpen(act=_verb(name))
     hint = _AFTER_PAYMENT if name == "cancel" else ""
-    sources = sorted(TABLE.sources(name, escrow.mode), key=STATUSES.index)
     needed = " or ".join(sources) or "in another mode"
     return errors.WrongStatus(status=status, needed=needed, act=_verb(name), hint=hint)
 
 
 def cancel_reason(row: Step, actor: Actor, escrow: Escrow) -> str | None:
-    """What `cancelReason` says after this step; None unless it cancels."""
+    """What `cancelReason` says after this step; None unless it cancels or has been cancelled."""
+    if row.source == row.target:
+        return escrow.cancel_reason
     if row.target != CANCELLED:
         return None
     if row.name in _REASONS:

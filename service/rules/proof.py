@@ -33,7 +33,7 @@ STEPS = (
     _row("pass_proof",         Role.CLOCK,    REVIEW,     TIMED_OUT,  "Not looked at in time."),
     _row("request_correction", Role.BUYER,    REVIEW,     CORRECTION, "A correction is asked for."),
     _row("escalate_proof",     Role.BUYER,    REVIEW,     OPERATOR,   "One correction too many."),
-    _row("submit_proof",       Role.SELLER,   CORRECTION, REVIEW,     "The correction is uploaded."),
+    _row("submit_proof",       Role.SELLER,   CORRECTION, REVIEW,     "A new proof is uploaded."),
     _row("escalate_proof",     Role.CLOCK,    CORRECTION, OPERATOR,   "No correction in time."),
     _row("accept_proof",       Role.OPERATOR, OPERATOR,   ACCEPTED,   "The operator accepts."),
     _row("reject_proof",       Role.OPERATOR, OPERATOR,   REJECTED,   "The operator rejects."),

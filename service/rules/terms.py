@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from service.rules.escrow import INSTANT, PROOF, QUICK, STANDARD
 from service.rules.fees import FLOORS_MINOR
-from service.rules.money import EXPONENTS, LEDGER_CURRENCY, to_decimal, to_minor
+from service.rules.money import EXPONENTS, LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +114,7 @@ def faults_in(terms: Terms, around: Circumstances) -> dict[str, str]:
     if around.amount_ledger_minor < floor:
         least = format(to_decimal(floor, LEDGER_CURRENCY).normalize(), "f")
         found["amount"] = f"must be worth at least {least} {LEDGER_CURRENCY}"
+    if around.amount_ledger_minor > MAX_MINOR:
+        most = format(to_decimal(MAX_MINOR, LEDGER_CURRENCY), "f")
+        found["amount"] = f"must be worth at most {most} {LEDGER_CURRENCY}"
     return found

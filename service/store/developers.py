@@ -101,6 +101,43 @@ async def read_developers(reader: Reader) -> list[Row]:
     return await reader.fetch(READ_DEVELOPERS)
 
 
+READ_KEYS = """
+SELECT k.id, k.prefix, k.name, d.email, k.is_active, k.expires_at, k.last_used_at
+FROM api_key k JOIN developer d ON d.id = k.developer_id ORDER BY d.id, k.id
+"""
+
+
+async def read_keys(reader: Reader) -> list[Row]:
+    """Every developer's key: id, first characters, name, the developer's e-mail, its state."""
+    return await reader.fetch(READ_KEYS)
+
+
+# Locks the developers, then their keys: two rotations of one key make one new key.
+LOCK_KEYS = """
+SELECT k.id, k.name, k.developer_id, d.user_id
+FROM api_key k JOIN developer d ON d.id = k.developer_id
+WHERE (k.id = $1 OR k.prefix = $1) AND k.is_active
+  AND coalesce(k.expires_at > statement_timestamp(), true)
+ORDER BY k.id FOR NO KEY UPDATE
+"""
+
+
+async def lock_keys(tx: Transaction, key: str) -> list[Row]:
+    """The active keys with this id or these first characters, and whose they are."""
+    return await tx.fetch(LOCK_KEYS, key)
+
+
+RETIRE_KEY = """
+UPDATE api_key SET is_active = $2 > statement_timestamp(), expires_at = least(expires_at, $2)
+WHERE id = $1
+"""
+
+
+async def retire_key(tx: Transaction, key_id: str, at: datetime) -> None:
+    """The key is good until then (real time) at most."""
+    await tx.execute(RETIRE_KEY, key_id, at)
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What create must know of the developer, both e-mails and the currency, in one reading."""
@@ -173,16 +210,18 @@ async def read_opening(
     )
 
 
-# Serializes one developer's creations while the operator's cap is on, so that it is exact.
+# Serializes one developer's creations while the operator's cap is on; the count is a statement of
+# its own, since its snapshot must be younger than the lock.
+LOCK_CREATIONS = "SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0))"
 COUNT_TODAY = """
-WITH locked AS (SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0)))
-SELECT count(*) FROM locked, escrow
+SELECT count(*) FROM escrow
 WHERE creator_id = $1 AND created_at >= date_trunc('day', $2::timestamptz, 'UTC')
 """
 
 
 async def count_today(tx: Transaction, developer_id: str) -> int:
-    """How many escrows this developer has created on this day (UTC)."""
+    """How many escrows this developer has created on this day (UTC); exact until COMMIT."""
+    await tx.execute(LOCK_CREATIONS, developer_id)
     count: int = await tx.fetchval(COUNT_TODAY, developer_id, tx.now)
     return count
 

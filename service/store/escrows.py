@@ -111,8 +111,9 @@ FROM unnest(
     $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
     $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
     $19::timestamptz[]
-) AS m (id, was, status, seq_was, seq, frozen, seller_id, buyer_id, funded, held, released, refunded,
-        fees, cancel_reason, paid_at, delivered_at, completed_at, cancelled_at, updated_at)
+) AS m (id, was, status, seq_was, seq, frozen, seller_id, buyer_id, funded, held, released,
+        refunded, fees, cancel_reason, paid_at, delivered_at, completed_at, cancelled_at,
+        updated_at)
 WHERE e.id = m.id AND e.status = m.was AND e.seq = m.seq_was
 """
 

@@ -88,11 +88,13 @@ async def read_balance(reader: Reader, user_id: str, currency: str) -> Balance:
 # Accounts without a floor keep no balance: theirs is the sum of their transfers.
 READ_TRIAL_BALANCE = """
 SELECT a.kind, a.currency, count(*) AS accounts,
-       sum(coalesce(a.balance_minor,
-           (SELECT coalesce(sum(amount_minor), 0) FROM transfer WHERE to_account = a.id)
-           - (SELECT coalesce(sum(amount_minor), 0) FROM transfer WHERE from_account = a.id)))::bigint
-           AS balance_minor
-FROM account a GROUP BY a.kind, a.currency ORDER BY a.currency, a.kind
+       sum(coalesce(a.balance_minor, taken.sum - given.sum))::bigint AS balance_minor
+FROM account a
+LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS sum FROM transfer
+                   WHERE to_account = a.id AND a.balance_minor IS NULL) AS taken ON true
+LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS sum FROM transfer
+                   WHERE from_account = a.id AND a.balance_minor IS NULL) AS given ON true
+GROUP BY a.kind, a.currency ORDER BY a.currency, a.kind
 """
 
 

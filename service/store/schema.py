@@ -36,8 +36,16 @@ WHERE (t.family, t.mode, t.step, t.from_state, t.to_state) NOT IN (
   AND NOT EXISTS (SELECT FROM event e WHERE (e.family, e.mode, e.step, e.from_state, e.to_state)
                   = (t.family, t.mode, t.step, t.from_state, t.to_state))
 """
-ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 QUOTE = "SELECT quote_ident($1)"
+QUOTE_DATABASE = "SELECT quote_ident(current_database())"
+
+# A role belongs to the whole cluster: another database of it may be migrated at the same time.
+MAKE_ROLE = """
+DO $$ BEGIN
+    CREATE ROLE {role} LOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$
+"""
 
 # {role} is quoted by the database; everything that is not here is refused to the application.
 GRANTS = """
@@ -52,9 +60,9 @@ GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, deve
     delivery TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
 GRANT DELETE ON idempotency, endpoint_secret TO {role};
-ALTER ROLE {role} SET statement_timeout = '30s';
-ALTER ROLE {role} SET idle_in_transaction_session_timeout = '10s';
-ALTER ROLE {role} SET lock_timeout = '10s';
+ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';
+ALTER ROLE {role} IN DATABASE {database} SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '10s';
 """
 
 Transition = tuple[str, str, str, str, str]
@@ -113,9 +121,9 @@ async def _migrate(
 
 async def _grant(connection: Any, application_role: str) -> None:
     role = await connection.fetchval(QUOTE, application_role)
-    if not await connection.fetchval(ROLE_EXISTS, application_role):
-        await connection.execute(f"CREATE ROLE {role} LOGIN")
-    await connection.execute(GRANTS.format(role=role))
+    database = await connection.fetchval(QUOTE_DATABASE)
+    await connection.execute(MAKE_ROLE.format(role=role))
+    await connection.execute(GRANTS.format(role=role, database=database))
 
 
 async def read_version(pool: Any) -> int | None:

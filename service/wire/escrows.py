@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from service.rules.escrow import PROOF, Contract, Escrow, Person
 from service.rules.money import LEDGER_CURRENCY, to_decimal
-from service.wire.base import Body, Number, Query, Wire, WholeNumber, absent
+from service.wire.base import Body, Number, Query, WholeNumber, Wire, absent
 from service.wire.mailbox import MailTrouble
 from service.wire.text import Email, Text
 

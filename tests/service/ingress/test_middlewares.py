@@ -6,9 +6,11 @@ import hashlib
 import ipaddress
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
+from yarl import URL
 
 from service.commands.perform import Answer
 from service.ingress import bodies
@@ -65,6 +67,10 @@ async def answer(call):
     return Answer(call.status, b'{"stored":true}', replayed=call.idempotency is not None)
 
 
+async def tell_name(call):
+    return Told(title=call.path["name"])
+
+
 async def fail(call):
     raise ZeroDivisionError(call.request.headers.get("Authorization"))
 
@@ -101,6 +107,8 @@ THING = Subject(
     denied=NotParty,
 )
 
+PERSON = replace(THING, parameter="email", is_written=bool, may=lambda caller, person: True)
+
 ROUTES = (
     Route("GET", "/api/v1/open", show_actor, Auth.NONE),
     Route("GET", "/api/v1/things", tell, Auth.ASSOCIATED, asks=Page, gives=Told),
@@ -115,7 +123,8 @@ ROUTES = (
     Route("GET", "/api/v1/own", own_user),
     Route("POST", "/api/v1/clash", clash, clashes=Family.E3),
     Route("POST", "/api/v1/other-clash", clash),
-    Route("GET", "/api/v1/sandbox/users/{email}", tell),
+    Route("GET", "/api/v1/sandbox/users/{email}", tell, subject=PERSON),
+    Route("GET", "/api/v1/sandbox/names/{name}", tell_name),
     Route("GET", "/elsewhere", tell),
 )
 
@@ -316,11 +325,20 @@ async def test_a_query_is_validated_like_a_body(client, enrolled):
 
 async def test_nul_in_a_path_is_nobodys_name(client, enrolled):
     dev = await enrolled()
-    path = "/api/v1/sandbox/users/a%00b"
-    assert (await ask(client, "GET", path, headers=dev.headers))[:2] == (
-        404,
-        {"error": "Not found"},
-    )
+    for path, answer in (
+        ("/api/v1/sandbox/names/a%00b", (404, {"error": "Not found"})),
+        ("/api/v1/sandbox/users/a%00b", (400, {"error": "Invalid escrow ID"})),
+    ):
+        assert (await ask(client, "GET", path, headers=dev.headers))[:2] == answer
+
+
+async def test_a_path_that_is_no_utf_8_can_still_be_stored(client, enrolled):
+    dev = await enrolled()
+    for name in ("%ED%A0%80", "%FF", "%C3", "caf%C3%A9"):
+        path = URL(f"/api/v1/sandbox/names/{name}", encoded=True)
+        status, body, _ = await ask(client, "GET", path, headers=dev.headers)
+        assert status == 200
+        body["title"].encode()
 
 
 async def test_a_body_over_the_limit_is_413(client, enrolled):

@@ -5,18 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from service.rules.escrow import (
-    CANCELLED,
-    COMPLETED,
-    DELIVERED,
-    DISPUTED,
-    PAID,
-    PROOF,
-    STANDARD,
-    Contract,
-    Escrow,
-    Person,
-)
+from service.rules.escrow import PROOF, STANDARD, Contract, Escrow, Person
 from service.rules.machine import CLOCK, SYSTEM, Actor, ActorKind, Role
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
@@ -102,9 +91,3 @@ def _in_state(escrow: Escrow, then: datetime) -> Escrow:
         case "cancelled":
             return replace(escrow, cancelled_at=then, cancel_reason="seller")
     return escrow
-
-
-__all__ = [
-    "ACTORS", "BUYER", "CANCELLED", "COMPLETED", "CREATOR_ID", "DELIVERED", "DISPUTED", "NOW",
-    "PAID", "SELLER", "STRANGER", "STRANGER_ID", "make_sample",
-]  # fmt: skip

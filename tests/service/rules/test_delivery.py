@@ -142,8 +142,12 @@ def test_the_header_disables_whatever_the_status_but_a_success_stays_one() -> No
     assert failed.disable_reason == done.disable_reason is not None
 
 
-@pytest.mark.parametrize("fault", [Fault.BLOCKED, Fault.BAD_URL, Fault.NO_BODY])
-def test_what_cannot_help_is_exhausted_at_once_and_flagged(fault: Fault) -> None:
+def test_a_body_that_retention_took_is_exhausted_and_nobodys_fault() -> None:
+    assert judged(Reply(fault=Fault.NO_BODY)) == Outcome(State.EXHAUSTED)
+
+
+@pytest.mark.parametrize("fault", [Fault.BLOCKED, Fault.BAD_URL])
+def test_an_unusable_address_is_exhausted_at_once_and_flagged(fault: Fault) -> None:
     assert judged(Reply(fault=fault)) == Outcome(State.EXHAUSTED, streak=1, flag=fault.value)
 
 

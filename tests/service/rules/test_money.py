@@ -96,8 +96,12 @@ def test_a_split_gives_the_odd_units_to_the_largest_remainders(whole, weights):
     parts = split(whole, weights)
     total = sum(weights)
     remainders = [whole * weight % total for weight in weights]
-    lifted = [r for p, w, r in zip(parts, weights, remainders, strict=True) if p > whole * w // total]
-    lowered = [r for p, w, r in zip(parts, weights, remainders, strict=True) if p == whole * w // total]
+    lifted = [
+        r for p, w, r in zip(parts, weights, remainders, strict=True) if p > whole * w // total
+    ]
+    lowered = [
+        r for p, w, r in zip(parts, weights, remainders, strict=True) if p == whole * w // total
+    ]
     assert not lifted or not lowered or min(lifted) >= max(lowered)
 
 

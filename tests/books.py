@@ -1,0 +1,95 @@
+"""What must hold after everything: asked of the database itself, beside the product's own checks.
+
+await assert_sound(house)
+"""
+
+from service.commands.perform import House
+from service.store.ledger import read_trial_balance
+
+# Each answers with the rows that must not be there.
+BREACHES = {
+    "a stored balance is the sum of its transfers": """
+        SELECT a.id, a.kind, a.owner, a.balance_minor, moved.amount FROM account a
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(CASE WHEN t.to_account = a.id THEN t.amount_minor
+                                     ELSE -t.amount_minor END), 0) AS amount
+            FROM transfer t WHERE a.id IN (t.from_account, t.to_account)) AS moved
+        WHERE a.balance_minor IS NOT NULL AND a.balance_minor <> moved.amount""",
+    "what was funded is held, released, refunded or a fee": """
+        SELECT id FROM escrow
+        WHERE funded_minor <> held_minor + released_minor + refunded_minor + fees_minor""",
+    "an escrow's columns are its transfers": """
+        SELECT e.id, e.status FROM escrow e
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(amount_minor) FILTER (WHERE reason = 'hold'), 0) AS funded,
+                   coalesce(sum(amount_minor) FILTER (WHERE reason = 'release'), 0) AS released,
+                   coalesce(sum(amount_minor) FILTER (WHERE reason = 'refund'), 0) AS refunded,
+                   coalesce(sum(amount_minor) FILTER (WHERE reason LIKE '%_fee'), 0) AS fees
+            FROM transfer t WHERE t.escrow_id = e.id) AS moved
+        WHERE (e.funded_minor, e.released_minor, e.refunded_minor, e.fees_minor)
+              <> (moved.funded, moved.released, moved.refunded, moved.fees)""",
+    "an escrow's account holds what its row says": """
+        SELECT e.id FROM escrow e LEFT JOIN account a ON a.kind = 'held' AND a.owner = e.id
+        WHERE e.held_minor <> coalesce(a.balance_minor, 0)""",
+    "a final escrow holds nothing and waits for nothing": """
+        SELECT e.id FROM escrow e
+        WHERE e.status IN ('completed', 'cancelled') AND (e.held_minor <> 0 OR EXISTS (
+            SELECT FROM deadline d
+            WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL))""",
+    "an escrow that is not final has a clock": """
+        SELECT e.id, e.status FROM escrow e
+        WHERE e.status IN ('pending', 'delivered') AND NOT EXISTS (
+            SELECT FROM deadline d
+            WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL)""",
+    "events are gapless": """
+        SELECT subject_id FROM event GROUP BY subject_id
+        HAVING min(seq) <> 1 OR max(seq) <> count(*)""",
+    "an escrow's counter and status are its last event's": """
+        SELECT e.id FROM escrow e
+        LEFT JOIN event v ON v.subject_id = e.id AND v.seq = e.seq
+        WHERE v.to_state IS DISTINCT FROM e.status
+           OR e.seq <> (SELECT max(seq) FROM event m WHERE m.subject_id = e.id)""",
+    "each event goes on from where a step left the state": """
+        SELECT v.subject_id, v.seq FROM event v
+        JOIN event p ON p.subject_id = v.subject_id AND p.seq = v.seq - 1
+        WHERE v.subject_kind = 'escrow' AND v.from_state <> p.to_state
+          AND (v.step, v.from_state, v.to_state) <> (p.step, p.from_state, p.to_state)""",
+    "an event's webhook has its body, and no other event has one": """
+        SELECT v.id FROM event v LEFT JOIN webhook_body b ON b.event_id = v.id
+        WHERE (v.type IS NULL) <> (b.event_id IS NULL)""",
+    "an escrow's events follow one another in business time": """
+        SELECT v.subject_id, v.seq FROM event v
+        JOIN event p ON p.subject_id = v.subject_id AND p.seq = v.seq - 1
+        WHERE v.subject_kind = 'escrow' AND v.at < p.at""",
+}
+
+
+async def assert_sound(house: House) -> None:
+    """The books balance, the columns agree with them, and the log is whole."""
+    sums: dict[str, int] = {}
+    for line in await read_trial_balance(house.pool):
+        sums[line.currency] = sums.get(line.currency, 0) + line.balance_minor
+    assert set(sums.values()) <= {0}, sums
+    for law, query in BREACHES.items():
+        found = [dict(row) for row in await house.pool.fetch(query)]
+        assert found == [], law
+
+
+async def read_log(house: House, subject_id: str) -> list[tuple[str, str | None, str]]:
+    """The subject's events in order: step, webhook type, kind of actor."""
+    rows = await house.pool.fetch(
+        "SELECT step, type, actor_kind FROM event WHERE subject_id = $1 ORDER BY seq", subject_id
+    )
+    return [(row["step"], row["type"], row["actor_kind"]) for row in rows]
+
+
+async def count_rows(house: House) -> dict[str, int]:
+    """How many rows each table that a command may write has: equal before and after a refusal."""
+    tables = (
+        "account", "app_user", "contract", "deadline", "developer", "escrow", "event",
+        "idempotency", "invitation", "mail", "transfer", "webhook_body",
+    )  # fmt: skip
+    return {
+        table: await house.pool.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - a constant
+        for table in tables
+    }

@@ -1,0 +1,409 @@
+"""Each invariant, broken for real behind the product's back, is seen, and nothing beside it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from service.commands import escrows, wallets
+from service.commands.checks import check_all, check_changed, freeze, seal, unfreeze
+from service.commands.deadlines import sweep
+from service.commands.perform import House, perform
+from service.rules.errors import EscrowFrozen, EscrowNotFound, StillBreached
+from service.rules.escrow import Escrow
+from service.rules.invariants import FREEZING, NAMES
+from service.rules.machine import SYSTEM, Actor, ActorKind
+from service.store.checks import EVENTS_A_SEAL, Result, read_head
+from tests.makers import (
+    PATHS,
+    Buyer,
+    Shop,
+    act,
+    arrange,
+    make_buyer,
+    make_escrow,
+    make_shop,
+    reread,
+)
+
+OPERATOR = Actor(ActorKind.OPERATOR)
+Break = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def broken(owner: asyncpg.Connection) -> Break:
+    """Change something that nothing in the product can: past triggers and foreign keys."""
+
+    async def change(statement: str, *args: object) -> None:
+        async with owner.transaction():
+            await owner.execute("SET LOCAL session_replication_role = replica")
+            await owner.execute(statement, *args)
+
+    return change
+
+
+@pytest.fixture
+async def shop(house: House) -> Shop:
+    return await make_shop(house)
+
+
+@pytest.fixture
+async def buyer(house: House) -> Buyer:
+    return await make_buyer(house, funds="5000")
+
+
+@pytest.fixture
+async def street(house: House, shop: Shop, buyer: Buyer) -> dict[tuple[str, str], Escrow]:
+    """An escrow of every mode in every state, by (mode, state)."""
+    return {
+        (mode, status): await make_escrow(house, shop, buyer, mode=mode, status=status)
+        for mode, paths in PATHS.items()
+        for status in paths
+    }
+
+
+def breaches(results: list[Result]) -> dict[str, list[str]]:
+    """Who breaches what; the invariants that hold are left out."""
+    assert [result.id for result in results] == list(NAMES)
+    assert all(result.ok == (not result.breaches) for result in results)
+    return {one.id: [breach.subject for breach in one.breaches] for one in results if not one.ok}
+
+
+async def test_everything_holds_in_every_state_of_every_mode(house: House, street: object) -> None:
+    assert breaches(await check_changed(house)) == {}
+    assert breaches(await check_all(house)) == {}
+
+
+async def test_nothing_breaches_in_an_empty_house(house: House) -> None:
+    assert breaches(await check_changed(house)) == {}
+    assert breaches(await check_all(house)) == {}
+
+
+async def test_a_sees_an_account_that_changed_its_currency(
+    house: House, street: object, broken: Break
+) -> None:
+    await broken("UPDATE account SET currency = 'USD' WHERE kind = 'platform_fees'")
+    assert breaches(await check_all(house)) == {"A": ["TND", "USD"]}
+
+
+async def test_b_sees_money_that_moved_without_a_transfer(
+    house: House, street: object, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    await broken(
+        "UPDATE account SET balance_minor = balance_minor + CASE owner WHEN $1 THEN -1 ELSE 1 END"
+        " WHERE kind = 'available'",
+        buyer.user_id,
+    )
+    found = breaches(await check_all(house))
+    assert {key: set(who) for key, who in found.items()} == {"B": {buyer.user_id, shop.user_id}}
+
+
+async def test_c_sees_parts_that_no_transfer_made(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    sold = street["quick", "completed"]
+    await broken(
+        "UPDATE escrow SET released_minor = released_minor + 1, fees_minor = fees_minor - 1"
+        " WHERE id = $1",
+        sold.id,
+    )
+    assert breaches(await check_all(house)) == {"C": [sold.id]}
+
+
+async def test_d_sees_a_final_escrow_that_waits_for_something(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    gone = street["instant", "cancelled"]
+    await broken("UPDATE deadline SET cancelled_at = NULL WHERE escrow_id = $1", gone.id)
+    assert breaches(await check_all(house)) == {"D": [gone.id]}
+
+
+@pytest.mark.parametrize(("mode", "status"), [("instant", "paid"), ("quick", "delivered")])
+async def test_e_sees_money_that_nothing_waits_for(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break, mode: str, status: str
+) -> None:
+    stuck = street[mode, status]
+    await broken("UPDATE deadline SET cancelled_at = now() WHERE escrow_id = $1", stuck.id)
+    assert breaches(await check_all(house)) == {"E": [stuck.id]}
+    assert not (await reread(house, stuck.id)).frozen
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE escrow SET status = 'cancelled' WHERE id = $1",
+        "UPDATE escrow SET seq = seq + 1 WHERE id = $1",
+        "DELETE FROM event WHERE subject_id = $1 AND seq = 2",
+        "DELETE FROM event WHERE subject_id = $1",
+    ],
+)
+async def test_f_sees_a_log_that_does_not_lead_to_the_state(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break, damage: str
+) -> None:
+    sold = street["quick", "completed"]
+    await broken(damage, sold.id)
+    assert breaches(await check_all(house)) == {"F": [sold.id]}
+    assert (await reread(house, sold.id)).frozen
+
+
+async def test_f_sees_a_step_that_starts_where_the_escrow_was_not(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    sold = street["instant", "completed"]
+    await broken(
+        "UPDATE event SET step = 'link_party', to_state = 'pending' WHERE subject_id = $1"
+        " AND seq = 2",
+        sold.id,
+    )
+    found = await check_all(house)
+    assert breaches(found)["F"] == [sold.id]
+
+
+@pytest.mark.parametrize("table", ["app_user", "developer"])
+async def test_f_sees_the_logs_of_people_too(house: House, broken: Break, table: str) -> None:
+    shop = await make_shop(house)
+    who = shop.user_id if table == "app_user" else shop.developer_id
+    await broken("DELETE FROM event WHERE subject_id = $1", who)
+    assert breaches(await check_all(house)) == {"F": [who]}
+
+
+async def test_g_sees_an_event_that_nobody_fanned_out(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    escrow = street["standard", "pending"]
+    await broken(
+        "UPDATE event SET recorded_at = clock_timestamp() - interval '6 s' WHERE subject_id = $1",
+        escrow.id,
+    )
+    assert breaches(await check_changed(house)) == {"G": [escrow.id]}
+    await broken("UPDATE event SET fanned_at = now() WHERE subject_id = $1", escrow.id)
+    assert breaches(await check_changed(house)) == {}
+
+
+async def test_j_lists_a_clearing_account_with_its_age(
+    house: House, buyer: Buyer, broken: Break
+) -> None:
+    await broken("UPDATE transfer SET amount_minor = amount_minor + 1 WHERE reason = 'settlement'")
+    results = await check_all(house)
+    assert breaches(results) == {"J": ["sandbox"]}
+    settled = await house.pool.fetchval(
+        "SELECT recorded_at::text FROM transfer WHERE reason = 'settlement'"
+    )
+    says = next(one for one in results if one.id == "J").breaches[0].says
+    assert says == f"clearing of sandbox in TND stands at 1 since {settled}"
+
+
+async def test_k_sees_a_step_outside_the_table(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    paid = street["instant", "paid"]
+    await broken("UPDATE event SET step = 'complete' WHERE subject_id = $1 AND seq = 2", paid.id)
+    assert breaches(await check_all(house)) == {"K": [paid.id]}
+
+
+# ---- By the minute ----
+
+
+async def test_the_minute_sees_what_changed_and_night_what_did_not(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    old = await make_escrow(house, shop, buyer, status="completed")
+    assert breaches(await check_changed(house)) == {}
+    new = await make_escrow(house, shop, buyer, status="completed")
+    await broken(
+        "UPDATE escrow SET released_minor = released_minor - 1, refunded_minor = 1"
+        " WHERE status = 'completed'"
+    )
+    assert breaches(await check_changed(house)) == {"C": [new.id]}
+    # What does not hold is asked in full until it does.
+    assert breaches(await check_changed(house)) == {"C": sorted([old.id, new.id])}
+    await broken(
+        "UPDATE escrow SET released_minor = released_minor + 1, refunded_minor = 0"
+        " WHERE status = 'completed'"
+    )
+    assert breaches(await check_changed(house)) == {}
+
+
+async def test_the_minute_looks_at_the_wallets_that_a_step_touched(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    assert breaches(await check_changed(house)) == {}
+    await make_escrow(house, shop, buyer, status="completed")
+    await broken(
+        "UPDATE account SET balance_minor = balance_minor + 1 WHERE owner = $1", shop.user_id
+    )
+    assert breaches(await check_changed(house)) == {"B": [shop.user_id]}
+
+
+async def test_a_transaction_still_at_work_is_seen_once_it_is_done(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    assert breaches(await check_changed(house)) == {}
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx: object) -> None:
+        await wallets.top_up(tx, buyer.email, 1, "TND")  # type: ignore[arg-type]
+        began.set()
+        await may_end.wait()
+
+    work = asyncio.create_task(arrange(house, slow))
+    await began.wait()
+    await make_escrow(house, shop, await make_buyer(house))
+    assert breaches(await check_changed(house)) == {}
+    may_end.set()
+    await work
+    await broken(
+        "UPDATE account SET balance_minor = balance_minor + 1 WHERE owner = $1", buyer.user_id
+    )
+    assert breaches(await check_changed(house)) == {"B": [buyer.user_id]}
+
+
+async def test_the_last_time_that_it_held_is_kept(
+    house: House, street: dict[tuple[str, str], Escrow], broken: Break
+) -> None:
+    before = {one.id: one for one in await check_all(house)}
+    assert all(one.last_ok_at == one.checked_at for one in before.values())
+    await broken("UPDATE escrow SET seq = seq + 1 WHERE id = $1", street["quick", "paid"].id)
+    after = {one.id: one for one in await check_all(house)}
+    assert after["F"].last_ok_at == before["F"].checked_at < after["F"].checked_at
+    assert after["C"].last_ok_at == after["C"].checked_at
+
+
+# ---- Frozen ----
+
+
+async def test_a_frozen_escrow_stands_still_until_it_is_repaired(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    paid = await make_escrow(house, shop, buyer, status="paid")
+    # Paid and refunded at once: no transfer says so.
+    damage = "UPDATE escrow SET held_minor = held_minor - $2, refunded_minor = $3 WHERE id = $1"
+    await broken(damage, paid.id, 7, 7)
+    assert breaches(await check_changed(house)) == {"C": [paid.id]}
+    frozen = await reread(house, paid.id)
+    assert (frozen.frozen, frozen.status, frozen.seq) == (True, "paid", paid.seq + 1)
+
+    with pytest.raises(EscrowFrozen):
+        await perform(house, shop.actor, escrows.deliver(paid.id))
+    await check_all(house)
+    assert (await reread(house, paid.id)).seq == frozen.seq  # frozen once
+    with pytest.raises(StillBreached, match=r"The escrow stays frozen: C: funded 100000, held"):
+        await perform(house, OPERATOR, unfreeze(paid.id))
+
+    await broken(damage, paid.id, -7, 0)
+    assert (await act(house, OPERATOR, unfreeze(paid.id))) == {"id": paid.id, "frozen": False}
+    assert (await act(house, OPERATOR, unfreeze(paid.id))) == {"id": paid.id, "frozen": False}
+    await perform(house, shop.actor, escrows.deliver(paid.id))
+    assert breaches(await check_all(house)) == {}
+
+
+async def test_a_wrong_status_stays_a_breach_after_the_freeze(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    sold = await make_escrow(house, shop, buyer, status="completed")
+    await broken("UPDATE escrow SET status = 'cancelled' WHERE id = $1", sold.id)
+    assert breaches(await check_all(house)) == {"F": [sold.id]}
+    assert breaches(await check_all(house)) == {"F": [sold.id]}
+    await broken("UPDATE escrow SET status = 'completed' WHERE id = $1", sold.id)
+    await perform(house, OPERATOR, unfreeze(sold.id))
+    assert breaches(await check_all(house)) == {}
+    assert not (await reread(house, sold.id)).frozen
+
+
+async def test_an_escrow_whose_log_cannot_be_written_is_frozen_all_the_same(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    paid = await make_escrow(house, shop, buyer, status="paid")
+    await broken("UPDATE escrow SET seq = 1 WHERE id = $1", paid.id)
+    assert breaches(await check_all(house)) == {"F": [paid.id]}
+    frozen = await reread(house, paid.id)
+    assert (frozen.frozen, frozen.seq) == (True, 1)
+
+
+async def test_the_deadline_of_a_breached_escrow_does_not_come_before_its_freeze(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    late = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    await broken("UPDATE deadline SET due_at = now() - interval '1 s'")
+    await broken("UPDATE escrow SET held_minor = 1, refunded_minor = 99999 WHERE id = $1", late.id)
+    assert breaches(await check_changed(house)) == {"C": [late.id]}
+    assert (await sweep(house)).fired == []
+    after = await reread(house, late.id)
+    assert (after.status, after.frozen) == ("delivered", True)
+
+
+async def test_a_sound_escrow_is_not_frozen(house: House, shop: Shop, buyer: Buyer) -> None:
+    sound = await make_escrow(house, shop, buyer, status="paid")
+    assert await act(house, SYSTEM, freeze(sound.id)) == {"id": sound.id, "frozen": False}
+    assert await reread(house, sound.id) == sound
+
+
+@pytest.mark.parametrize("command", [freeze, unfreeze])
+async def test_what_does_not_exist_cannot_be_frozen(house: House, command: object) -> None:
+    with pytest.raises(EscrowNotFound):
+        await perform(house, OPERATOR, command("0" * 24))  # type: ignore[operator]
+
+
+def test_what_freezes_is_what_the_ledger_says() -> None:
+    assert "".join(sorted(FREEZING)) == "ABCDFK"
+
+
+# ---- The hash chain ----
+
+
+async def make_events(house: House, buyer: Buyer, count: int) -> None:
+    async def many(tx: object) -> None:
+        for _ in range(count):
+            await wallets.top_up(tx, buyer.email, 1, "TND")  # type: ignore[arg-type]
+
+    await arrange(house, many)
+
+
+async def test_the_seal_detects_a_changed_past(
+    house: House, owner: asyncpg.Connection, broken: Break
+) -> None:
+    buyer = await make_buyer(house, funds="1")
+    assert await read_head(house.pool) is None
+    events = await house.pool.fetchval("SELECT count(*) FROM event")
+    await make_events(house, buyer, EVENTS_A_SEAL - 1 - events)
+    assert await seal(house) == 0
+    await make_events(house, buyer, EVENTS_A_SEAL + 10)
+    made = await asyncio.gather(seal(house), seal(house))
+    assert sum(made) == 2
+    head = await read_head(house.pool)
+    assert head is not None
+    assert head.number == 2
+    assert breaches(await check_all(house)) == {}
+
+    # The outbox's mark may come later; the seal is not about it.
+    await owner.execute("UPDATE event SET fanned_at = now()")
+    assert breaches(await check_all(house)) == {}
+
+    await broken("UPDATE event SET ip = '::1' WHERE subject_id = $1 AND seq = 5", buyer.user_id)
+    assert breaches(await check_changed(house)) == {}  # the minute verifies the last seal
+    assert breaches(await check_all(house)) == {"I": ["seal 1"]}
+    await broken("UPDATE event SET ip = NULL WHERE subject_id = $1 AND seq = 5", buyer.user_id)
+    assert breaches(await check_changed(house)) == {}
+
+    await broken("UPDATE event SET at = at + interval '1 us' WHERE seq = 1500")
+    assert breaches(await check_changed(house)) == {"I": ["seal 2"]}
+    await broken("UPDATE event SET at = at - interval '1 us' WHERE seq = 1500")
+    # A seal that was made anew over a changed past breaks the next one.
+    await broken("UPDATE event_seal SET digest = sha256('forged') WHERE number = 1")
+    assert breaches(await check_all(house)) == {"I": ["seal 1", "seal 2"]}
+    await broken("DELETE FROM event_seal WHERE number = 1")
+    assert breaches(await check_all(house)) == {"I": ["seal 2"]}
+
+
+async def test_two_houses_with_the_same_past_would_have_the_same_head(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    """The sealed text does not depend on the session that computes it."""
+    await make_buyer(house)
+    texts = []
+    for zone, style in (("UTC", "ISO"), ("Africa/Tunis", "German")):
+        async with owner.transaction():
+            await owner.execute(f"SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = '{style}'")
+            texts.append(await owner.fetchval("SELECT string_agg(event_text(v), ',') FROM event v"))
+    assert texts[0] == texts[1]

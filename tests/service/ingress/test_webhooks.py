@@ -1,0 +1,207 @@
+"""Webhook endpoints over HTTP: what each call answers, and every refusal."""
+
+import re
+
+import pytest
+
+from service.ingress.routes import ROUTES
+from service.rules.signing import standard_secret
+
+PATH = "/api/developer/webhooks"
+URL = "https://example.com/hook"
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+UNKNOWN = "0" * 24
+
+
+@pytest.fixture
+async def client(ingress):
+    async with ingress(ROUTES, RATE_LIMIT_PER_MINUTE="0") as opened:
+        yield opened
+
+
+@pytest.fixture
+def call(client):
+    """`await call(developer, method, tail, json)` gives (status, body)."""
+
+    async def made(developer, method, tail="", json=None, **headers):
+        sent = {**developer.headers, **headers}
+        async with client.request(method, PATH + tail, json=json, headers=sent) as response:
+            return response.status, await response.json()
+
+    return made
+
+
+@pytest.fixture
+async def developer(enrolled):
+    return await enrolled(associated=False)
+
+
+async def added(call, developer, **options):
+    status, answer = await call(developer, "POST", json={"url": URL, **options})
+    assert status == 201, answer
+    return answer["webhook"]
+
+
+async def test_create_answers_with_the_secret_in_both_forms(call, developer):
+    status, answer = await call(developer, "POST", json={"url": URL})
+    webhook = answer["webhook"]
+    assert status == 201
+    assert answer == {
+        "message": "Webhook created",
+        "webhook": {
+            "id": webhook["id"],
+            "url": URL,
+            "secret": webhook["secret"],
+            "standardSecret": standard_secret(webhook["secret"]),
+            "events": ["escrow.status.updated"],
+            "isActive": True,
+            "createdAt": webhook["createdAt"],
+        },
+    }
+    assert re.fullmatch(r"[0-9a-f]{64}", webhook["secret"])
+    assert re.fullmatch(r"[0-9a-f]{24}", webhook["id"])
+    assert INSTANT.fullmatch(webhook["createdAt"])
+
+
+async def test_the_list_and_the_one_show_the_same_without_a_secret(call, developer):
+    made = await added(call, developer, events=["*", "escrow.created", "*"], unknown=1)
+    status, listed = await call(developer, "GET")
+    expected = {
+        "id": made["id"],
+        "url": URL,
+        "events": ["*", "escrow.created"],
+        "isActive": True,
+        "lastTriggeredAt": None,
+        "lastResponseStatus": None,
+        "failureCount": 0,
+        "createdAt": made["createdAt"],
+        "updatedAt": made["createdAt"],
+        "ladder": "standard",
+        "timeoutSeconds": 10,
+        "maxPerSecond": None,
+        "disabledReason": None,
+    }
+    assert (status, listed) == (200, {"webhooks": [expected]})
+    assert await call(developer, "GET", f"/{made['id']}") == (200, {"webhook": expected})
+
+
+async def test_update_changes_what_it_names_and_nothing_else(call, developer):
+    made = await added(call, developer)
+    changes = {"events": ["escrow.*"], "isActive": False, "ladder": "brief", "timeoutSeconds": 30}
+    status, answer = await call(developer, "PUT", f"/{made['id']}", changes)
+    assert (status, answer["message"]) == (200, "Webhook updated")
+    for name, value in changes.items():
+        assert answer["webhook"][name] == value
+    assert answer["webhook"]["url"] == URL
+    assert await call(developer, "GET", f"/{made['id']}") == (200, {"webhook": answer["webhook"]})
+    status, again = await call(developer, "PUT", f"/{made['id']}", {})
+    assert (status, again["webhook"]["events"]) == (200, ["escrow.*"])
+
+
+async def test_a_new_secret_is_another_one(call, developer):
+    made = await added(call, developer)
+    tail = f"/{made['id']}/regenerate-secret"
+    for body in (None, {}, {"overlapHours": 168}):
+        status, answer = await call(developer, "POST", tail, body)
+        assert (status, answer["message"]) == (200, "Secret regenerated")
+        assert answer["secret"] != made["secret"]
+        assert answer["standardSecret"] == standard_secret(answer["secret"])
+
+
+async def test_a_deleted_endpoint_is_gone_and_makes_room(call, developer):
+    made = [await added(call, developer) for _ in range(2)]
+    assert await call(developer, "DELETE", f"/{made[0]['id']}") == (
+        200,
+        {"message": "Webhook deleted"},
+    )
+    assert await call(developer, "GET", f"/{made[0]['id']}") == (
+        404,
+        {"error": "Webhook not found"},
+    )
+    await added(call, developer)
+
+
+async def test_the_third_endpoint_is_one_too_many(call, developer):
+    for _ in range(2):
+        await added(call, developer)
+    assert await call(developer, "POST", json={"url": URL}) == (
+        400,
+        {"error": "Maximum 2 webhooks allowed per developer"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, "Invalid URL format"),
+        ({"url": 5}, "Invalid URL format"),
+        ({"url": ""}, "Invalid URL format"),
+        ({"url": "nowhere"}, "Invalid URL format"),
+        ({"url": "https://u:p@example.com/"}, "Invalid URL format"),
+        ({"url": "https://127.0.0.1/"}, "Invalid URL format"),
+        ({"url": "https://169.254.169.254/"}, "Invalid URL format"),
+        ({"url": URL, "events": []}, "events must not be empty"),
+        ({"url": URL, "events": "*"}, "events must be a list"),
+        ({"url": URL, "events": ["*", "escrow.exploded"]}, "Unknown event type: escrow.exploded"),
+        ({"url": URL, "events": ["escrow.status.*"]}, "Unknown event type: escrow.status.*"),
+        ({"url": URL, "ladder": "steep"}, "ladder must be one of 'standard' or 'brief'"),
+        ({"url": URL, "timeoutSeconds": 31}, "timeoutSeconds must be at most 30"),
+        ({"url": URL, "timeoutSeconds": "5"}, "timeoutSeconds must be a whole number"),
+        ({"url": URL, "headers": {"Host": "x"}}, "headers must not set Host"),
+    ],
+)
+async def test_a_bad_body_is_refused_in_one_sentence(call, developer, body, error):
+    assert await call(developer, "POST", json=body) == (400, {"error": error})
+    assert await call(developer, "GET") == (200, {"webhooks": []})
+
+
+@pytest.mark.parametrize("hours", [0, 169, -1, 1.5, "2"])
+async def test_an_overlap_is_1_to_168_hours(call, developer, hours):
+    made = await added(call, developer)
+    tail = f"/{made['id']}/regenerate-secret"
+    status, answer = await call(developer, "POST", tail, {"overlapHours": hours})
+    assert status == 400
+    assert list(answer) == ["error"]
+    assert answer["error"].startswith("overlapHours must be")
+
+
+@pytest.mark.parametrize("tail", [f"/{UNKNOWN}", "/nonsense", f"/{UNKNOWN[:-1]}G"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_no_such_endpoint_is_404(call, developer, method, tail):
+    body = {} if method == "PUT" else None
+    assert await call(developer, method, tail, body) == (404, {"error": "Webhook not found"})
+
+
+async def test_anothers_endpoint_is_no_endpoint(call, developer, enrolled):
+    made = await added(call, developer)
+    stranger = await enrolled()
+    for method, tail, body in (
+        ("GET", "", None),
+        ("PUT", "", {"isActive": False}),
+        ("DELETE", "", None),
+        ("POST", "/regenerate-secret", {}),
+    ):
+        answer = await call(stranger, method, f"/{made['id']}{tail}", body)
+        assert answer == (404, {"error": "Webhook not found"})
+    assert (await call(stranger, "GET"))[1] == {"webhooks": []}
+
+
+async def test_the_same_key_gives_the_same_secret_once(call, developer, owner):
+    answers = [
+        await call(developer, "POST", json={"url": URL}, **{"Idempotency-Key": "k-1"})
+        for _ in range(2)
+    ]
+    assert answers[0] == answers[1]
+    assert len((await call(developer, "GET"))[1]["webhooks"]) == 1
+    secret = answers[0][1]["webhook"]["secret"].encode()
+    kept = "SELECT body FROM idempotency WHERE developer_id = $1"
+    assert secret not in await owner.fetchval(kept, developer.developer_id)
+    sealed = "SELECT sealed FROM endpoint_secret ORDER BY id DESC LIMIT 1"
+    assert secret not in await owner.fetchval(sealed)
+
+
+async def test_development_may_name_its_own_machine(ingress, developer):
+    async with ingress(ROUTES, RATE_LIMIT_PER_MINUTE="0", WEBHOOK_ALLOW_PRIVATE="1") as client:
+        for url, status in (("http://localhost:3000/hook", 201), ("http://10.0.0.1:81/", 201)):
+            async with client.post(PATH, json={"url": url}, headers=developer.headers) as response:
+                assert response.status == status

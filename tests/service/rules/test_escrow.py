@@ -1,0 +1,616 @@
+"""THE TABLE, cell by cell: what is legal gives its row, the rest its documented refusal.
+
+`SPECIFIED` is escrows.md 4 written down once more, by hand; everything else here is generated
+from the table, so that a new row is covered by being a row.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.rules import errors
+from service.rules.escrow import (
+    CLOCKS,
+    ENDED_BY_TIME,
+    FINAL,
+    FLAGS,
+    MODES,
+    STATUSES,
+    STEP_OF_KIND,
+    STEPS,
+    TABLE,
+    armed,
+    cancel_reason,
+    choose,
+    months_later,
+    roles,
+    take,
+    wrong_state,
+)
+from service.rules.fees import shares
+from service.rules.machine import CLOCK, NOWHERE, SYSTEM, Actor, ActorKind, Movement, Role
+from service.rules.money import MAX_MINOR
+from service.rules.policy import Policy
+from tests.service.rules.samples import (
+    ACTORS,
+    BUYER,
+    CREATOR_ID,
+    NOW,
+    SELLER,
+    STRANGER,
+    STRANGER_ID,
+    make_sample,
+)
+
+POLICY = Policy()
+DAY = timedelta(days=1)
+NAMES = sorted({row.name for row in STEPS} - {"create"})
+
+# step, from, to, who, modes (standard quick proof instant), money, events (some are SHORT).
+SPECIFIED = """
+create               -         pending   developer          sqpi none    created
+accept_pay           pending   paid      buyer              sqi  hold    status
+accept_pay           pending   paid      buyer              p    hold    status proof.required
+approve_deposit      pending   paid      operator           i    hold    status
+reject_deposit       pending   pending   operator           i    none    deposit_proof.rejected
+deliver              paid      delivered seller             sqp  none    status
+complete             delivered completed buyer|clock        sqp  release status
+deliver              paid      completed seller|clock       i    release status
+reject_delivery      delivered paid      buyer              sqp  none    delivery.rejected status
+cancel               pending   cancelled seller|buyer|creator|clock sqpi none status
+cancel_escrow        paid      cancelled seller             sqpi refund  status
+cancel_escrow        delivered cancelled seller             sqp  refund  status
+request_cancellation paid      paid      buyer              sqpi none    cancel.requested
+request_cancellation delivered delivered buyer              sqp  none    cancel.requested
+accept_cancellation  paid      cancelled seller|clock       sqpi refund  cancel.accepted status
+accept_cancellation  delivered cancelled seller             sqp  refund  cancel.accepted status
+reject_cancellation  paid      paid      seller             sqpi none    cancel.rejected
+reject_cancellation  delivered delivered seller|clock       sqp  none    cancel.rejected
+expire_proof         paid      cancelled clock              p    refund  proof.expired status
+reject_proof         paid      cancelled operator           p    refund  status
+note_overdue         paid      paid      clock              sqpi none    delivery.overdue
+refund_overdue       paid      cancelled clock              i    refund  status
+dispute              paid      disputed  seller|buyer       sqpi none    status dispute.opened
+dispute              delivered disputed  seller|buyer       sqp  none    status dispute.opened
+answer_dispute       disputed  disputed  seller|buyer       sqpi none
+resolve_dispute      disputed  completed operator|seller|buyer|clock sqpi split status resolved
+resolve_dispute      disputed  cancelled operator|seller|buyer|clock sqpi refund status resolved
+withdraw_dispute     disputed  paid      seller|buyer       sqpi none    status resolved
+withdraw_dispute     disputed  delivered seller|buyer       sqp  none    status resolved
+update               pending   pending   seller|creator     sqpi none    updated
+sign_contract        pending   pending   seller|buyer       s    none    contract.signed
+submit_proof         paid      paid      seller             p    none    proof.submitted
+request_correction   paid      paid      buyer              p    none    proof.correction_requested
+accept_proof         paid      paid      buyer|operator     p    none    proof.accepted
+pass_proof           paid      paid      clock              p    none    proof.accepted_by_timeout
+escalate_proof       paid      paid      buyer|clock        p    none    proof.needs_review
+link_party           pending   pending   system             sqpi none    invitation.accepted
+link_party           paid      paid      system             sqpi none    invitation.accepted
+link_party           delivered delivered system             sqp  none    invitation.accepted
+link_party           disputed  disputed  system             sqpi none    invitation.accepted
+"""
+LETTERS = {"s": "standard", "q": "quick", "p": "quick_proof", "i": "instant"}
+SHORT = {event: event for event in ("contract.signed", "invitation.accepted")} | {
+    "status": "escrow.status.updated",
+    "resolved": "escrow.dispute.resolved",
+    "cancel.requested": "escrow.cancellation.requested",
+    "cancel.accepted": "escrow.cancellation.accepted",
+    "cancel.rejected": "escrow.cancellation.rejected",
+}
+
+
+def specified():
+    for line in SPECIFIED.strip().splitlines():
+        name, source, target, who, modes, money, *events = line.split()
+        yield (
+            name,
+            source,
+            target,
+            frozenset(who.split("|")),
+            frozenset(LETTERS[letter] for letter in modes),
+            money,
+            tuple(SHORT.get(event, f"escrow.{event}") for event in events),
+        )
+
+
+def test_the_table_is_the_specifications():
+    table = {
+        (r.name, r.source, r.target, frozenset(map(str, r.who)), r.modes, str(r.moves), r.events)
+        for r in STEPS
+        if r.name not in FLAGS
+    }
+    assert table == set(specified())
+
+
+def test_freezing_is_for_the_system_and_lifting_for_the_operator_in_every_state_that_a_mode_has():
+    for name, who in (("freeze", Role.SYSTEM), ("unfreeze", Role.OPERATOR)):
+        for mode in MODES:
+            states = {s for s in STATUSES if mode != "instant" or s != "delivered"}
+            assert TABLE.sources(name, mode) == states
+        for row in (row for row in STEPS if row.name == name):
+            assert (row.target, row.who, row.moves) == (row.source, {who}, Movement.NONE)
+            assert row.events == ()
+
+
+def test_nothing_leads_out_of_a_final_state_and_everything_else_has_a_way_out():
+    for row in STEPS:
+        assert row.source not in FINAL or row.name in FLAGS
+    for mode in MODES:
+        reached = {row.target for row in STEPS if mode in row.modes}
+        for status in reached - FINAL:
+            assert any(r.target != status for r in TABLE.legal(status, mode)), (mode, status)
+        assert reached == set(STATUSES) - ({"delivered"} if mode == "instant" else set())
+
+
+def test_a_step_out_of_a_state_is_one_row_a_mode_unless_a_target_tells_them_apart():
+    seen = [(row.name, row.source, mode, row.target) for row in STEPS for mode in row.modes]
+    assert len(seen) == len(set(seen))
+    forks = {(n, s) for n, s, m, _ in seen if len([x for x in seen if x[:3] == (n, s, m)]) > 1}
+    assert forks == {("resolve_dispute", "disputed"), ("withdraw_dispute", "disputed")}
+
+
+def test_every_row_has_a_sentence():
+    for row in STEPS:
+        assert row.says.endswith("."), row
+        assert row.says[0].isupper(), row
+
+
+# 1. Who may do what, when: every cell ------------------------------------------------------------
+
+OFF_PAYMENT = {
+    "paid": errors.PaymentAlreadyDone,
+    "delivered": errors.PaymentAlreadyDone,
+    "completed": errors.PaymentAlreadyDone,
+    "disputed": errors.PaymentAlreadyDone,
+    "cancelled": errors.EscrowCancelled,
+}
+OFF_COMPLETION = {
+    "pending": errors.EscrowNotDelivered,
+    "paid": errors.EscrowNotDelivered,
+    "disputed": errors.EscrowNotDelivered,
+    "completed": errors.EscrowAlreadyCompleted,
+    "cancelled": errors.EscrowCancelled,
+}
+DOCUMENTED = {
+    "accept_pay": OFF_PAYMENT,
+    "approve_deposit": OFF_PAYMENT,
+    "sign_contract": OFF_PAYMENT,
+    "complete": OFF_COMPLETION,
+    "reject_delivery": {"disputed": errors.DisputeOpen},
+}
+"""escrows.md 3.5 to 3.7 and 6: step -> status -> refusal; all others are a plain wrong status."""
+MODE_BOUND = ("approve_deposit", "sign_contract", "complete")
+"""Where the mode has no such step at all, its status is not what is wrong."""
+
+
+def expected(mode, status, name, role):
+    of_step = [row for row in STEPS if row.name == name and mode in row.modes]
+    here = [row for row in of_step if row.source == status]
+    if of_step and not any(role in row.who for row in of_step):
+        return errors.WrongParty
+    if not of_step and name in MODE_BOUND:
+        return errors.WrongStatus
+    if not here:
+        return DOCUMENTED.get(name, {}).get(status, errors.WrongStatus)
+    return here[0] if role in here[0].who else errors.WrongParty
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_cell_gives_its_row_or_its_documented_refusal(mode, name):
+    for status in STATUSES:
+        escrow = make_sample(mode, status)
+        for role, actor in ACTORS.items():
+            want = expected(mode, status, name, role)
+            if isinstance(want, type):
+                with pytest.raises(errors.Refused) as refused:
+                    choose(name, escrow, actor)
+                assert type(refused.value) is want, (mode, status, name, role)
+            else:
+                assert choose(name, escrow, actor) is want, (mode, status, name, role)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(FLAGS)))
+@pytest.mark.parametrize("mode", MODES)
+def test_a_frozen_escrow_takes_no_step_from_whoever_could_take_it(mode, name):
+    for status in STATUSES:
+        escrow = make_sample(mode, status, frozen=True)
+        for role, actor in ACTORS.items():
+            stranger = expected(mode, status, name, role) is errors.WrongParty
+            may_elsewhere = any(role in r.who for r in STEPS if r.name == name and mode in r.modes)
+            want = errors.EscrowFrozen if may_elsewhere or not stranger else errors.WrongParty
+            with pytest.raises(want):
+                choose(name, escrow, actor)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stranger_takes_no_step_that_the_mode_has(mode, status):
+    escrow = make_sample(mode, status)
+    for name in NAMES:
+        if any(row.name == name and mode in row.modes for row in STEPS):
+            with pytest.raises(errors.WrongParty):
+                choose(name, escrow, STRANGER)
+
+
+def test_the_target_picks_among_the_ways_out_of_a_dispute():
+    escrow = make_sample("quick", "disputed")
+    for target in ("completed", "cancelled"):
+        row = choose("resolve_dispute", escrow, ACTORS[Role.OPERATOR], target)
+        assert row.target == target
+    assert choose("withdraw_dispute", escrow, ACTORS[Role.BUYER], "delivered").target == "delivered"
+
+
+def test_the_refusal_of_a_stranger_names_those_who_may():
+    with pytest.raises(errors.WrongParty) as refused:
+        choose("cancel", make_sample(), STRANGER)
+    assert str(refused.value) == "Only the seller or buyer or creator can cancel this escrow."
+
+
+def test_cancel_after_payment_points_to_the_checkout_sessions():
+    refusal = wrong_state("cancel", make_sample("instant", "paid"))
+    assert type(refusal) is errors.WrongStatus
+    assert "request_cancellation" in str(refusal)
+    assert "cancel_escrow" in str(refusal)
+
+
+def test_a_wrong_status_names_the_one_that_is_needed():
+    told = str(wrong_state("deliver", make_sample("quick", "pending")))
+    assert told == "The escrow is pending; it must be paid to deliver."
+    told = str(wrong_state("cancel_escrow", make_sample("quick", "pending")))
+    assert "paid or delivered" in told
+
+
+def test_an_actor_stands_to_an_escrow_in_every_capacity_that_it_has():
+    own = Actor(ActorKind.DEVELOPER, developer_id=CREATOR_ID, user_id=SELLER.id)
+    assert roles(own, make_sample()) == {Role.SELLER, Role.CREATOR}
+    assert roles(STRANGER, make_sample()) == frozenset()
+    assert roles(CLOCK, make_sample()) == {Role.CLOCK}
+    assert roles(SYSTEM, make_sample()) == {Role.SYSTEM}
+    assert roles(ACTORS[Role.OPERATOR], make_sample()) == {Role.OPERATOR}
+
+
+def test_nobody_is_a_party_of_an_escrow_that_has_none_yet():
+    nobody = Actor(ActorKind.USER)
+    assert roles(nobody, make_sample(seller=None, buyer=None)) == frozenset()
+
+
+# 2. What a step does -----------------------------------------------------------------------------
+
+MOMENTS = ("paid_at", "delivered_at", "completed_at", "cancelled_at")
+ROWS = [
+    pytest.param(row, mode, role, id=f"{row.name}-{row.source}-{row.target}-{mode}-{role}")
+    for row in STEPS
+    if row.source != NOWHERE
+    for mode in sorted(row.modes)
+    for role in sorted(row.who)
+]
+
+
+def taken_by(row, mode, role, **changes):
+    before = make_sample(mode, row.source, escrow_fee=5_000, developer_fee=2_500, **changes)
+    part = 33_333 if row.moves is Movement.SPLIT else None
+    return take(row, before, ACTORS[role], NOW, sellers_part=part)
+
+
+@pytest.mark.parametrize(("row", "mode", "role"), ROWS)
+def test_a_step_leads_to_its_target_counts_its_events_and_keeps_the_terms(row, mode, role):
+    taken = taken_by(row, mode, role)
+    before, after = taken.before, taken.after
+    assert after.status == row.target
+    assert after.updated_at == NOW
+    assert after.seq - before.seq == len(taken.events) == max(1, len(row.events))
+    assert taken.leaves_state == (row.source != row.target)
+    assert after.frozen == FLAGS.get(row.name, False)
+    moved = {
+        "status", "updated_at", "seq", "frozen", "cancel_reason", "completion_deadline", *MOMENTS,
+        "funded_minor", "held_minor", "released_minor", "refunded_minor", "fees_minor",
+    }  # fmt: skip
+    for name in before.__dataclass_fields__:
+        assert name in moved or getattr(after, name) == getattr(before, name), name
+
+
+@pytest.mark.parametrize(("row", "mode", "role"), ROWS)
+def test_a_step_conserves_the_money_and_final_escrows_hold_none(row, mode, role):
+    taken = taken_by(row, mode, role)
+    assert_conserved(taken)
+    if row.moves is Movement.NONE:
+        assert taken.postings == ()
+
+
+@pytest.mark.parametrize(("row", "mode", "role"), ROWS)
+def test_each_state_has_its_moment(row, mode, role):
+    taken = taken_by(row, mode, role)
+    before, after = taken.before, taken.after
+    changed = {name for name in MOMENTS if getattr(after, name) != getattr(before, name)}
+    if not taken.leaves_state:
+        assert changed == set()
+        return
+    assert (after.cancelled_at is not None) == (row.target == "cancelled")
+    assert (after.completed_at is not None) == (row.target == "completed")
+    if row.target == "paid":
+        assert after.paid_at == before.paid_at or before.paid_at is None
+        assert after.delivered_at is None
+    if row.target == "completed":
+        assert after.completed_at == NOW
+        assert after.delivered_at is not None
+    if before.paid_at is not None:
+        assert after.paid_at == before.paid_at
+
+
+@pytest.mark.parametrize(("row", "mode", "role"), ROWS)
+def test_only_a_cancelled_escrow_has_a_reason_and_a_step_that_stays_keeps_it(row, mode, role):
+    taken = taken_by(row, mode, role)
+    if row.source == row.target:
+        assert taken.after.cancel_reason == taken.before.cancel_reason
+    else:
+        assert (taken.after.cancel_reason is not None) == (row.target == "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "role", "reason"),
+    [
+        ("cancel", "pending", Role.CLOCK, "expired"),
+        ("cancel", "pending", Role.SELLER, "seller"),
+        ("cancel", "pending", Role.BUYER, "buyer"),
+        ("cancel", "pending", Role.CREATOR, "creator"),
+        ("cancel_escrow", "delivered", Role.SELLER, "seller"),
+        ("accept_cancellation", "paid", Role.SELLER, "request_accepted"),
+        ("accept_cancellation", "paid", Role.CLOCK, "request_accepted"),
+        ("expire_proof", "paid", Role.CLOCK, "proof_expired"),
+        ("reject_proof", "paid", Role.OPERATOR, "proof_rejected"),
+        ("resolve_dispute", "disputed", Role.OPERATOR, "dispute"),
+    ],
+)
+def test_why_it_was_cancelled(name, source, role, reason):
+    escrow = make_sample("quick_proof", source)
+    row = TABLE.find(name, source, "quick_proof", "cancelled")
+    assert row is not None
+    assert cancel_reason(row, ACTORS[role], escrow) == reason
+
+
+def test_an_undelivered_instant_escrow_says_so():
+    row = TABLE.find("refund_overdue", "paid", "instant")
+    assert row is not None
+    assert cancel_reason(row, CLOCK, make_sample("instant", "paid")) == "undelivered"
+
+
+def test_who_sells_and_created_cancels_as_the_seller():
+    own = Actor(ActorKind.DEVELOPER, developer_id=CREATOR_ID, user_id=SELLER.id)
+    escrow = make_sample()
+    assert cancel_reason(choose("cancel", escrow, own), own, escrow) == "seller"
+
+
+def test_paid_again_after_a_rejected_delivery_keeps_the_payment_and_forgets_the_delivery():
+    escrow = make_sample("quick", "delivered", completion_deadline=NOW + DAY)
+    after = take(choose("reject_delivery", escrow, ACTORS[Role.BUYER]), escrow, CLOCK, NOW).after
+    assert (after.paid_at, after.delivered_at) == (escrow.paid_at, None)
+    assert after.completion_deadline is None
+    again = take(choose("deliver", after, ACTORS[Role.SELLER]), after, CLOCK, NOW + DAY).after
+    assert again.delivered_at == NOW + DAY
+
+
+# 3. Money ----------------------------------------------------------------------------------------
+
+
+def assert_conserved(taken):
+    """What is posted is what the columns say, and nothing appears or vanishes."""
+    before, after = taken.before, taken.after
+    held = sum(p.amount_minor for p in taken.postings if p.target.kind == "held") - sum(
+        p.amount_minor for p in taken.postings if p.source.kind == "held"
+    )
+    to = {
+        reason: sum(p.amount_minor for p in taken.postings if p.reason == reason)
+        for reason in ("release", "refund", "escrow_fee", "developer_fee", "hold")
+    }
+    assert after.held_minor == before.held_minor + held
+    assert after.funded_minor == before.funded_minor + to["hold"]
+    assert after.released_minor == before.released_minor + to["release"]
+    assert after.refunded_minor == before.refunded_minor + to["refund"]
+    assert after.fees_minor == before.fees_minor + to["escrow_fee"] + to["developer_fee"]
+    assert after.funded_minor == (
+        after.held_minor + after.released_minor + after.refunded_minor + after.fees_minor
+    )
+    assert all(posting.amount_minor > 0 for posting in taken.postings)
+    assert {p.source.owner for p in taken.postings if p.source.kind == "held"} <= {after.id}
+    if after.status in FINAL:
+        assert after.held_minor == 0
+
+
+@st.composite
+def priced(draw, status):
+    amount = draw(st.integers(10, MAX_MINOR))
+    platform = draw(st.integers(0, amount))
+    developer = draw(st.integers(0, amount - platform))
+    mode = "instant" if status == "paid" else "quick"
+    return make_sample(mode, status, amount=amount, escrow_fee=platform, developer_fee=developer)
+
+
+@settings(deadline=None)
+@given(priced("pending"))
+def test_paying_holds_exactly_the_amount(escrow):
+    row = choose("accept_pay", escrow, ACTORS[Role.BUYER])
+    taken = take(row, escrow, ACTORS[Role.BUYER], NOW)
+    assert_conserved(taken)
+    assert taken.after.held_minor == escrow.amount_ledger_minor
+    [posting] = taken.postings
+    assert (posting.source.kind, posting.source.owner) == ("available", BUYER.id)
+
+
+@settings(deadline=None)
+@given(priced("paid"))
+def test_a_release_pays_out_all_that_is_held_with_the_stored_fees(escrow):
+    actor = ACTORS[Role.SELLER]
+    taken = take(choose("deliver", escrow, actor), escrow, actor, NOW)
+    assert_conserved(taken)
+    paid = {p.target.owner or p.target.kind: p.amount_minor for p in taken.postings}
+    net = escrow.amount_ledger_minor - escrow.escrow_fee_minor - escrow.developer_fee_minor
+    assert paid.get(SELLER.id, 0) == net
+    assert paid.get("platform_fees", 0) == escrow.escrow_fee_minor
+    assert paid.get(STRANGER_ID, 0) == escrow.developer_fee_minor
+
+
+@settings(deadline=None)
+@given(priced("delivered"))
+def test_a_refund_gives_back_all_that_was_funded_and_takes_no_fee(escrow):
+    actor = ACTORS[Role.SELLER]
+    taken = take(choose("cancel_escrow", escrow, actor), escrow, actor, NOW)
+    assert_conserved(taken)
+    assert taken.after.refunded_minor == escrow.funded_minor
+    assert taken.after.fees_minor == 0
+
+
+@settings(deadline=None)
+@given(priced("disputed"), st.data())
+def test_a_split_charges_fees_on_the_sellers_part_and_refunds_the_rest(escrow, data):
+    part = data.draw(st.integers(1, escrow.held_minor))
+    actor = ACTORS[Role.OPERATOR]
+    row = choose("resolve_dispute", escrow, actor, "completed")
+    taken = take(row, escrow, actor, NOW, sellers_part=part)
+    assert_conserved(taken)
+    due = shares(
+        part, escrow.amount_ledger_minor, escrow.escrow_fee_minor, escrow.developer_fee_minor
+    )
+    assert taken.after.refunded_minor == escrow.held_minor - part
+    assert taken.after.released_minor == due.net
+    assert taken.after.fees_minor == due.platform + due.developer
+
+
+@pytest.mark.parametrize("part", [None, 0, -1, 100_001])
+def test_a_split_without_a_sound_part_is_a_bug(part):
+    escrow = make_sample("quick", "disputed")
+    actor = ACTORS[Role.OPERATOR]
+    row = choose("resolve_dispute", escrow, actor, "completed")
+    with pytest.raises(AssertionError):
+        take(row, escrow, actor, NOW, sellers_part=part)
+
+
+@pytest.mark.parametrize("side", ["seller", "buyer"])
+def test_money_never_moves_while_a_party_is_missing(side):
+    paid = make_sample("instant", "paid", **{side: None})
+    row = TABLE.find("refund_overdue", "paid", "instant")
+    assert row is not None
+    with pytest.raises(AssertionError, match="lacks a party"):
+        take(row, paid, CLOCK, NOW)
+    pending = make_sample("instant", "pending", buyer=None)
+    row = TABLE.find("accept_pay", "pending", "instant")
+    assert row is not None
+    with pytest.raises(AssertionError, match="paid by nobody"):
+        take(row, pending, ACTORS[Role.BUYER], NOW)
+
+
+# 4. Time -----------------------------------------------------------------------------------------
+
+
+def instant(text):
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("start", "months", "end"),
+    [
+        ("2026-01-15T10:00:00.123456", 1, "2026-02-15T10:00:00.123456"),
+        ("2026-01-31T10:00:00", 1, "2026-02-28T10:00:00"),
+        ("2024-01-31T10:00:00", 1, "2024-02-29T10:00:00"),
+        ("2026-12-31T23:59:59", 1, "2027-01-31T23:59:59"),
+        ("2026-03-31T00:00:00", 1, "2026-04-30T00:00:00"),
+        ("2026-10-31T00:00:00", 4, "2027-02-28T00:00:00"),
+        ("2024-02-29T00:00:00", 12, "2025-02-28T00:00:00"),
+        ("2026-05-05T00:00:00", 120, "2036-05-05T00:00:00"),
+    ],
+)
+def test_a_calendar_month_later_is_the_same_day_or_the_months_last(start, months, end):
+    assert months_later(instant(start), months) == instant(end)
+
+
+@given(st.integers(0, 6_000_000_000), st.integers(1, 120))
+def test_months_later_never_leaves_its_month_and_never_goes_back(seconds, months):
+    start = datetime.fromtimestamp(seconds, UTC)
+    end = months_later(start, months)
+    assert (end.year * 12 + end.month) - (start.year * 12 + start.month) == months
+    assert end.day == start.day or (end.day < start.day and (end + DAY).day == 1)
+    assert end.time() == start.time()
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "clocks"),
+    [
+        (mode, "pending", {"expiry": months_later(NOW, 1)}) for mode in MODES
+    ] + [
+        ("standard", "paid", {"delivery_overdue": NOW + 3 * DAY}),
+        ("quick", "paid", {"delivery_overdue": NOW + 3 * DAY}),
+        ("quick_proof", "paid", {"delivery_overdue": NOW + 3 * DAY}),
+        ("instant", "paid",
+         {"delivery_overdue": NOW + 3 * DAY, "overdue_refund": NOW + 6 * DAY}),
+        ("standard", "delivered", {"completion": NOW + 7 * DAY}),
+        ("quick", "delivered", {"completion": NOW + 7 * DAY}),
+        ("quick_proof", "delivered", {"completion": NOW + 7 * DAY}),
+        ("instant", "completed", {}),
+        ("quick", "cancelled", {}),
+    ],
+)  # fmt: skip
+def test_entering_a_state_arms_its_clocks(mode, status, clocks):
+    escrow = make_sample(mode, status, paid_at=NOW, estimated_delivery_days=3)
+    assert dict(armed(escrow, NOW, POLICY)) == clocks
+
+
+def test_the_operators_figures_move_the_clocks():
+    policy = Policy(expiry_months=2, completion_days=1, overdue_refund_days=9)
+    pending, delivered = make_sample("instant", "pending"), make_sample("quick", "delivered")
+    paid = make_sample("instant", "paid", paid_at=NOW, estimated_delivery_days=1)
+    assert dict(armed(pending, NOW, policy)) == {"expiry": months_later(NOW, 2)}
+    assert dict(armed(delivered, NOW, policy)) == {"completion": NOW + DAY}
+    assert dict(armed(paid, NOW, policy))["overdue_refund"] == NOW + 10 * DAY
+
+
+def test_a_notice_that_was_given_before_the_delivery_was_rejected_is_not_given_again():
+    escrow = make_sample("quick", "paid", paid_at=NOW - 4 * DAY, estimated_delivery_days=3)
+    assert dict(armed(escrow, NOW, POLICY)) == {}
+    early = replace(escrow, paid_at=NOW - 2 * DAY)
+    assert dict(armed(early, NOW, POLICY)) == {"delivery_overdue": NOW + DAY}
+
+
+def test_every_clock_takes_a_step_that_the_clock_may_take_in_its_state():
+    for clock in CLOCKS:
+        for mode in clock.modes:
+            row = TABLE.find(clock.step, clock.state, mode)
+            assert row is not None, (clock.kind, mode)
+            assert Role.CLOCK in row.who, (clock.kind, mode)
+            assert STEP_OF_KIND[clock.kind] == clock.step
+
+
+def test_what_time_ends_is_where_a_clock_leads_out_of_the_state():
+    assert set(ENDED_BY_TIME) == {
+        *((mode, "pending", "expiry") for mode in MODES),
+        ("instant", "paid", "overdue_refund"),
+        *((mode, "delivered", "completion") for mode in ("standard", "quick", "quick_proof")),
+    }
+
+
+def test_an_acknowledgement_delivers_an_instant_escrow():
+    row = TABLE.find(STEP_OF_KIND["acknowledged"], "paid", "instant")
+    assert row is not None
+    assert row.target == "completed"
+    assert Role.CLOCK in row.who
+
+
+@pytest.mark.parametrize("rate", [Decimal(1), Decimal("3.12")])
+def test_the_parties_are_known_by_their_ids(rate):
+    escrow = make_sample(fx_rate=rate)
+    assert (escrow.seller_id, escrow.buyer_id) == (SELLER.id, BUYER.id)
+    assert make_sample(seller=None).seller_id is None
+    assert make_sample(buyer=None).buyer_id is None
+
+
+@pytest.mark.parametrize(
+    ("seller", "buyer", "fully"), [(None, None, False), (NOW, None, False), (NOW, NOW, True)]
+)
+def test_a_contract_is_signed_once_both_have_signed(seller, buyer, fully):
+    contract = make_sample("standard").contract
+    assert contract is not None
+    signed = replace(contract, seller_signed_at=seller, buyer_signed_at=buyer)
+    assert signed.is_fully_signed is fully
