@@ -89,7 +89,4 @@ async def count_rows(house: House) -> dict[str, int]:
         "account", "app_user", "contract", "deadline", "developer", "escrow", "event",
         "idempotency", "invitation", "mail", "transfer", "webhook_body",
     )  # fmt: skip
-    return {
-        table: await house.pool.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - a constant
-        for table in tables
-    }
+    return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}

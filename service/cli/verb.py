@@ -81,3 +81,5 @@ def one_line() -> Iterator[None]:
         raise click.ClickException(f"the database is away: {away}") from away
     except GatewayFailure as failure:
         raise click.ClickException(str(failure)) from failure
+    except OSError as error:  # a port that is taken, a folder that is not ours
+        raise click.ClickException(str(error)) from error

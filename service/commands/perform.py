@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from service.commands.steps import DeadlineDue, fire_due_of
 from service.gateways.bell import Bell
-from service.rules.errors import IdempotencyInFlight, IdempotencyKeyReused
+from service.rules.errors import IdempotencyInFlight, IdempotencyKeyReused, Unavailable
 from service.rules.machine import CLOCK, SYSTEM, Actor
 from service.rules.policy import Policy
 from service.store.clock import open_transaction
@@ -77,24 +77,35 @@ async def perform(
         Refused: the rules say no; nothing was changed by this command.
         Unavailable: the database is away; nothing was changed.
     """
-    clashes = due_steps = 0
+    due_steps = 0
     while True:
         try:
-            answer, rings = await _once(
-                house, actor, command, status, idempotency, now, shows_secret=shows_secret
+            answer, rings = await _tried(
+                lambda: _once(
+                    house, actor, command, status, idempotency, now, shows_secret=shows_secret
+                )
             )
         except DeadlineDue as due:
             due_steps += 1
             if due_steps > DUE_STEPS_LIMIT:
                 raise AssertionError(f"escrow {due.escrow_id} has a due step that stays") from due
             await fire(house, due.escrow_id)
-        except Clash:
-            clashes += 1
-            if clashes == TRIES:
-                raise
         else:
             house.bell.ring(rings)
             return answer
+
+
+async def _tried(work: Callable[[], Awaitable[T]]) -> T:
+    """What the work gives, tried again where the database reports a clash, TRIES times in all."""
+    for _ in range(TRIES - 1):
+        try:
+            return await work()
+        except Clash:
+            continue
+    try:
+        return await work()
+    except Clash as clash:
+        raise Unavailable(f"in the way of others {TRIES} times: {clash}") from clash
 
 
 async def _once(
@@ -147,22 +158,21 @@ async def _remember(
 
 async def fire(house: House, escrow_id: str) -> None:
     """Commit the step of the earliest deadline that is due on this escrow, by the clock."""
+    house.bell.ring(await _tried(lambda: _fire_once(house, escrow_id)))
+
+
+async def _fire_once(house: House, escrow_id: str) -> set[str]:
     async with house.pool.begin(CLOCK, house.policy, house.vault) as tx:
         await _open(tx, None, None)
         await fire_due_of(tx, [escrow_id])
-    house.bell.ring(tx.rings)
+    return tx.rings
 
 
 async def tend(
     house: House, upkeep: Callable[[Transaction], Awaitable[T]], actor: Actor = SYSTEM
 ) -> T:
     """One transaction of upkeep: it moves no money and no escrow's state."""
-    for _ in range(TRIES - 1):
-        try:
-            return await _tend_once(house, upkeep, actor)
-        except Clash:
-            continue
-    return await _tend_once(house, upkeep, actor)
+    return await _tried(lambda: _tend_once(house, upkeep, actor))
 
 
 async def _tend_once(

@@ -137,25 +137,22 @@ WITH subject AS (
     UNION ALL SELECT id, seq, NULL, 'user' FROM app_user WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, seq, NULL, 'developer' FROM developer WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, seq, NULL, 'endpoint' FROM webhook_endpoint WHERE id = ANY ($1::text[])
-), log AS (
-    SELECT v.subject_id AS id, count(*) AS events, max(v.seq) AS highest
-    FROM event v WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind <> 'identity'
-    GROUP BY v.subject_id
 ), walk AS (
     SELECT v.subject_id AS id, v.seq, v.from_state, v.to_state,
+           v.subject_kind = 'escrow' AND v.step <> ALL ($2::text[]) AS is_move,
            coalesce(lag(v.to_state) OVER w, '-') AS stood,
            (v.xid, v.step, v.from_state, v.to_state) IS NOT DISTINCT FROM
            (lag(v.xid) OVER w, lag(v.step) OVER w, lag(v.from_state) OVER w, lag(v.to_state) OVER w)
            AS is_same_step
-    FROM event v
-    WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind = 'escrow'
-      AND v.step <> ALL ($2::text[])
-    WINDOW w AS (PARTITION BY v.subject_id ORDER BY v.seq)
-), ended AS (
-    SELECT DISTINCT ON (id) id, to_state FROM walk ORDER BY id, seq DESC
-), jump AS (
-    SELECT DISTINCT ON (id) id, seq, from_state, stood FROM walk
-    WHERE from_state <> stood AND NOT is_same_step ORDER BY id, seq
+    FROM event v WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind <> 'identity'
+    WINDOW w AS (PARTITION BY v.subject_id, v.step = ANY ($2::text[]) ORDER BY v.seq)
+), log AS (
+    SELECT id, count(*) AS events, max(seq) AS highest,
+           (array_agg(to_state ORDER BY seq DESC) FILTER (WHERE is_move))[1] AS ended,
+           (array_agg(format('event %s starts at %s where it was %s', seq, from_state, stood)
+                      ORDER BY seq)
+            FILTER (WHERE is_move AND from_state <> stood AND NOT is_same_step))[1] AS jump
+    FROM walk GROUP BY id
 )
 SELECT coalesce(s.id, l.id) AS subject, CASE WHEN s.kind = 'escrow' THEN s.id END AS escrow_id,
        concat_ws('; ',
@@ -163,18 +160,12 @@ SELECT coalesce(s.id, l.id) AS subject, CASE WHEN s.kind = 'escrow' THEN s.id EN
            CASE WHEN s.seq <> coalesce(l.highest, 0) OR l.events <> l.highest
                 THEN format('its counter is %s, its log has %s events up to %s', s.seq,
                             coalesce(l.events, 0), coalesce(l.highest, 0)) END,
-           CASE WHEN n.to_state <> s.status
-                THEN format('its log ends at %s, its status is %s', n.to_state, s.status) END,
-           CASE WHEN j.id IS NOT NULL
-                THEN format('event %s starts at %s where it was %s', j.seq, j.from_state, j.stood)
-           END
-       ) AS says
-FROM subject s
-FULL JOIN log l ON l.id = s.id
-LEFT JOIN ended n ON n.id = s.id
-LEFT JOIN jump j ON j.id = s.id
+           CASE WHEN l.ended <> s.status
+                THEN format('its log ends at %s, its status is %s', l.ended, s.status) END,
+           l.jump) AS says
+FROM subject s FULL JOIN log l ON l.id = s.id
 WHERE s.id IS NULL OR s.seq <> coalesce(l.highest, 0) OR l.events <> l.highest
-   OR n.to_state <> s.status OR j.id IS NOT NULL
+   OR l.ended <> s.status OR l.jump IS NOT NULL
 ORDER BY 1 LIMIT 100
 """
 
@@ -217,7 +208,7 @@ SELECT v.subject_id AS subject, v.subject_id AS escrow_id,
        format('event %s: %s %s from %s to %s is not in the table',
               v.seq, v.mode, v.step, v.from_state, v.to_state) AS says
 FROM event v
-LEFT JOIN escrow e ON e.id = v.subject_id
+LEFT JOIN escrow e ON e.id = v.subject_id AND e.id = ANY ($1::text[])
 LEFT JOIN transition r ON r.family = v.family AND r.mode = v.mode AND r.step = v.step
                       AND r.from_state = v.from_state AND r.to_state = v.to_state
 WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind = 'escrow'
@@ -262,12 +253,15 @@ async def read_breaches(reader: Reader, invariant_id: str) -> list[Breach]:
 
 # ---- Whom to ask ---------------------------------------------------------------------------------
 
-# Every subject, in order of id; merges the primary keys.
+# In order of id: a page of each table by its primary key, then the first page of them all.
 READ_SUBJECTS = """
-SELECT DISTINCT every.id FROM (
-    SELECT id FROM escrow UNION ALL SELECT id FROM app_user UNION ALL SELECT id FROM developer
-    UNION ALL SELECT id FROM webhook_endpoint UNION ALL SELECT subject_id FROM event) AS every (id)
-WHERE every.id > $1 ORDER BY every.id LIMIT $2
+SELECT id FROM (
+    (SELECT id FROM escrow WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM app_user WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM developer WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM webhook_endpoint WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT DISTINCT subject_id FROM event WHERE subject_id > $1 ORDER BY subject_id LIMIT $2)
+) AS every ORDER BY id LIMIT $2
 """
 
 

@@ -41,6 +41,8 @@ AWAY = (
     TimeoutError,
     OSError,
 )
+# The server is there and does not let us in: the URL names a database or a role that is not.
+SHUT = (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError)
 CLASHES = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 # Constraint -> what it means, where two requests race past the rules.
@@ -195,6 +197,6 @@ async def open_pool(
             statement_cache_size=0 if pgbouncer else 200,
             server_settings={"application_name": application, "timezone": "UTC", "jit": "off"},
         )
-    except AWAY as away:
+    except (*AWAY, *SHUT) as away:
         raise Unavailable(f"{type(away).__name__}: {away}") from away
     return Pool(pool)

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from service.rules.errors import Unavailable
-from service.store.db import AWAY
+from service.store.db import AWAY, SHUT
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
@@ -87,7 +87,7 @@ async def migrate(
     """
     try:
         connection = await asyncpg.connect(admin_url)
-    except AWAY as away:
+    except (*AWAY, *SHUT) as away:
         raise Unavailable(f"{type(away).__name__}: {away}") from away
     try:
         await connection.execute(LOCK)

@@ -19,6 +19,7 @@ from service.store.deliveries import Attempt
 from service.wire.webhooks import WebhookUpdate
 from tests.makers import Shop, act, arrange, make_buyer, make_escrow, make_shop, reread
 from tests.receiver import Parcel, Receiver, make_endpoint, receiving, verify
+from workers import timers
 from workers.webhooks import Courier
 
 STATUS_UPDATED = "escrow.status.updated"
@@ -486,6 +487,11 @@ async def test_the_creators_2xx_to_a_payment_arms_the_completion_once(
     await courier.settle_all()
     assert await acknowledgements(house) == [(escrow_id,)]
     assert (await reread(house, escrow_id)).status == "paid"
+    await timers.fire(house)
+    assert (await reread(house, escrow_id)).status == "completed"
+    await courier.settle_all()
+    await timers.fire(house)
+    assert len(await acknowledgements(house)) == 1
 
 
 async def test_a_failure_arms_nothing_until_the_retry_succeeds(
