@@ -106,23 +106,17 @@ async def _floor(ground: Ground) -> AsyncIterator[Callable[[float], Awaitable[Ta
     try:
         await wait_listening(port)
         request = request_bytes("/create", port, orjson.dumps(TERMS))
-        yield lambda seconds: knock(
-            port, lambda: request, connections=CONNECTIONS, seconds=seconds
-        )
+        yield lambda seconds: knock(port, lambda: request, connections=CONNECTIONS, seconds=seconds)
     finally:
         process.terminate()
         process.join(10)
 
 
 def _found(turns: Sequence[tuple[Tally, Tally, Tally]]) -> list[Finding]:
-    floor, known, invited = (
-        median(turn[side].per_second for turn in turns) for side in range(3)
-    )
+    floor, known, invited = (median(turn[side].per_second for turn in turns) for side in range(3))
     ratio = median(turn[1].per_second / turn[0].per_second for turn in turns)
     ratio_invited = median(turn[2].per_second / turn[0].per_second for turn in turns)
-    slow_ms = 1000 * median(
-        quantiles(turn[1].waits_seconds, n=100)[98] for turn in turns
-    )
+    slow_ms = 1000 * median(quantiles(turn[1].waits_seconds, n=100)[98] for turn in turns)
     return [
         at_least(
             "create over HTTP / one INSERT over HTTP",
@@ -131,7 +125,11 @@ def _found(turns: Sequence[tuple[Tally, Tally, Tally]]) -> list[Finding]:
             ratio,
             LEAST,
         ),
-        told("… with a buyer who is invited", f"{invited:.0f}/s", f"{floor:.0f}/s",
-             f"{ratio_invited:.2f} x"),
+        told(
+            "… with a buyer who is invited",
+            f"{invited:.0f}/s",
+            f"{floor:.0f}/s",
+            f"{ratio_invited:.2f} x",
+        ),
         told(f"… its p99 over {CONNECTIONS} connections", f"{slow_ms:.0f} ms"),
     ]

@@ -1,4 +1,4 @@
-"""What a run has found, in words: ratios first, with the facts of the machine that they hold for."""
+"""What a run has found, in words: ratios first, and the machine that they hold for."""
 
 import os
 import platform

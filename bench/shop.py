@@ -55,9 +55,7 @@ async def open_shop(ground: Ground, name: str, urls: tuple[str, ...] = ()) -> Sh
         )
         buyer = f"{name}@buyer.example"
         await tend(house, lambda tx: users.register(tx, buyer, "Bo", "Yer"))
-        actor = Actor(
-            ActorKind.DEVELOPER, developer_id=made.developer_id, user_id=made.user_id
-        )
+        actor = Actor(ActorKind.DEVELOPER, developer_id=made.developer_id, user_id=made.user_id)
         for url in urls:
             wanted = WebhookCreate(url=url, events=["*"])
             await perform(house, actor, endpoints.create(made.developer_id, wanted))

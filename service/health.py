@@ -16,7 +16,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from service.store.db import Reader
+from service.store.schema import CURRENT_VERSION, read_version
+
 CHECK_TIMEOUT_SECONDS = 3.0
+
+
+class NotReady(Exception):
+    """What a check found, as a sentence for the operator; it is shown to whoever asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +36,19 @@ class Check:
 
 
 class Health:
-    """The three handlers of one process."""
+    """The three handlers of one process; `look` brings up to date what must be asked for."""
 
     def __init__(
-        self, checks: Sequence[Check], registry: CollectorRegistry, metrics_token: str | None
+        self,
+        checks: Sequence[Check],
+        registry: CollectorRegistry,
+        metrics_token: str | None,
+        look: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._checks = checks
         self._registry = registry
         self._token = metrics_token
+        self._look = look
 
     def mount(self, app: web.Application) -> None:
         """Put the three paths onto a door."""
@@ -50,18 +62,17 @@ class Health:
 
     async def ready(self, _: web.Request) -> web.Response:
         """Whether work can be taken: every required check holds; the others are reported."""
-        found = await asyncio.gather(*(_ask(check) for check in self._checks))
-        fit = all(ok or not check.required for check, ok in zip(self._checks, found, strict=True))
-        told = {
-            check.name: "ok" if ok else "away"
-            for check, ok in zip(self._checks, found, strict=True)
-        }
-        return _json(200 if fit else 503, {"status": "ready" if fit else "not ready", **told})
+        told = await asyncio.gather(*(_ask(check) for check in self._checks))
+        found = dict(zip((check.name for check in self._checks), told, strict=True))
+        fit = all(found[check.name] == "ok" for check in self._checks if check.required)
+        return _json(200 if fit else 503, {"status": "ready" if fit else "not ready", **found})
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The figures, for loopback or with the token; 403 otherwise."""
         if not (is_loopback(request) or self._knows_token(request)):
             return _json(403, {"error": "Forbidden", "message": "Send METRICS_TOKEN as a bearer."})
+        if self._look is not None:
+            await self._look()
         return web.Response(
             body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
         )
@@ -75,13 +86,34 @@ class Health:
         )
 
 
-async def _ask(check: Check) -> bool:
+async def require_schema(reader: Reader) -> None:
+    """Ask whether the database answers and has what this program was written for.
+
+    A newer schema is good enough: while a release goes out, the older processes still run.
+
+    Raises:
+        NotReady: it was never migrated, or not to this version.
+        Unavailable: the database is away.
+    """
+    version = await read_version(reader)
+    if version is None:
+        raise NotReady("the database has no schema; run `amana migrate`")
+    if version < CURRENT_VERSION:
+        raise NotReady(
+            f"the schema is at version {version} and {CURRENT_VERSION} is needed;"
+            " run `amana migrate`"
+        )
+
+
+async def _ask(check: Check) -> str:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await check.ask()
+    except NotReady as found:
+        return str(found)
     except Exception:  # noqa: BLE001 - whatever a check raises, the answer is that it failed
-        return False
-    return True
+        return "away"
+    return "ok"
 
 
 def is_loopback(request: web.Request) -> bool:

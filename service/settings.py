@@ -11,7 +11,7 @@ import os
 import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator as After
 from pydantic import (
@@ -30,6 +30,9 @@ from service.wire.complaints import complaint
 SECRET_KEY_MIN_CHARACTERS = 32
 METRICS_TOKEN_MIN_CHARACTERS = 16
 DAYS_MAX = 3650
+# Where a path says it all, and where no host means the usual one: a socket, this machine.
+BY_PATH = ("file", "unix")
+BY_DEFAULT = ("postgresql", "postgres", "redis", "rediss")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,18 +41,36 @@ class SettingsError(Exception):
     """One line: the variable and what is wrong with it. Never holds the value of a secret."""
 
 
-def _scheme(*schemes: str) -> After:
+def _url(*schemes: str) -> After:
+    """A URL of one of these schemes that says where: a host, or a path where that is enough."""
+
     def check(url: str) -> str:
-        if urlsplit(url).scheme not in schemes:
+        parts = _split(url)
+        if parts.scheme not in schemes:
             starts = " or ".join(f"{scheme}://" for scheme in schemes)
             raise ValueError(f"must be a URL that begins with {starts}")
+        if parts.scheme in BY_PATH and not parts.path.strip("/"):
+            raise ValueError(f"must name a path, such as {parts.scheme}:///srv/amana")
+        if parts.scheme not in (*BY_PATH, *BY_DEFAULT) and not parts.hostname:
+            raise ValueError(f"must name a host, such as {parts.scheme}://example.com")
         return url
 
     return After(check)
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        for host in parts.netloc.rpartition("@")[2].split(","):  # a database may have several
+            if urlsplit(f"//{host}").port == 0:
+                raise ValueError
+    except ValueError:
+        raise ValueError("must be a URL, with a port from 1 to 65535 if with any") from None
+    return parts
+
+
 def _web_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be a URL that begins with http:// or https://")
     if parts.query or parts.fragment or parts.username:
@@ -74,8 +95,8 @@ def _timezone(name: str) -> str:
     return name
 
 
-PostgresUrl = Annotated[str, _scheme("postgresql", "postgres")]
-RedisUrl = Annotated[str, _scheme("redis", "rediss", "unix")]
+PostgresUrl = Annotated[str, _url("postgresql", "postgres")]
+RedisUrl = Annotated[str, _url("redis", "rediss", "unix")]
 WebUrl = Annotated[str, After(_web_url)]
 Bps = Annotated[int, Field(ge=0, le=10_000)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
@@ -100,12 +121,12 @@ class Settings(BaseModel):
     redis_url: RedisUrl | None = Field(default=None, repr=False)
     amana_secret_key: str | None = Field(default=None, repr=False)
 
-    smtp_url: Annotated[str, _scheme("smtp", "smtps")] | None = Field(default=None, repr=False)
+    smtp_url: Annotated[str, _url("smtp", "smtps")] | None = Field(default=None, repr=False)
     mail_from: Annotated[str, Field(pattern=r"^[^\r\n]*[^\s@<]+@[^\s@>]+>?$", max_length=200)] = (
         "Amana <amana@localhost>"
     )
     sms_url: WebUrl | None = Field(default=None, repr=False)
-    storage_url: Annotated[str, _scheme("file", "s3")] | None = Field(default=None, repr=False)
+    storage_url: Annotated[str, _url("file", "s3")] | None = Field(default=None, repr=False)
 
     trusted_proxies: Networks = ()
     webhook_allow_private: bool = False
@@ -122,7 +143,7 @@ class Settings(BaseModel):
     cancellation_answer_days: Days = 5
     dispute_answer_days: Days = 5
     proof_max_rounds: Annotated[int, Field(ge=0, le=100)] = 3
-    fx_url: Annotated[str, _scheme("http", "https")] | None = Field(default=None, repr=False)
+    fx_url: Annotated[str, _url("http", "https")] | None = Field(default=None, repr=False)
     fx_max_age_hours: Annotated[int, Field(ge=1, le=8_760)] = 48
     ticket_prefix: Annotated[str, Field(pattern=r"^[A-Z]{1,10}$")] = "DHM"
     attempt_retention_days: Days = 30

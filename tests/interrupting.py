@@ -30,7 +30,7 @@ class Stepped:
             self.at(count)
             try:
                 yield future
-            except BaseException as error:  # handed on to the coroutine, as the loop does
+            except BaseException as error:  # noqa: BLE001 - handed on, as the loop does
                 thrown = error
 
 

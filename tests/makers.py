@@ -35,6 +35,7 @@ PATHS["quick"] |= {
     "delivered": ("pay", "deliver"),
     "completed": ("pay", "deliver", "complete"),
 }
+PATHS["quick_proof"] |= {"paid": ("pay",)}
 PATHS["instant"] |= {"paid": ("pay",), "completed": ("pay", "deliver")}
 """Mode and state -> the steps that lead there today."""
 

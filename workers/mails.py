@@ -26,6 +26,8 @@ from service.rules.errors import GatewayFailure, Unavailable
 from service.store.db import Clash
 from service.store.mails import Mail, Settlement, claim_mails, settle_mails
 from service.words.mails import Words
+from workers.metrics import WorkMetrics
+from workers.rounds import Round
 
 LETTERS_AT_ONCE = 4
 POLL_SECONDS = 1.0
@@ -57,6 +59,7 @@ class Postman:
         words: Words,
         *,
         chance: Callable[[], float] = random.random,
+        metrics: WorkMetrics | None = None,
     ) -> None:
         self._house = house
         self._mailer = mailer
@@ -64,31 +67,22 @@ class Postman:
         self._chance = chance
         self._turn = asyncio.Lock()
         self._draining = asyncio.Lock()
-        self._woken = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
-        self._is_closing = False
+        self._metrics = metrics or WorkMetrics()
+        self._round = Round("mails", POLL_SECONDS, self.drain, self._metrics)
 
     def wake(self) -> None:
         """Something may be due; cheap, and any number of calls at once count as one."""
-        self._woken.set()
+        self._round.wake()
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
-        while not self._is_closing:
-            self._woken.clear()
-            try:
-                await self.drain()
-            except (Unavailable, Clash) as away:
-                log.warning("mails_not_drained", reason=str(away))
-                await asyncio.sleep(AWAY_SECONDS)
-            except Exception:
-                log.exception("mails_not_drained")
-            await self._rest()
+        await self._round.run()
 
     async def drain(self) -> None:
         """Send what is due until nothing is, or `close`; one at a time, a second call waits."""
         async with self._draining:
-            while not self._is_closing:
+            while not self._round.is_closing:
                 for mail, token in await self._claim(LETTERS_AT_ONCE - len(self._sending)):
                     task = asyncio.create_task(self._deliver(mail, token))
                     self._sending.add(task)
@@ -101,21 +95,13 @@ class Postman:
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more and let what is in flight end; then say goodbye to the server."""
-        self._is_closing = True
-        self._woken.set()
+        await self._round.close()
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=grace_seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._mailer.close()
-
-    async def _rest(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._woken.wait()
-        except TimeoutError:
-            return
 
     async def _claim(self, free: int) -> list[tuple[Mail, UUID]]:
         token = uuid4()
@@ -185,4 +171,5 @@ class Postman:
                 log.exception("mail_not_settled", **facts)
             else:
                 log.info("mail_settled" if settled else "mail_fenced", **facts)
+                self._metrics.mails.labels(settlement.state if settled else "fenced").inc()
             return

@@ -9,20 +9,20 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 import uvloop
 from aiohttp import web
 from arq import ArqRedis, Worker, func
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service.commands.deliveries import prepare_partitions
 from service.commands.perform import House, tend
 from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
 from service.gateways.mail import SandboxMailer, SmtpMailer
 from service.gateways.post import HttpPost
-from service.health import Check, Health
+from service.health import Check, Health, require_schema
 from service.logs import configure_logs
 from service.settings import Settings
 from service.store.db import open_pool
@@ -30,6 +30,7 @@ from service.store.vault import Vault
 from service.words.mails import Words
 from workers import checks, retention, timers
 from workers.mails import Postman
+from workers.metrics import WorkMetrics
 from workers.rounds import Round
 from workers.webhooks import Courier
 
@@ -41,7 +42,9 @@ QUEUE_READ_LIMIT = 200
 POLL_DELAY_SECONDS = 0.05
 JOB_TIMEOUT_SECONDS = 10
 AWAY_SECONDS = 1.0
-DRAIN_SECONDS = 20.0
+# Then the pool has 5 s of its own: together less than the 25 s that a platform waits.
+DRAIN_SECONDS = 18.0
+HEALTH_DRAIN_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -54,11 +57,13 @@ class Keeper(Protocol):
     async def close(self) -> None: ...
 
 
-def keepers(house: House, courier: Courier, postman: Postman) -> Mapping[str, Keeper]:
+def keepers(
+    house: House, courier: Courier, postman: Postman, metrics: WorkMetrics
+) -> Mapping[str, Keeper]:
     """Who works in this process, by the bell that wakes them; then the pace of the others."""
 
     def each(name: str, seconds: float, work: Callable[[House], Awaitable[object]]) -> Round:
-        return Round(name, seconds, lambda: work(house))
+        return Round(name, seconds, lambda: work(house), metrics)
 
     return {
         "webhooks": courier,
@@ -74,9 +79,12 @@ def keepers(house: House, courier: Courier, postman: Postman) -> Mapping[str, Ke
 class Crew:
     """The keepers of one process, their bell, and their end."""
 
-    def __init__(self, keepers: Mapping[str, Keeper], redis: ArqRedis) -> None:
+    def __init__(
+        self, keepers: Mapping[str, Keeper], redis: ArqRedis, metrics: WorkMetrics
+    ) -> None:
         self._keepers = keepers
         self._redis = redis
+        self._metrics = metrics
         self._is_closing = False
 
     async def run(self, until: asyncio.Event) -> None:
@@ -117,6 +125,7 @@ class Crew:
     def _ears(self) -> Worker:
         def bell(name: str, keeper: Keeper) -> Any:
             async def ring(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ARG001 - arq's shape
+                self._metrics.bells.labels(name).inc()
                 keeper.wake()
 
             return func(ring, name=name, keep_result=0, timeout=JOB_TIMEOUT_SECONDS)
@@ -137,8 +146,8 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[House, Crew]]:
-    """The house and the crew of these settings; everything is closed at the end."""
+async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
+    """The crew of these settings and how it is; everything is closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(
             settings.database_url or "", application="amana work", pgbouncer=settings.pgbouncer
@@ -153,32 +162,37 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[House, Crew]]:
         mailer = SmtpMailer(smtp_url, sender) if smtp_url else SandboxMailer()
         redis = lazy_redis(settings.redis_url or "")
         stack.push_async_callback(redis.aclose)
-        crew = keepers(house, Courier(house, post), Postman(house, mailer, Words.read()))
-        yield house, Crew(crew, redis)
+        metrics = WorkMetrics()
+        courier = Courier(house, post, metrics=metrics)
+        postman = Postman(house, mailer, Words.read(), metrics=metrics)
+        crew = Crew(keepers(house, courier, postman, metrics), redis, metrics)
+        checks = (
+            Check("database", lambda: require_schema(pool)),
+            Check("redis", redis.ping, required=False),
+        )
+        look = partial(metrics.look, pool)
+        yield crew, Health(checks, metrics.registry, settings.metrics_token, look)
 
 
 async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    async with opened(settings) as (house, crew), _health(settings, house):
+    async with opened(settings) as (crew, health), _answering(settings, health):
         log.info("worker_started", environment=settings.amana_env, port=settings.worker_port)
         await crew.run(stop)
     log.info("worker_stopped")
 
 
 @contextlib.asynccontextmanager
-async def _health(settings: Settings, house: House) -> AsyncIterator[None]:
+async def _answering(settings: Settings, health: Health) -> AsyncIterator[None]:
     """/healthz, /readyz and /metrics on WORKER_PORT, unless it is 0."""
     if settings.worker_port == 0:
         yield
         return
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
     app = web.Application()
-    database = Check("database", lambda: house.pool.fetchval("SELECT 1"))
-    Health((database,), registry, settings.metrics_token).mount(app)
-    runner = web.AppRunner(app, access_log=None)
+    health.mount(app)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=HEALTH_DRAIN_SECONDS)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.amana_host, settings.worker_port).start()

@@ -21,6 +21,8 @@ from service.rules.errors import Unavailable
 from service.store.db import Clash
 from service.store.deliveries import Attempt, Claimed
 from service.wire.webhooks import delivery_headers
+from workers.metrics import WorkMetrics
+from workers.rounds import Round
 
 SLOTS = 64
 POLL_SECONDS = 1.0
@@ -47,6 +49,7 @@ class Courier:
         *,
         slots: int = SLOTS,
         chance: Callable[[], float] = random.random,
+        metrics: WorkMetrics | None = None,
     ) -> None:
         self._house = house
         self._post = post
@@ -56,35 +59,23 @@ class Courier:
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
         self._turn = asyncio.Lock()
         self._has_events = True
-        self._goes_again = self._is_starved = self._is_closing = False
+        self._goes_again = self._is_starved = False
+        self._polled_at = self._reconciled_at = 0.0
+        self._metrics = metrics or WorkMetrics()
+        self._metrics.slots.set_function(lambda: len(self._sending))
+        self._round = Round("webhooks", POLL_SECONDS, self._work, self._metrics)
 
     def wake(self) -> None:
         """An event may wait; cheap, and any number of calls at once count as one."""
         self._has_events = True
-        self._woken.set()
+        self._round.wake()
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
-        clock = asyncio.get_running_loop().time
-        polled_at = reconciled_at = clock()
-        while not self._is_closing:
-            self._woken.clear()
-            try:
-                if clock() - polled_at >= POLL_SECONDS:
-                    polled_at, self._has_events = clock(), True
-                await self._drain()
-                if clock() - reconciled_at >= RECONCILE_SECONDS:
-                    reconciled_at = clock()
-                    await self._reconcile()
-            except (Unavailable, Clash) as away:
-                log.warning("deliveries_not_drained", reason=str(away))
-                await asyncio.sleep(AWAY_SECONDS)
-            except Exception:
-                log.exception("deliveries_not_drained")
-            await self._rest()
+        self._polled_at = self._reconciled_at = asyncio.get_running_loop().time()
+        await self._round.run()
 
     async def drain(self) -> None:
         """Fan out and claim until nothing more is due or every slot is taken.
@@ -94,12 +85,21 @@ class Courier:
         self._has_events = True
         await self._drain()
 
+    async def _work(self) -> None:
+        clock = asyncio.get_running_loop().time
+        if clock() - self._polled_at >= POLL_SECONDS:
+            self._polled_at, self._has_events = clock(), True
+        await self._drain()
+        if clock() - self._reconciled_at >= RECONCILE_SECONDS:
+            self._reconciled_at = clock()
+            await self._reconcile()
+
     async def _drain(self) -> None:
         if self._turn.locked():
             self._goes_again = True
             return
         async with self._turn:
-            while await self._round() or self._goes_again:
+            while await self._take() or self._goes_again:
                 self._goes_again = False
 
     async def settle_all(self) -> None:
@@ -113,9 +113,8 @@ class Courier:
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more; let what is in flight end, give the rest back, write it all."""
-        self._is_closing = True
-        self._woken.set()
-        async with self._turn:  # a round under way starts all that it claims
+        await self._round.close()
+        async with self._turn:  # what is under way starts all that it claims
             pass
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=grace_seconds)
@@ -130,16 +129,9 @@ class Courier:
     def _is_quiet(self) -> bool:
         return not self._sending and self._settler is None
 
-    async def _rest(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-
-    async def _round(self) -> bool:
+    async def _take(self) -> bool:
         """Fan out, claim, start sending; whether there may be more to do at once."""
-        if self._is_closing:
+        if self._round.is_closing:
             return False
         if self._has_events:
             self._has_events = False
@@ -162,7 +154,7 @@ class Courier:
         self._sending.discard(task)
         if self._is_starved:  # wait for company: one claim for many slots
             self._is_starved = False
-            asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._woken.set)
+            asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._round.wake)
 
     async def _deliver(self, claimed: Claimed) -> None:
         started_at = datetime.now(UTC)
@@ -220,9 +212,10 @@ class Courier:
             log.exception("attempts_dropped", count=len(batch))
             return True
         if any(settled.values()):
-            self._woken.set()
+            self._round.wake()
         for one in batch:
             self._wake_for(one.outcome)
+        self._metrics.note_settled(batch, len(settled))
         log.info(
             "attempts_settled",
             count=len(batch),
@@ -235,13 +228,13 @@ class Courier:
         """Be there when a short wait ends; long ones are found by polling."""
         soon = [s for s in (outcome.retry_seconds, outcome.hold_seconds) if s and s < 10]
         for seconds in soon:
-            asyncio.get_running_loop().call_later(seconds, self._woken.set)
+            asyncio.get_running_loop().call_later(seconds, self._round.wake)
 
     async def _reconcile(self) -> None:
         late = await tend(self._house, reconcile)
         if late:
             log.warning("lanes_reconciled", late=late)
-            self._woken.set()
+            self._round.wake()
 
     async def _land(self) -> None:
         """Until what is in flight has ended and is written."""

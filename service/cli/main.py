@@ -6,6 +6,7 @@ from service.cli.balance import balance
 from service.cli.check import check
 from service.cli.demo import demo
 from service.cli.developer import developer
+from service.cli.docs import docs
 from service.cli.fx import fx
 from service.cli.key import key
 from service.cli.migrate import migrate
@@ -28,6 +29,7 @@ COMMANDS: tuple[click.Command, ...] = (
     check,
     balance,
     demo,
+    docs,
 )
 
 

@@ -80,6 +80,11 @@ class Postgres:
                 raise CannotStart(reason, self.log)
             time.sleep(0.1)
 
+    def start_again(self) -> Child:
+        """Start the server after its death; it answers once it has recovered, however late."""
+        self.prepare()
+        return self.launch()
+
     def launch(self) -> Child:
         """Start the server; it answers a little later."""
         settings = {

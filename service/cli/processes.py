@@ -23,8 +23,16 @@ class Child:
 
     def end(self, by: signal.Signals, patience_seconds: float) -> None:
         """Ask the process to end; kill it when it has not after the patience."""
+        self.ask(by)
+        self.finish(patience_seconds)
+
+    def ask(self, by: signal.Signals) -> None:
+        """Send the process a signal, if it is still there."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(by)
+
+    def finish(self, patience_seconds: float) -> None:
+        """Wait for the process to end; kill it when it has not after the patience."""
         try:
             self.process.wait(patience_seconds)
         except subprocess.TimeoutExpired:

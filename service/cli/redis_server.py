@@ -61,6 +61,11 @@ class Redis:
             raise
         return child
 
+    def start_again(self) -> Child:
+        """Start the server after its death; it answers a little later."""
+        self.end_earlier()
+        return self.launch()
+
     def launch(self) -> Child:
         """Start the server; it answers a little later."""
         return spawn(

@@ -90,10 +90,10 @@ def parent_pipe() -> Iterator[int]:
         os.close(theirs)
 
 
-def start_amana(verb: str, environ: Mapping[str, str], pipe: int) -> Child:
+def start_amana(verb: str, environ: Mapping[str, str], pipe: int, *arguments: str) -> Child:
     """Start `amana serve` or `amana work`, which share our output and watch our pipe."""
     process = subprocess.Popen(
-        [find_amana(), verb],
+        [find_amana(), verb, *arguments],
         stdin=subprocess.DEVNULL,
         env={**environ, PARENT_PIPE: str(pipe)},
         pass_fds=(pipe,),
@@ -109,11 +109,11 @@ def find_amana() -> str:
 
 def end_all(kept: Sequence[Kept]) -> None:
     """Ask all to drain at once, wait for all, kill who does not."""
+    give_up_at = time.monotonic() + DRAINED_WITHIN_SECONDS
     for one in kept:
-        with contextlib.suppress(ProcessLookupError):
-            one.child.process.send_signal(signal.SIGTERM)
+        one.child.ask(signal.SIGTERM)
     for one in kept:
-        one.child.end(signal.SIGTERM, DRAINED_WITHIN_SECONDS)
+        one.child.finish(max(0.0, give_up_at - time.monotonic()))
 
 
 def record_processes(var: Var, kept: Sequence[Kept]) -> None:

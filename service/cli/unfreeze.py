@@ -7,8 +7,7 @@ import structlog
 from service.cli.checked import ENTITY_ID
 from service.cli.house import open_house
 from service.cli.verb import Answer, verb
-from service.commands import checks
-from service.commands.perform import perform
+from service.commands.checks import lift
 from service.rules.machine import Actor, ActorKind
 from service.settings import Settings
 
@@ -22,6 +21,6 @@ log = structlog.get_logger()
 async def unfreeze(settings: Settings, escrow_id: str, note: str) -> Answer:
     """Lift the freeze of escrow ID, once every check that freezes passes for it."""
     async with open_house(settings) as house:
-        answer = await perform(house, Actor(ActorKind.OPERATOR), checks.unfreeze(escrow_id))
+        answer = await lift(house, Actor(ActorKind.OPERATOR), escrow_id)
     log.info("escrow_unfrozen", escrow_id=escrow_id, note=note)
     return Answer(f"the escrow {escrow_id} is not frozen", orjson.loads(answer.body))

@@ -32,11 +32,13 @@ from service.cli.supervisor import (
     start_amana,
     supervise,
 )
+from service.cli.terminal import alone_in_front
 from service.cli.var import Var, locked, make_secret_key
 from service.cli.verb import data_dir_option, one_line
 from service.settings import Settings, load_settings
 
 READY_WITHIN_SECONDS = 30.0
+SELF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked here
 PATIENCE_SECONDS = 30.0  # for a command that has the folder's database started for itself
 
 
@@ -54,7 +56,7 @@ PATIENCE_SECONDS = 30.0  # for a command that has the folder's database started 
 def up(port: int, data_dir: Path, workers: int) -> None:
     """Run everything here until Ctrl-C; the data stays in the data folder."""
     programs: list[Kept] = []
-    with one_line(), interruptible(programs):
+    with one_line(), alone_in_front(), interruptible(programs):
         environ = decide(read_environ(), port)
         with everything(environ, data_dir, port, workers, programs) as running:
             greet(running.environ, data_dir, running.key)
@@ -96,7 +98,7 @@ def everything(
         record = partial(record_processes, var, programs)
         record()
         for program in programs:
-            wait_healthy(program, environ)
+            wait_for(program, environ["AMANA_HOST"], "/readyz")
         yield Running(environ, key, [*servers, *programs], record)
 
 
@@ -145,7 +147,7 @@ def start_servers(
 def keep(stack: contextlib.ExitStack, name: str, server: Postgres | Redis) -> Kept:
     """Start a server that is to be started again when it dies."""
     with progress(name):
-        kept = Kept(name, server.start, server.start())
+        kept = Kept(name, server.start_again, server.start())
     stack.callback(lambda: server.stop(kept.child))
     return kept
 
@@ -170,29 +172,35 @@ def start_programs(
         programs.append(Kept(f"amana {verb}", start, start(), port=number))
 
 
-def wait_healthy(program: Kept, environ: Mapping[str, str]) -> None:
-    """Wait until a program answers. One that ends instead has said why."""
-    host = environ["AMANA_HOST"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - asked, not served
+def wait_for(program: Kept, host: str, path: str) -> None:
+    """Wait until a program says yes at `path`. One that ends instead has said why."""
     give_up_at = time.monotonic() + READY_WITHIN_SECONDS
     with progress(program.name):
-        while not is_healthy(host, program.port):
+        while (refusal := ask(host, program.port, path)) is not None:
             if program.child.process.poll() is not None:
                 raise click.ClickException(f"{program.name} {how_it_ended(program.child)}")
             if time.monotonic() > give_up_at:
-                raise click.ClickException(f"{program.name} does not answer on {program.port}")
+                raise click.ClickException(f"{program.name} on port {program.port}: {refusal}")
             time.sleep(0.05)
 
 
 def is_healthy(host: str, port: int) -> bool:
     """Return whether a process answers its health path."""
-    line = http.client.HTTPConnection(host, port, timeout=2)
+    return ask(host, port, "/healthz") is None
+
+
+def ask(host: str, port: int, path: str) -> str | None:
+    """Return why a process does not say yes (200) at one of its health paths; None if it does."""
+    line = http.client.HTTPConnection(SELF.get(host, host), port, timeout=5)
     try:
-        line.request("GET", "/healthz")
-        return line.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
+        line.request("GET", path)
+        answer = line.getresponse()
+        said = answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as failure:
+        return str(failure)
     finally:
         line.close()
+    return None if answer.status == http.client.OK else said
 
 
 def greet(environ: Mapping[str, str], data_dir: Path, key: str | None) -> None:
@@ -217,17 +225,17 @@ def progress(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(programs: list[Kept]) -> Iterator[None]:
-    """End the block on the first signal; at a second one kill the programs that still drain."""
+    """End the block on the first signal; at a further Ctrl-C kill who still drains."""
     stopping = False
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
-        if stopping:
+        if not stopping:
+            stopping = True
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:  # a platform may well say SIGTERM twice
             for program in programs:
                 program.child.process.kill()
-            return
-        stopping = True
-        raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

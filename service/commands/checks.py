@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service.commands.perform import Command, House, perform, tend
-from service.commands.steps import record
+from service.commands.escrows import link_party
+from service.commands.perform import Answer, Command, House, perform, tend
+from service.commands.steps import lock, record
 from service.rules.errors import EscrowNotFound, StillBreached, Unavailable
 from service.rules.escrow import choose, take
 from service.rules.invariants import FREEZING, NAMES
-from service.rules.machine import SYSTEM
+from service.rules.machine import SYSTEM, Actor
 from service.store import checks
 from service.store.checks import OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
 from service.store.db import Clash, Reader, Transaction
 from service.store.escrows import lock_escrows
+from service.store.users import read_users
 from service.wire.assurance import Standing
 
 PAGE = 2000
@@ -103,6 +105,39 @@ def freeze(escrow_id: str) -> Command:
         taken = take(choose("freeze", escrow, tx.actor), escrow, tx.actor, tx.now)
         await record(tx, [taken])
         return Standing(id=escrow_id, frozen=True)
+
+    return command
+
+
+async def lift(house: House, actor: Actor, escrow_id: str) -> Answer:
+    """Unfreeze the escrow, then link the parties who have registered meanwhile.
+
+    Raises:
+        EscrowNotFound: there is none of this id.
+        StillBreached: an invariant that freezes does not hold for it yet.
+    """
+    answer = await perform(house, actor, unfreeze(escrow_id))
+    await perform(house, SYSTEM, link_registered(escrow_id))
+    return answer
+
+
+def link_registered(escrow_id: str) -> Command:
+    """Link whoever of the escrow's parties is registered, verified and not linked yet."""
+
+    async def command(tx: Transaction) -> Standing:
+        escrow = await lock(tx, escrow_id)
+        emails = [
+            email
+            for email, person in (
+                (escrow.seller_email, escrow.seller),
+                (escrow.buyer_email, escrow.buyer),
+            )
+            if person is None
+        ]
+        for user in (await read_users(tx, emails)).values():
+            if user.is_email_verified:
+                await link_party(tx, escrow_id, user.person)
+        return Standing(id=escrow_id, frozen=escrow.frozen)
 
     return command
 

@@ -3,7 +3,8 @@
 Lock, choose, move, post, tell stand in `steps.py`; here is what each step adds to them.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -18,10 +19,12 @@ from service.rules.errors import (
     InsufficientFunds,
     Invalid,
     PhoneNotVerified,
+    Refused,
     SellerNotReady,
     WrongParty,
 )
 from service.rules.escrow import (
+    CLOCKS,
     MODES,
     PENDING,
     STANDARD,
@@ -35,13 +38,13 @@ from service.rules.escrow import (
     take,
 )
 from service.rules.fees import fees, locked_minor
-from service.rules.machine import NOWHERE, Step
+from service.rules.machine import NOWHERE, Actor, Step
 from service.rules.money import LEDGER_CURRENCY, to_minor
 from service.rules.terms import Circumstances, Terms, faults, faults_in
 from service.store.db import Transaction
 from service.store.deadlines import Arming, arm_deadlines
-from service.store.developers import Opening, count_today, read_opening
-from service.store.escrows import insert_contract, insert_escrow, read_escrow
+from service.store.developers import Opening, Question, count_today, read_openings
+from service.store.escrows import insert_contracts, insert_escrows, read_escrow
 from service.store.events import append_events
 from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
@@ -52,25 +55,55 @@ from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, d
 CREATE: dict[str, Step] = {
     mode: row for mode in MODES if (row := TABLE.find("create", NOWHERE, mode)) is not None
 }
+EXPIRY = next(clock for clock in CLOCKS if clock.kind == "expiry")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who asks for an escrow, as which developer, on which terms."""
+
+    actor: Actor
+    developer_id: str
+    terms: Terms
 
 
 def create(developer_id: str, terms: Terms) -> Command:
     """Open an escrow; whoever is not registered yet is invited."""
 
     async def command(tx: Transaction) -> Creation:
-        opening = await _opening(tx, developer_id, terms)
-        escrow = _drafted(tx, developer_id, terms, opening)
-        taken = Taken(CREATE[escrow.mode], replace(escrow, seq=0, status=NOWHERE), escrow)
-        await insert_escrow(tx, escrow)
-        if escrow.contract is not None:
-            await insert_contract(tx, escrow.id, escrow.contract)
-        await append_events(tx, told(tx, [taken]))
-        reminders = await welcome(tx, escrow)
-        clocks = [Arming(escrow.id, kind, due, 1) for kind, due in armed(escrow, tx.now, tx.policy)]
-        await arm_deadlines(tx, clocks + reminders)
-        return creation(escrow, tx.policy.public_url)
+        [made] = await create_all(tx, [Order(tx.actor, developer_id, terms)])
+        if isinstance(made, Refused):
+            raise made
+        return made
 
     return command
+
+
+async def create_all(tx: Transaction, orders: Sequence[Order]) -> list[Creation | Refused]:
+    """Open the escrow of each order, or say why not; what is refused keeps no other back."""
+    drafts = await _drafts(tx, orders)
+    opened = [
+        (draft, order.actor)
+        for draft, order in zip(drafts, orders, strict=True)
+        if isinstance(draft, Taken)
+    ]
+    escrows = [taken.after for taken, _ in opened]
+    await insert_escrows(tx, escrows)
+    await insert_contracts(tx, escrows)
+    await append_events(
+        tx, [entry for taken, actor in opened for entry in told(tx, [taken], actor)]
+    )
+    reminders = await welcome(tx, [(taken.after, actor) for taken, actor in opened])
+    clocks = [
+        Arming(escrow.id, kind, due, escrow.seq)
+        for escrow in escrows
+        for kind, due in armed(escrow, tx.now, tx.policy)
+    ]
+    await arm_deadlines(tx, clocks + reminders)
+    return [
+        creation(draft.after, tx.policy.public_url) if isinstance(draft, Taken) else draft
+        for draft in drafts
+    ]
 
 
 def check_association(
@@ -186,41 +219,65 @@ async def _reread(tx: Transaction, escrow_id: str) -> Escrow:
     return escrow
 
 
-async def _opening(tx: Transaction, developer_id: str, terms: Terms) -> Opening:
-    """What the database says around the terms; refuses what the terms alone show first."""
-    found = faults(terms)
+async def _drafts(tx: Transaction, orders: Sequence[Order]) -> list[Taken | Refused]:
+    """Each order's first step, or what stands against it; nothing is written."""
+    refusals = [await _refusal(tx, order) for order in orders]
+    asked = [order for order, no in zip(orders, refusals, strict=True) if no is None]
+    openings = await _openings(tx, asked)
+    drafts = iter([_draft(tx, *around) for around in zip(asked, openings, strict=True)])
+    return [next(drafts) if no is None else no for no in refusals]
+
+
+async def _refusal(tx: Transaction, order: Order) -> Refused | None:
+    """What the terms alone show to be wrong, then the operator's cap."""
+    found = faults(order.terms)
     if found:
-        raise Invalid(found)
+        return Invalid(found)
     cap = tx.policy.daily_escrow_cap
-    if cap is not None and (count := await count_today(tx, developer_id)) >= cap:
-        raise DailyCapReached(limit=cap, count=count, remaining=0)
-    opening = await _read(tx, developer_id, terms)
-    unknown = [
+    if cap is not None and (count := await count_today(tx, order.developer_id)) >= cap:
+        return DailyCapReached(limit=cap, count=count, remaining=0)
+    return None
+
+
+async def _openings(tx: Transaction, orders: Sequence[Order]) -> list[Opening]:
+    """What the database says around each order's terms."""
+    questions = [
+        Question(
+            order.developer_id,
+            order.terms.seller_email,
+            order.terms.buyer_email,
+            order.terms.currency,
+            order.terms.auto_complete == "on_ack",
+        )
+        for order in orders
+    ]
+    openings = await read_openings(tx, questions)
+    unknown = {
         email
+        for question, opening in zip(questions, openings, strict=True)
         for email, person in (
-            (terms.seller_email, opening.seller),
-            (terms.buyer_email, opening.buyer),
+            (question.seller_email, opening.seller),
+            (question.buyer_email, opening.buyer),
         )
         if email is not None and person is None
-    ]
-    if unknown and await await_registrations(tx, unknown):
-        opening = await _read(tx, developer_id, terms)
-    return opening
+    }
+    if unknown and await await_registrations(tx, sorted(unknown)):
+        return await read_openings(tx, questions)
+    return openings
 
 
-async def _read(tx: Transaction, developer_id: str, terms: Terms) -> Opening:
-    return await read_opening(
-        tx,
-        developer_id,
-        seller_email=terms.seller_email,
-        buyer_email=terms.buyer_email,
-        currency=terms.currency,
-        wants_acknowledgement=terms.auto_complete == "on_ack",
-    )
+def _draft(tx: Transaction, order: Order, opening: Opening) -> Taken | Refused:
+    try:
+        draft = _drafted(tx, order.developer_id, order.terms, opening)
+    except Refused as refusal:
+        return refusal
+    expires_at = EXPIRY.due(draft, tx.now, tx.policy)
+    opened = replace(draft, seq=1, status=PENDING, expires_at=expires_at)
+    return Taken(CREATE[draft.mode], draft, opened)
 
 
 def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
-    """The escrow as it will stand, with its rate locked and its fees fixed."""
+    """The escrow that is to be opened, with its rate locked and its fees fixed."""
     rate = _rate(tx, terms.currency, opening.rate, opening.rate_at)
     ledger_minor = locked_minor(terms.amount, terms.currency, rate)
     found = faults_in(
@@ -241,12 +298,10 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
     if minor is None or seller_email is None:
         raise AssertionError("checked terms have an exact amount and a seller")
     due = fees(ledger_minor, terms.own_mode, terms.developer_fee_bps, tx.policy)
-    escrow_id = entity_id(tx.now)
-    escrow = Escrow(
-        id=escrow_id,
+    return Escrow(
+        id=entity_id(tx.now),
         mode=terms.own_mode,
-        status=PENDING,
-        seq=1,
+        status=NOWHERE,
         creator_id=developer_id,
         creator_company=opening.company,
         seller=opening.seller,
@@ -273,7 +328,6 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
         created_at=tx.now,
         updated_at=tx.now,
     )
-    return replace(escrow, expires_at=dict(armed(escrow, tx.now, tx.policy))["expiry"])
 
 
 def _rate(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from service.commands.mails import INVITATION, new_mail
 from service.rules.escrow import Escrow
-from service.rules.machine import Role
+from service.rules.machine import Actor, Role
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
 from service.store.escrows import read_escrow
@@ -28,28 +28,30 @@ REMINDED_AFTER = (timedelta(days=2), timedelta(days=7))
 SIDES = (Role.SELLER, Role.BUYER)
 
 
-async def welcome(tx: Transaction, escrow: Escrow) -> list[Arming]:
-    """Invite or notify both parties of a new escrow; the reminders that are to be armed with it.
+async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> list[Arming]:
+    """Invite or notify both parties of new escrows; the reminders that are to be armed with them.
 
-    The user behind the key that created it knows already and gets no notice.
+    The user behind the key that created one knows already and gets no notice.
     """
-    missing = [role for role in SIDES if _user_id(escrow, role) is None]
-    invited, mails = await _invited(tx, escrow, missing)
+    asked = [
+        (escrow, role) for escrow, _ in opened for role in SIDES if _user_id(escrow, role) is None
+    ]
+    invited, mails = await _invited(tx, asked)
     mails += [
         _notice(tx, escrow, role)
+        for escrow, actor in opened
         for role in SIDES
-        if role not in missing and _user_id(escrow, role) != tx.actor.user_id
+        if _user_id(escrow, role) not in (None, actor.user_id)
     ]
     await insert_mails(tx, mails)
-    return [arming for one in invited if (arming := _reminder(one, tx.now, escrow.seq))]
+    return _reminders(tx, invited)
 
 
 async def invite(tx: Transaction, escrow: Escrow, role: Role) -> None:
     """Ask this party of the escrow to register, once; its reminders are armed here."""
-    invited, mails = await _invited(tx, escrow, [role])
+    invited, mails = await _invited(tx, [(escrow, role)])
     await insert_mails(tx, mails)
-    reminders = [_reminder(one, tx.now, escrow.seq) for one in invited]
-    await arm_deadlines(tx, [arming for arming in reminders if arming])
+    await arm_deadlines(tx, _reminders(tx, invited))
 
 
 async def notice(tx: Transaction, escrow: Escrow, role: Role) -> None:
@@ -85,17 +87,22 @@ async def _remind(tx: Transaction, deadline: Deadline) -> None:
 
 
 async def _invited(
-    tx: Transaction, escrow: Escrow, sides: Sequence[Role]
-) -> tuple[list[Invitation], list[NewMail]]:
+    tx: Transaction, sides: Sequence[tuple[Escrow, Role]]
+) -> tuple[list[tuple[Invitation, Escrow]], list[NewMail]]:
     """The invitations that are new, and their mails; those who were invited before get none."""
-    asked = [_invitation(tx, escrow, role) for role in sides]
-    new = await insert_invitations(tx, asked)
-    invited = [one for one in asked if one.id in new]
+    asked = [(_invitation(tx, escrow, role), escrow) for escrow, role in sides]
+    new = await insert_invitations(tx, [invitation for invitation, _ in asked])
+    invited = [(invitation, escrow) for invitation, escrow in asked if invitation.id in new]
     mails = [
         new_mail(tx, INVITATION, escrow, Role(one.role), f"{INVITATION}:{one.id}", one.id)
-        for one in invited
+        for one, escrow in invited
     ]
     return invited, mails
+
+
+def _reminders(tx: Transaction, invited: Sequence[tuple[Invitation, Escrow]]) -> list[Arming]:
+    first = (_reminder(invitation, tx.now, escrow.seq) for invitation, escrow in invited)
+    return [arming for arming in first if arming is not None]
 
 
 def _invitation(tx: Transaction, escrow: Escrow, role: Role) -> Invitation:

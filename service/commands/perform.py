@@ -5,14 +5,23 @@ the database reports a clash. Claim, then pay: a command locks, chooses its row 
 moves the state, posts the money, tells. Nothing else begins a transaction (a test holds it).
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+import structlog
+
+from service.commands.gathering import Gathering
 from service.commands.steps import DeadlineDue, fire_due_of
 from service.gateways.bell import Bell
-from service.rules.errors import IdempotencyInFlight, IdempotencyKeyReused, Unavailable
+from service.rules.errors import (
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    Refused,
+    Unavailable,
+)
 from service.rules.machine import CLOCK, SYSTEM, Actor
 from service.rules.policy import Policy
 from service.store.clock import open_transaction
@@ -27,7 +36,11 @@ KEPT = timedelta(days=30)
 KEPT_SEALED = timedelta(hours=24)
 
 T = TypeVar("T")
+OrderT = TypeVar("OrderT")
+GroupCommand = Callable[[Transaction, Sequence[OrderT]], Awaitable[Sequence[Wire | Refused]]]
 Command = Callable[[Transaction], Awaitable[Wire]]
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,9 @@ class House:
     policy: Policy
     vault: Vault
     bell: Bell
+    gatherings: dict[GroupCommand[Any], Gathering[Any, bytes]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,53 @@ async def _tried(work: Callable[[], Awaitable[T]]) -> T:
         return await work()
     except Clash as clash:
         raise Unavailable(f"in the way of others {TRIES} times: {clash}") from clash
+
+
+async def perform_grouped(
+    house: House, command: GroupCommand[OrderT], order: OrderT, *, status: int
+) -> Answer:
+    """Carry the order out in one transaction with those that came at the same time.
+
+    For commands on aggregates that nobody else knows yet, without an idempotency key. Each order
+    is answered or refused by itself; should the transaction fail, each is tried alone.
+
+    Raises: as `perform`.
+    """
+    gathering = house.gatherings.get(command)
+    if gathering is None:
+        gathering = house.gatherings[command] = Gathering(partial(_together, house, command))
+    return Answer(status, await gathering.ask(order))
+
+
+async def _together(
+    house: House, command: GroupCommand[OrderT], orders: Sequence[OrderT]
+) -> Sequence[bytes | Exception]:
+    try:
+        return await _group(house, command, orders)
+    except Unavailable:
+        raise
+    except Exception as failure:  # noqa: BLE001 - one may be in the way of all: each alone then
+        log.info("group_failed", count=len(orders), reason=f"{type(failure).__name__}: {failure}")
+    return [await _alone(house, command, order) for order in orders]
+
+
+async def _alone(house: House, command: GroupCommand[OrderT], order: OrderT) -> bytes | Exception:
+    try:
+        [given] = await _tried(lambda: _group(house, command, [order]))
+    except Exception as failure:  # noqa: BLE001 - it is raised at whoever ordered
+        return failure
+    return given
+
+
+async def _group(
+    house: House, command: GroupCommand[OrderT], orders: Sequence[OrderT]
+) -> Sequence[bytes | Exception]:
+    async with house.pool.begin(SYSTEM, house.policy, house.vault) as tx:
+        await _open(tx, None, None)
+        answers = await command(tx, orders)
+        given = [one if isinstance(one, Refused) else dump_json(one) for one in answers]
+    house.bell.ring(tx.rings)
+    return given
 
 
 async def _once(

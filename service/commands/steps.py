@@ -12,7 +12,7 @@ import structlog
 from service.commands.mails import write_notices
 from service.rules.errors import EscrowNotFound, Refused
 from service.rules.escrow import FINAL, STEP_OF_KIND, Escrow, Taken, armed, choose, take
-from service.rules.machine import ActorKind
+from service.rules.machine import Actor, ActorKind
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import (
@@ -119,8 +119,11 @@ def _entries(taken: Sequence[Taken]) -> list[ledger.Entry]:
     ]
 
 
-def told(tx: Transaction, taken: Sequence[Taken]) -> list[events.Entry]:
-    """One row a webhook of each step, with consecutive seq; one row of audit where it has none."""
+def told(tx: Transaction, taken: Sequence[Taken], actor: Actor | None = None) -> list[events.Entry]:
+    """One row a webhook of each step, with consecutive seq; one row of audit where it has none.
+
+    By `actor`, where that is not the transaction's.
+    """
     entries = []
     for one in taken:
         for offset, event_type in enumerate(one.events, start=1):
@@ -138,6 +141,7 @@ def told(tx: Transaction, taken: Sequence[Taken]) -> list[events.Entry]:
                     mode=one.after.mode,
                     from_state=one.row.source,
                     to_state=one.row.target,
+                    actor=actor,
                 )
             )
     return entries

@@ -7,17 +7,20 @@ no ring for longer than that (a fixed id would be refused while its job runs).
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import orjson
 import structlog
 from arq import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 QUEUE = "amana:bells"
 BUCKET_SECONDS = 0.02
+EXPIRES_MS = 60_000
 TIMEOUT_SECONDS = 0.2
 PAUSE_SECONDS = 1.0
 
@@ -53,20 +56,27 @@ class ArqBell:
         if now < self._quiet_until:
             return
         bucket = int(now / BUCKET_SECONDS)
-        for name in names:
-            if self._rung.get(name) != bucket:
-                self._rung[name] = bucket
-                task = asyncio.create_task(self._enqueue(name))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        fresh = [name for name in names if self._rung.get(name) != bucket]
+        if fresh:
+            self._rung.update(dict.fromkeys(fresh, bucket))
+            task = asyncio.create_task(self._enqueue(fresh))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _enqueue(self, name: str) -> None:
-        bucket = int(time.time() / BUCKET_SECONDS)
+    async def _enqueue(self, names: Sequence[str]) -> None:
+        """What arq's `enqueue_job` does for each, in one round trip: it takes three for one."""
+        now = time.time()
+        bucket, now_ms = int(now / BUCKET_SECONDS), int(now * 1000)
         try:
-            await self._redis.enqueue_job(name, _job_id=f"{name}:{bucket}", _expires=60)
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for name in names:
+                    job = serialize_job(name, (), {}, None, now_ms, serializer=dump_job)
+                    pipe.psetex(f"{job_key_prefix}{name}:{bucket}", EXPIRES_MS, job)
+                    pipe.zadd(QUEUE, {f"{name}:{bucket}": now_ms}, nx=True)
+                await pipe.execute()
         except (RedisError, OSError, TimeoutError) as away:
             self._quiet_until = time.monotonic() + PAUSE_SECONDS
-            log.warning("bell_not_rung", bell=name, reason=type(away).__name__)
+            log.warning("bell_not_rung", bells=names, reason=type(away).__name__)
 
     async def close(self) -> None:
         """Let rings under way end, then leave."""

@@ -7,12 +7,13 @@ from functools import partial
 
 import structlog
 
+from service.commands.gathering import Gathering
 from service.commands.perform import House, tend
 from service.ingress.call import Caller
 from service.ingress.errors import Unauthorized
 from service.rules.errors import Refused, Unavailable
 from service.store.db import Reader, Transaction
-from service.store.keys import KeyFacts, note_key_use, read_key
+from service.store.keys import KeyFacts, note_key_use, read_keys
 from service.store.vault import hash_token
 
 KEY = re.compile(r"sk_(live|sandbox)_[0-9a-f]{64}")
@@ -32,13 +33,19 @@ Found = KeyFacts | Refused | Unavailable
 log = structlog.get_logger()
 
 
-async def find_key(reader: Reader, headers: Mapping[str, str], environment: str) -> Found:
-    """The key that these headers present, or the reason that there is none. Never raises."""
-    try:
-        key = await read_key(reader, hash_token(_presented(headers, environment)))
-    except (Refused, Unavailable) as reason:
-        return reason
-    return Unauthorized(reason=UNKNOWN) if key is None else key
+class KeyRing:
+    """Finds keys, afresh for every request; requests that come at the same time share a look."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._look: Gathering[bytes, KeyFacts | None] = Gathering(partial(read_keys, reader))
+
+    async def find(self, headers: Mapping[str, str], environment: str) -> Found:
+        """The key that these headers present, or the reason that there is none. Never raises."""
+        try:
+            key = await self._look.ask(hash_token(_presented(headers, environment)))
+        except (Refused, Unavailable) as reason:
+            return reason
+        return Unauthorized(reason=UNKNOWN) if key is None else key
 
 
 def let_in(found: Found) -> Caller:

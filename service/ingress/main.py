@@ -1,8 +1,9 @@
 """Door 1: the ingress as an application and as a process."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -11,13 +12,14 @@ from aiohttp import web
 from service.commands.perform import House
 from service.gateways.bell import ArqBell
 from service.gateways.limiter import Limiter
-from service.health import Check, Health
+from service.health import Check, Health, require_schema
 from service.ingress.api.mailbox import WORDS
-from service.ingress.auth import KeyUse
+from service.ingress.auth import KeyRing, KeyUse
 from service.ingress.metrics import DoorMetrics
 from service.ingress.middlewares import (
     GATE,
     HOUSE,
+    KEY_RING,
     KEY_USE,
     LIMITER,
     METRICS,
@@ -30,7 +32,6 @@ from service.ingress.routes import routes
 from service.logs import configure_logs
 from service.settings import Settings
 from service.store.db import open_pool
-from service.store.schema import CURRENT_VERSION, read_version
 from service.store.vault import Vault
 from service.words.mails import Words
 
@@ -41,13 +42,16 @@ KEEPALIVE_SECONDS = 75.0
 log = structlog.get_logger()
 
 
-def make_app(settings: Settings, table: Sequence[Route] | None = None) -> web.Application:
+def make_app(
+    settings: Settings, table: Sequence[Route] | None = None, shared: Path | None = None
+) -> web.Application:
     """The ingress: `table`'s routes, else all that this deployment serves, and the health paths.
 
-    Pool, Redis and bell are opened when the application starts and closed when it ends.
+    Pool, Redis and bell are opened when the application starts and closed when it ends. `shared`
+    is the folder where the processes of one port count.
     """
     app = web.Application(middlewares=[door])
-    metrics = app[METRICS] = DoorMetrics()
+    metrics = app[METRICS] = DoorMetrics(shared)
     app[GATE] = Gate(settings.amana_env, settings.rate_limit_per_minute, settings.trusted_proxies)
     app[WORDS] = Words.read()
     for route in routes(settings.policy()) if table is None else table:
@@ -70,7 +74,7 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     )
     bell = ArqBell(settings.redis_url or "")
     house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
-    app[HOUSE], app[KEY_USE] = house, KeyUse(house)
+    app[HOUSE], app[KEY_RING], app[KEY_USE] = house, KeyRing(pool), KeyUse(house)
     app[LIMITER] = Limiter(settings.redis_url or "", app[METRICS].limiter_away.inc)
     yield
     await app[KEY_USE].close()
@@ -81,9 +85,7 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
 
 def _checks(app: web.Application) -> tuple[Check, ...]:
     async def database() -> None:
-        version = await read_version(app[HOUSE].pool)
-        if version != CURRENT_VERSION:
-            raise LookupError(f"the schema is at version {version}; run `amana migrate`")
+        await require_schema(app[HOUSE].pool)
 
     async def redis() -> None:
         await app[LIMITER].ping()
@@ -91,8 +93,10 @@ def _checks(app: web.Application) -> tuple[Check, ...]:
     return Check("database", database), Check("redis", redis, required=False)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, shared: Path | None = None) -> None:
     """Answer on PORT until SIGTERM or SIGINT, then drain; returns within 25 s of the signal.
+
+    `shared` is the folder where several processes count that share the port.
 
     Raises:
         SettingsError: DATABASE_URL, REDIS_URL or AMANA_SECRET_KEY is not set.
@@ -101,18 +105,29 @@ def serve(settings: Settings) -> None:
     """
     settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
     configure_logs(settings.log_format, settings.log_level)
-    log.info("ingress_started", port=settings.port, environment=settings.amana_env)
-    if not settings.policy().phone_is_required:
-        log.warning("phone_verification_off", reason="SMS_URL is not set")
-    with suppress(KeyboardInterrupt, asyncio.CancelledError):
-        web.run_app(
-            make_app(settings),
-            host=settings.amana_host,
-            port=settings.port,
-            loop=uvloop.new_event_loop(),
-            access_log=None,
-            print=None,
-            shutdown_timeout=DRAIN_SECONDS,
-            keepalive_timeout=KEEPALIVE_SECONDS,
+    uvloop.run(_serve(settings, shared))
+
+
+async def _serve(settings: Settings, shared: Path | None) -> None:
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):  # a second one does not cut the drain short
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    runner = web.AppRunner(
+        make_app(settings, shared=shared),
+        access_log=None,
+        shutdown_timeout=DRAIN_SECONDS,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(
+            runner, settings.amana_host, settings.port, reuse_port=shared is not None
         )
+        await site.start()
+        log.info("ingress_started", port=settings.port, environment=settings.amana_env)
+        if not settings.policy().phone_is_required:
+            log.warning("phone_verification_off", reason="SMS_URL is not set")
+        await stop.wait()
+    finally:
+        await runner.cleanup()
     log.info("ingress_stopped")

@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 
 from service.commands.perform import Answer, House, Idempotency
 from service.gateways.limiter import Limiter, Verdict
-from service.ingress.auth import Found, KeyUse, find_key, let_in, own_limit
+from service.ingress.auth import Found, KeyRing, KeyUse, let_in, own_limit
 from service.ingress.bodies import (
     ClientGone,
     as_model,
@@ -83,6 +83,7 @@ GATE = web.AppKey("gate", Gate)
 HOUSE = web.AppKey("house", House)
 LIMITER = web.AppKey("limiter", Limiter)
 METRICS = web.AppKey("metrics", DoorMetrics)
+KEY_RING = web.AppKey("key_ring", KeyRing)
 KEY_USE = web.AppKey("key_use", KeyUse)
 VISIT = web.RequestKey("visit", Visit)
 
@@ -171,7 +172,7 @@ async def _limit(request: web.Request, visit: Visit) -> None:
 
 async def _find(request: web.Request) -> Found:
     app = request.app
-    return await find_key(app[HOUSE].pool, request.headers, app[GATE].environment)
+    return await app[KEY_RING].find(request.headers, app[GATE].environment)
 
 
 def _refuse_odd_headers(request: web.Request) -> None:

@@ -285,10 +285,23 @@ def _completion(_: Escrow, now: datetime, policy: Policy) -> datetime:
     return now + timedelta(days=policy.completion_days)
 
 
+def _proof_upload(escrow: Escrow, now: datetime, _: Policy) -> datetime:
+    return (escrow.paid_at or now) + timedelta(hours=upload_hours(escrow))
+
+
+def upload_hours(escrow: Escrow) -> int:
+    """How long after payment the purchase proof may be uploaded, by the escrow's own policy."""
+    hours = (escrow.fulfillment_policy or {}).get("proofUploadDeadlineHours")
+    if type(hours) is not int:
+        raise AssertionError(f"escrow {escrow.id} has no policy with an upload deadline")
+    return hours
+
+
 # fmt: off
 CLOCKS = (
     #     kind                state      modes due           step              when
     Clock("expiry",           PENDING,   _A,   _expiry,      "cancel",         "after 1 month"),
+    Clock("proof_upload",     PAID,      _P,   _proof_upload, "expire_proof",  "by its policy"),
     Clock("delivery_overdue", PAID,      _A,   _overdue,     "note_overdue",   "as estimated"),
     Clock("overdue_refund",   PAID,      _I,   _undelivered, "refund_overdue", "3 days after that"),
     Clock("completion",       DELIVERED, _Q,   _completion,  "complete",       "after 7 days"),
@@ -363,6 +376,8 @@ def choose(name: str, escrow: Escrow, actor: Actor, target: str | None = None) -
         raise wrong_state(name, escrow)
     if not held & row.who:
         raise errors.WrongParty(party=_people(row.who), act=_verb(name))
+    if name == "deliver" and escrow.mode == PROOF:
+        raise errors.ProofNotAccepted  # no proof can be handed in yet, so none was accepted
     return row
 
 

@@ -186,7 +186,11 @@ async def _leave_as_is(_: Any) -> None:
 async def open_pool(
     url: str, *, size: int = 8, application: str = "amana", pgbouncer: bool = False
 ) -> Pool:
-    """Connect to `url`. `pgbouncer` keeps off prepared statements (transaction pooling)."""
+    """Connect to `url`. `pgbouncer` keeps off what its transaction pooling does not know.
+
+    That is prepared statements that outlive a transaction, and `jit` as a start parameter.
+    """
+    session = {"application_name": application, "timezone": "UTC"}
     try:
         pool = await asyncpg.create_pool(
             url,
@@ -195,7 +199,7 @@ async def open_pool(
             command_timeout=30,
             reset=_leave_as_is,
             statement_cache_size=0 if pgbouncer else 200,
-            server_settings={"application_name": application, "timezone": "UTC", "jit": "off"},
+            server_settings=session if pgbouncer else {**session, "jit": "off"},
         )
     except (*AWAY, *SHUT) as away:
         raise Unavailable(f"{type(away).__name__}: {away}") from away

@@ -1,5 +1,6 @@
 """Developers, their association with a user, and their keys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -153,7 +154,18 @@ class Opening:
     rate_at: datetime | None
 
 
-READ_OPENING = """
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Around whom and what an escrow is to be opened; no `seller_email`: the developer's user."""
+
+    developer_id: str
+    seller_email: str | None
+    buyer_email: str
+    currency: str
+    wants_acknowledgement: bool
+
+
+READ_OPENINGS = """
 SELECT d.company, d.signature IS NOT NULL AS has_signature,
        o.id AS own_id, o.email AS own_email, o.first_name AS own_first_name,
        o.last_name AS own_last_name, o.language AS own_language,
@@ -163,51 +175,51 @@ SELECT d.company, d.signature IS NOT NULL AS has_signature,
        b.id AS buyer_id, b.email AS buyer_email, b.first_name AS buyer_first_name,
        b.last_name AS buyer_last_name, b.language AS buyer_language,
        r.rate, r.fetched_at AS rate_at,
-       $5 AND EXISTS (SELECT FROM webhook_endpoint w
-                      WHERE w.developer_id = d.id AND w.is_active AND w.deleted_at IS NULL
-                        AND w.events && ARRAY[$6, 'escrow.*', '*']) AS can_acknowledge
-FROM developer d
+       q.wants_acknowledgement AND EXISTS (
+           SELECT FROM webhook_endpoint w
+           WHERE w.developer_id = d.id AND w.is_active AND w.deleted_at IS NULL
+             AND w.events && ARRAY[$6, 'escrow.*', '*']) AS can_acknowledge
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[]) WITH ORDINALITY
+     AS q (developer_id, seller_email, buyer_email, currency, wants_acknowledgement, n)
+JOIN developer d ON d.id = q.developer_id
 LEFT JOIN app_user o ON o.id = d.user_id
-LEFT JOIN app_user s ON s.email = coalesce($2, o.email)
-LEFT JOIN app_user b ON b.email = $3
-LEFT JOIN LATERAL (SELECT rate, fetched_at FROM fx_rate WHERE currency = $4
+LEFT JOIN app_user s ON s.email = coalesce(q.seller_email, o.email)
+LEFT JOIN app_user b ON b.email = q.buyer_email
+LEFT JOIN LATERAL (SELECT rate, fetched_at FROM fx_rate WHERE currency = q.currency
                    ORDER BY fetched_at DESC LIMIT 1) r ON true
-WHERE d.id = $1
+ORDER BY q.n
 """
 
 
-async def read_opening(
-    reader: Reader,
-    developer_id: str,
-    *,
-    seller_email: str | None,
-    buyer_email: str,
-    currency: str,
-    wants_acknowledgement: bool,
-) -> Opening:
-    """Everything around a new escrow; no `seller_email` means the developer's own user."""
-    row = await reader.fetchrow(
-        READ_OPENING,
-        developer_id,
-        seller_email,
-        buyer_email,
-        currency,
-        wants_acknowledgement,
+async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[Opening]:
+    """Everything around each new escrow, in the questions' order."""
+    if not questions:
+        return []
+    rows = await reader.fetch(
+        READ_OPENINGS,
+        [question.developer_id for question in questions],
+        [question.seller_email for question in questions],
+        [question.buyer_email for question in questions],
+        [question.currency for question in questions],
+        [question.wants_acknowledgement for question in questions],
         STATUS_UPDATED,
     )
-    if row is None:
-        raise AssertionError(f"a key of the developer {developer_id}, and no such developer")
-    return Opening(
-        company=row["company"],
-        own=_person(row, "own"),
-        has_signature=row["has_signature"],
-        can_acknowledge=row["can_acknowledge"],
-        seller=_person(row, "seller"),
-        is_seller_verified=row["is_seller_verified"],
-        buyer=_person(row, "buyer"),
-        rate=row["rate"],
-        rate_at=row["rate_at"],
-    )
+    if len(rows) != len(questions):
+        raise AssertionError("a key of a developer, and no such developer")
+    return [
+        Opening(
+            company=row["company"],
+            own=_person(row, "own"),
+            has_signature=row["has_signature"],
+            can_acknowledge=row["can_acknowledge"],
+            seller=_person(row, "seller"),
+            is_seller_verified=row["is_seller_verified"],
+            buyer=_person(row, "buyer"),
+            rate=row["rate"],
+            rate_at=row["rate_at"],
+        )
+        for row in rows
+    ]
 
 
 # Serializes one developer's creations while the operator's cap is on; the count is a statement of

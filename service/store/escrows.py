@@ -44,58 +44,78 @@ async def read_escrow(reader: Reader, escrow_id: str) -> Escrow | None:
     return as_escrow(row) if row else None
 
 
-INSERT_ESCROW = """
+INSERT_ESCROWS = """
 INSERT INTO escrow (
     id, mode, status, seq, creator_id, seller_id, seller_email, buyer_id, buyer_email, title,
     language, currency, ledger_currency, amount_minor, fx_rate, amount_ledger_minor,
     escrow_fee_minor, developer_fee_bps, developer_fee_minor, developer_fee_user_id,
     estimated_delivery_days, auto_complete, fulfillment_policy, expires_at, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-        $21, $22, $23, $24, $25, $25)
+SELECT id, mode, status, seq, creator_id, seller_id, seller_email, buyer_id, buyer_email, title,
+       language, currency, ledger_currency, amount_minor, fx_rate, amount_ledger_minor,
+       escrow_fee_minor, developer_fee_bps, developer_fee_minor, developer_fee_user_id,
+       estimated_delivery_days, auto_complete, fulfillment_policy::jsonb, expires_at, created_at,
+       created_at
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[],
+    $15::numeric[], $16::bigint[], $17::bigint[], $18::integer[], $19::bigint[], $20::text[],
+    $21::integer[], $22::text[], $23::text[], $24::timestamptz[], $25::timestamptz[]
+) AS given (
+    id, mode, status, seq, creator_id, seller_id, seller_email, buyer_id, buyer_email, title,
+    language, currency, ledger_currency, amount_minor, fx_rate, amount_ledger_minor,
+    escrow_fee_minor, developer_fee_bps, developer_fee_minor, developer_fee_user_id,
+    estimated_delivery_days, auto_complete, fulfillment_policy, expires_at, created_at)
 """
 
 
-async def insert_escrow(tx: Transaction, escrow: Escrow) -> None:
-    """A new escrow, pending and unfunded."""
-    policy = escrow.fulfillment_policy
+async def insert_escrows(tx: Transaction, escrows: Sequence[Escrow]) -> None:
+    """New escrows, pending and unfunded."""
+    if not escrows:
+        return
+    policies = [escrow.fulfillment_policy for escrow in escrows]
     await tx.execute(
-        INSERT_ESCROW,
-        escrow.id,
-        escrow.mode,
-        escrow.status,
-        escrow.seq,
-        escrow.creator_id,
-        escrow.seller_id,
-        escrow.seller_email,
-        escrow.buyer_id,
-        escrow.buyer_email,
-        escrow.title,
-        escrow.language,
-        escrow.currency,
-        escrow.ledger_currency,
-        escrow.amount_minor,
-        escrow.fx_rate,
-        escrow.amount_ledger_minor,
-        escrow.escrow_fee_minor,
-        escrow.developer_fee_bps,
-        escrow.developer_fee_minor,
-        escrow.developer_fee_user_id,
-        escrow.estimated_delivery_days,
-        escrow.auto_complete,
-        json.dumps(policy) if policy is not None else None,
-        escrow.expires_at,
-        escrow.created_at,
+        INSERT_ESCROWS,
+        [escrow.id for escrow in escrows],
+        [escrow.mode for escrow in escrows],
+        [escrow.status for escrow in escrows],
+        [escrow.seq for escrow in escrows],
+        [escrow.creator_id for escrow in escrows],
+        [escrow.seller_id for escrow in escrows],
+        [escrow.seller_email for escrow in escrows],
+        [escrow.buyer_id for escrow in escrows],
+        [escrow.buyer_email for escrow in escrows],
+        [escrow.title for escrow in escrows],
+        [escrow.language for escrow in escrows],
+        [escrow.currency for escrow in escrows],
+        [escrow.ledger_currency for escrow in escrows],
+        [escrow.amount_minor for escrow in escrows],
+        [escrow.fx_rate for escrow in escrows],
+        [escrow.amount_ledger_minor for escrow in escrows],
+        [escrow.escrow_fee_minor for escrow in escrows],
+        [escrow.developer_fee_bps for escrow in escrows],
+        [escrow.developer_fee_minor for escrow in escrows],
+        [escrow.developer_fee_user_id for escrow in escrows],
+        [escrow.estimated_delivery_days for escrow in escrows],
+        [escrow.auto_complete for escrow in escrows],
+        [None if policy is None else json.dumps(policy) for policy in policies],
+        [escrow.expires_at for escrow in escrows],
+        [escrow.created_at for escrow in escrows],
     )
 
 
-INSERT_CONTRACT = """
-INSERT INTO contract (id, escrow_id, terms, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
+INSERT_CONTRACTS = """
+INSERT INTO contract (id, escrow_id, terms, created_at, updated_at)
+SELECT id, escrow_id, terms, $4, $4
+FROM unnest($1::text[], $2::text[], $3::text[]) AS given (id, escrow_id, terms)
 """
 
 
-async def insert_contract(tx: Transaction, escrow_id: str, contract: Contract) -> None:
-    """The contract of a standard escrow, unsigned."""
-    await tx.execute(INSERT_CONTRACT, contract.id, escrow_id, contract.terms, tx.now)
+async def insert_contracts(tx: Transaction, escrows: Sequence[Escrow]) -> None:
+    """The contracts of those that have one (standard escrows), unsigned."""
+    given = [(one.contract.id, one.id, one.contract.terms) for one in escrows if one.contract]
+    if given:
+        ids, escrow_ids, terms = zip(*given, strict=True)
+        await tx.execute(INSERT_CONTRACTS, ids, escrow_ids, terms, tx.now)
 
 
 # The claim: relies on the lock of LOCK_ESCROWS, and on `seq` again, should a caller forget it.

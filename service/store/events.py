@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from service.rules.machine import Actor
 from service.store.db import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the log. `type` and `body` are None for what only the audit trail sees."""
+    """One row of the log. `type` and `body` are None for what only the audit trail sees.
+
+    `actor` is the transaction's unless it is named here.
+    """
 
     id: UUID
     subject_id: str
@@ -22,6 +26,7 @@ class Entry:
     mode: str | None = None
     from_state: str | None = None
     to_state: str | None = None
+    actor: Actor | None = None
 
 
 # The event and the exact bytes of its webhook, in one statement. Relies on the subject's lock
@@ -30,13 +35,15 @@ APPEND_EVENTS = """
 WITH given AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bytea[],
-        $8::text[], $9::text[], $10::text[], $11::text[]
-    ) AS g (id, subject_id, subject_kind, seq, step, type, body, family, mode, from_state, to_state)
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+        $15::text[], $16::text[]
+    ) AS g (id, subject_id, subject_kind, seq, step, type, body, family, mode, from_state, to_state,
+            actor_kind, actor_id, key_id, ip, request_id)
 ), written AS (
     INSERT INTO event (id, subject_id, subject_kind, seq, step, type, family, mode, from_state,
                        to_state, actor_kind, actor_id, key_id, ip, request_id, at)
     SELECT id, subject_id, subject_kind, seq, step, type, family, mode, from_state, to_state,
-           $12, $13, $14, $15, $16, $17
+           actor_kind, actor_id, key_id, ip, request_id, $17
     FROM given
     RETURNING id, recorded_at
 )
@@ -47,10 +54,10 @@ FROM written JOIN given USING (id) WHERE given.body IS NOT NULL
 
 
 async def append_events(tx: Transaction, entries: Sequence[Entry]) -> None:
-    """Every entry, by the transaction's actor at its time; rings the deliveries' bell."""
+    """Every entry, at the transaction's time; rings the deliveries' bell."""
     if not entries:
         return
-    actor = tx.actor
+    actors = [entry.actor or tx.actor for entry in entries]
     await tx.execute(
         APPEND_EVENTS,
         [entry.id for entry in entries],
@@ -64,11 +71,11 @@ async def append_events(tx: Transaction, entries: Sequence[Entry]) -> None:
         [entry.mode for entry in entries],
         [entry.from_state for entry in entries],
         [entry.to_state for entry in entries],
-        actor.kind.value,
-        actor.id,
-        actor.key_id,
-        actor.ip,
-        actor.request_id,
+        [actor.kind.value for actor in actors],
+        [actor.id for actor in actors],
+        [actor.key_id for actor in actors],
+        [actor.ip for actor in actors],
+        [actor.request_id for actor in actors],
         tx.now,
     )
     if any(entry.type for entry in entries):

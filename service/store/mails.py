@@ -4,12 +4,13 @@ Times are real times, the database's own: neither a sandbox clock that is moved 
 worker's clock that is wrong sends or retries anything early. Facts never hold a token.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+import orjson
 
 from service.store.db import Reader, Row, Transaction
 
@@ -84,7 +85,7 @@ async def insert_mails(tx: Transaction, mails: Sequence[NewMail]) -> set[str]:
         [mail.recipient for mail in mails],
         [mail.template for mail in mails],
         [mail.language for mail in mails],
-        [json.dumps(mail.facts) for mail in mails],
+        [orjson.dumps(mail.facts).decode() for mail in mails],
         [mail.dedupe_key for mail in mails],
         [mail.message_id for mail in mails],
         [mail.escrow_id for mail in mails],
@@ -234,7 +235,7 @@ def _mail(row: Row) -> Mail:
         recipient=row["recipient"],
         template=row["template"],
         language=row["language"],
-        facts=json.loads(row["facts"]),
+        facts=orjson.loads(row["facts"]),
         escrow_id=row["escrow_id"],
         message_id=row["message_id"],
         attempt=row["attempt"],

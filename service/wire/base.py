@@ -9,7 +9,7 @@ that may be missing altogether is declared with `absent()`.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -22,6 +22,22 @@ class Wire(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True, strict=True
     )
+    _shape: ClassVar[tuple[tuple[str, Any], ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls._shape = tuple((name, field.default) for name, field in cls.model_fields.items())
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """As pydantic's, for values of ours by their own names: a tenth of its price."""
+        made = cls.__new__(cls)
+        given = {name: values.get(name, default) for name, default in cls._shape}
+        object.__setattr__(made, "__dict__", given)
+        object.__setattr__(made, "__pydantic_fields_set__", _fields_set or set(values))
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
 
 class Body(BaseModel):

@@ -1,12 +1,13 @@
 """The bodies of webhooks: `{id, type, timestamp, data}`. Source: escrows.md 7."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from service.rules.escrow import STATUS_UPDATED, Taken
+from service.rules import proof
+from service.rules.escrow import STATUS_UPDATED, Escrow, Taken, upload_hours
 from service.wire.base import Wire, dump_json
-from service.wire.escrows import Snapshot, snapshot
+from service.wire.escrows import Snapshot, snapshot, wire_mode
 
 
 class Envelope(Wire):
@@ -46,6 +47,33 @@ class InvitationData(Wire):
     invitation: Acceptance
 
 
+class ProofEscrow(Wire):
+    """The escrow, as the events of its purchase proof name it."""
+
+    id: str
+    title: str
+    status: str
+    mode: str
+
+
+class Proof(Wire):
+    """Where the purchase proof stands; `checkout_actions` are the steps that it waits for."""
+
+    phase: str
+    correction_rounds: int
+    upload_deadline: datetime | None
+    review_deadline: datetime | None
+    latest_submission: None
+    checkout_actions: list[str]
+
+
+class ProofData(Wire):
+    """`escrow.proof.…`."""
+
+    escrow: ProofEscrow
+    proof: Proof
+
+
 def _status_updated(taken: Taken, _: datetime) -> Wire:
     return EscrowData.model_construct(escrow=snapshot(taken.after, taken.before.status))
 
@@ -55,7 +83,9 @@ def _created(taken: Taken, _: datetime) -> Wire:
 
 
 def _overdue(taken: Taken, at: datetime) -> Wire:
-    return OverdueData.model_construct(escrow=snapshot(taken.after), overdue_since=at)
+    estimate = timedelta(days=taken.after.estimated_delivery_days)
+    since = (taken.after.paid_at or at) + estimate
+    return OverdueData.model_construct(escrow=snapshot(taken.after), overdue_since=since)
 
 
 def _linked(taken: Taken, at: datetime) -> Wire:
@@ -65,10 +95,37 @@ def _linked(taken: Taken, at: datetime) -> Wire:
     return InvitationData.model_construct(escrow=snapshot(taken.after), invitation=invitation)
 
 
+def _proof_required(taken: Taken, at: datetime) -> Wire:
+    return _proof(taken.after, proof.WAITING, at, ["submit_proof"])
+
+
+def _proof_expired(taken: Taken, at: datetime) -> Wire:
+    return _proof(taken.after, proof.EXPIRED, at, [])
+
+
+def _proof(escrow: Escrow, phase: str, at: datetime, actions: list[str]) -> Wire:
+    """Nothing was handed in so far: no review, no submission, no correction."""
+    return ProofData.model_construct(
+        escrow=ProofEscrow.model_construct(
+            id=escrow.id, title=escrow.title, status=escrow.status, mode=wire_mode(escrow.mode)
+        ),
+        proof=Proof.model_construct(
+            phase=phase,
+            correction_rounds=0,
+            upload_deadline=(escrow.paid_at or at) + timedelta(hours=upload_hours(escrow)),
+            review_deadline=None,
+            latest_submission=None,
+            checkout_actions=actions,
+        ),
+    )
+
+
 DATA: Mapping[str, Callable[[Taken, datetime], Wire]] = {
     STATUS_UPDATED: _status_updated,
     "escrow.created": _created,
     "escrow.delivery.overdue": _overdue,
+    "escrow.proof.required": _proof_required,
+    "escrow.proof.expired": _proof_expired,
     "invitation.accepted": _linked,
 }
 """Event type -> its `data`, from the step that was taken and its business time."""

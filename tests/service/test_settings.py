@@ -67,6 +67,11 @@ def test_a_socket_is_a_fine_place_for_a_database():
     assert settings.admin_url == url
 
 
+def test_a_database_may_have_several_hosts():
+    url = "postgresql://amana@one:5432,two:5433/amana"
+    assert load_settings({"DATABASE_URL": url}).database_url == url
+
+
 @pytest.mark.parametrize(
     ("environ", "line"),
     [
@@ -77,8 +82,19 @@ def test_a_socket_is_a_fine_place_for_a_database():
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL must be a URL that begins with postgresql:"),
         ({"REDIS_URL": "localhost"}, "REDIS_URL must be a URL that begins with redis://"),
         ({"SMTP_URL": "mail.example.com"}, "SMTP_URL must be a URL that begins with smtp://"),
+        ({"SMTP_URL": "smtp://"}, "SMTP_URL must name a host, such as smtp://example.com"),
+        ({"SMTP_URL": "smtp://me:pass@:25"}, "SMTP_URL must name a host"),
+        ({"SMTP_URL": "smtp:///mail"}, "SMTP_URL must name a host"),
+        ({"SMTP_URL": "smtp://mail:smtp"}, "SMTP_URL must be a URL, with a port from 1 to 65535"),
+        ({"DATABASE_URL": "postgres://a:b,c:x/d"}, "DATABASE_URL must be a URL, with a port"),
+        ({"DATABASE_URL": "postgresql://[::1/d"}, "DATABASE_URL must be a URL"),
+        ({"REDIS_URL": "redis://h:0"}, "REDIS_URL must be a URL, with a port from 1 to 65535"),
+        ({"REDIS_URL": "unix://"}, "REDIS_URL must name a path, such as unix:///srv/amana"),
+        ({"STORAGE_URL": "file:///"}, "STORAGE_URL must name a path"),
+        ({"STORAGE_URL": "s3:///key"}, "STORAGE_URL must name a host"),
         ({"AMANA_PUBLIC_URL": "example.com"}, "AMANA_PUBLIC_URL must be a URL that begins"),
         ({"FX_URL": "ftp://x"}, "FX_URL must be a URL that begins with http://"),
+        ({"FX_URL": "https:///rates"}, "FX_URL must name a host"),
         ({"AMANA_SECRET_KEY": "short"}, "AMANA_SECRET_KEY must hold keys of at least 32"),
         ({"AMANA_SECRET_KEY": f"{KEY},old"}, "AMANA_SECRET_KEY must hold keys of at least 32"),
         ({"TRUSTED_PROXIES": "proxy"}, "TRUSTED_PROXIES must be a list of addresses"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.commands import escrows
-from service.commands.perform import Answer, perform
+from service.commands.perform import Answer, perform, perform_grouped
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject, is_entity_id
 from service.rules.errors import EscrowNotFound, InvalidEscrowId, NotParty
@@ -51,8 +51,12 @@ def screen(caller: Caller, given: Mapping[str, Any]) -> None:
 
 
 async def create(call: Call[NewEscrow, None]) -> Answer:
-    """Open an escrow."""
-    command = escrows.create(call.developer_id, terms_of(call.body))
+    """Open an escrow; without a key or a cap to be exact about, together with others."""
+    terms = terms_of(call.body)
+    if call.idempotency is None and call.house.policy.daily_escrow_cap is None:
+        order = escrows.Order(call.actor, call.developer_id, terms)
+        return await perform_grouped(call.house, escrows.create_all, order, status=call.status)
+    command = escrows.create(call.developer_id, terms)
     return await perform(
         call.house, call.actor, command, status=call.status, idempotency=call.idempotency
     )

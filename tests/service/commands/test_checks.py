@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from service.commands import escrows, wallets
-from service.commands.checks import check_all, check_changed, freeze, seal, unfreeze
+from service.commands.checks import check_all, check_changed, freeze, lift, seal, unfreeze
 from service.commands.deadlines import sweep
 from service.commands.perform import House, perform
 from service.rules.errors import EscrowFrozen, EscrowNotFound, StillBreached
@@ -259,6 +259,20 @@ async def test_a_transaction_still_at_work_is_seen_once_it_is_done(
     assert breaches(await check_changed(house)) == {"B": [buyer.user_id]}
 
 
+async def test_no_question_sees_half_of_a_step(house: House, shop: Shop, buyer: Buyer) -> None:
+    async def live(mode: str) -> None:
+        for _ in range(3):
+            await make_escrow(house, shop, buyer, mode=mode, status="completed")
+
+    lives = [asyncio.create_task(live(mode)) for mode in ("instant", "quick") * 3]
+    found = []
+    while not all(life.done() for life in lives):
+        found += [breaches(await check_changed(house)), breaches(await check_all(house))]
+    await asyncio.gather(*lives)
+    assert len(found) > 2
+    assert set(map(str, found)) == {"{}"}
+
+
 async def test_the_last_time_that_it_held_is_kept(
     house: House, street: dict[tuple[str, str], Escrow], broken: Break
 ) -> None:
@@ -331,6 +345,38 @@ async def test_the_deadline_of_a_breached_escrow_does_not_come_before_its_freeze
     assert (await sweep(house)).fired == []
     after = await reread(house, late.id)
     assert (after.status, after.frozen) == ("delivered", True)
+
+
+async def test_who_registered_meanwhile_is_linked_when_the_freeze_is_lifted(
+    house: House, shop: Shop, broken: Break
+) -> None:
+    waiting = await make_escrow(house, shop, buyer_email="amel@buyers.example")
+    damage = "UPDATE event SET step = $2 WHERE subject_id = $1 AND seq = 1"
+    await broken(damage, waiting.id, "dispute")
+    assert breaches(await check_changed(house)) == {"K": [waiting.id]}
+    amel = await make_buyer(house, "amel@buyers.example")
+    assert (await reread(house, waiting.id)).buyer_id is None
+
+    await broken(damage, waiting.id, "create")
+    await lift(house, OPERATOR, waiting.id)
+    assert (await reread(house, waiting.id)).buyer_id == amel.user_id
+    await lift(house, OPERATOR, waiting.id)
+    assert breaches(await check_all(house)) == {}
+
+
+async def test_what_fell_due_meanwhile_comes_first_when_the_freeze_is_lifted(
+    house: House, shop: Shop, broken: Break
+) -> None:
+    waiting = await make_escrow(house, shop, buyer_email="amel@buyers.example")
+    damage = "UPDATE event SET step = $2 WHERE subject_id = $1 AND seq = 1"
+    await broken(damage, waiting.id, "dispute")
+    await check_changed(house)
+    await make_buyer(house, "amel@buyers.example")
+    await broken("UPDATE deadline SET due_at = now() - interval '1 s'")
+    await broken(damage, waiting.id, "create")
+    await lift(house, OPERATOR, waiting.id)
+    after = await reread(house, waiting.id)
+    assert (after.status, after.cancel_reason, after.buyer_id) == ("cancelled", "expired", None)
 
 
 async def test_a_sound_escrow_is_not_frozen(house: House, shop: Shop, buyer: Buyer) -> None:

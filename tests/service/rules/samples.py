@@ -8,6 +8,7 @@ from typing import Any
 from service.rules.escrow import PROOF, STANDARD, Contract, Escrow, Person
 from service.rules.machine import CLOCK, SYSTEM, Actor, ActorKind, Role
 
+PROOF_POLICY = {"type": "purchase_proof_required", "proofUploadDeadlineHours": 24}
 NOW = datetime(2026, 3, 14, 9, 26, 53, 589793, tzinfo=UTC)
 SELLER = Person("5e11e7" + "0" * 18, "seller@example.com", "Sana", "Seller")
 BUYER = Person("b0e7" + "0" * 20, "buyer@example.com", "Bilel", "Buyer")
@@ -60,7 +61,7 @@ def make_sample(
         seq=4,
         developer_fee_minor=developer_fee,
         developer_fee_user_id=STRANGER_ID if developer_fee else None,
-        fulfillment_policy={"type": "purchase_proof_required"} if mode == PROOF else None,
+        fulfillment_policy=PROOF_POLICY if mode == PROOF else None,
         contract=Contract("c0" * 12, "As described.", created, created)
         if mode == STANDARD
         else None,

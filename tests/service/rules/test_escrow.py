@@ -196,7 +196,10 @@ def expected(mode, status, name, role):
         return errors.WrongStatus
     if not here:
         return DOCUMENTED.get(name, {}).get(status, errors.WrongStatus)
-    return here[0] if role in here[0].who else errors.WrongParty
+    if role not in here[0].who:
+        return errors.WrongParty
+    gated = name == "deliver" and mode == "quick_proof"
+    return errors.ProofNotAccepted if gated else here[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -543,7 +546,7 @@ def test_months_later_never_leaves_its_month_and_never_goes_back(seconds, months
     ] + [
         ("standard", "paid", {"delivery_overdue": NOW + 3 * DAY}),
         ("quick", "paid", {"delivery_overdue": NOW + 3 * DAY}),
-        ("quick_proof", "paid", {"delivery_overdue": NOW + 3 * DAY}),
+        ("quick_proof", "paid", {"proof_upload": NOW + DAY, "delivery_overdue": NOW + 3 * DAY}),
         ("instant", "paid",
          {"delivery_overdue": NOW + 3 * DAY, "overdue_refund": NOW + 6 * DAY}),
         ("standard", "delivered", {"completion": NOW + 7 * DAY}),
@@ -587,6 +590,7 @@ def test_what_time_ends_is_where_a_clock_leads_out_of_the_state():
     assert set(ENDED_BY_TIME) == {
         *((mode, "pending", "expiry") for mode in MODES),
         ("instant", "paid", "overdue_refund"),
+        ("quick_proof", "paid", "proof_upload"),
         *((mode, "delivered", "completion") for mode in ("standard", "quick", "quick_proof")),
     }
 

@@ -1,0 +1,46 @@
+"""The generated pages are what the tables say today."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from service.cli.docs import FOLDER, PAGES
+from service.cli.main import main
+from service.rules import escrow, events, proof
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_current(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == PAGES[name](), "run `amana docs`"
+
+
+def test_amana_docs_writes_them(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["docs", "--folder", str(tmp_path / "new")])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(PAGES)
+    assert all((tmp_path / "new" / name).read_text() == page() for name, page in PAGES.items())
+
+
+def test_the_states_show_every_step_clock_and_phase() -> None:
+    page = PAGES["states.md"]()
+    assert page.count("```mermaid") == len(escrow.MODES) + 1
+    for row in escrow.STEPS:
+        assert f"`{row.name}`" in page
+    for clock in escrow.CLOCKS:
+        assert f"`{clock.kind}`" in page
+    for phase in proof.PHASES:
+        assert phase in page
+
+
+def test_the_events_show_every_type() -> None:
+    page = PAGES["events.md"]()
+    for name in events.CATALOGUE | events.WILDCARDS:
+        assert f"`{name}`" in page
+
+
+def test_no_cell_breaks_its_table() -> None:
+    for page in PAGES.values():
+        for table in page().split("\n\n"):
+            rows = [line for line in table.splitlines() if line.startswith("|")]
+            assert len({row.count("|") for row in rows}) <= 1

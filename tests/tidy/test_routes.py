@@ -1,0 +1,77 @@
+"""Every route says who may, what it takes and what it gives, and its handler agrees."""
+
+import inspect
+import re
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from service.ingress.route import Auth, Route
+from service.ingress.routes import ROUTES, routes
+from service.rules.policy import Policy
+from service.wire.base import Body, OwnBody, Query, Wire
+
+ALL = routes(Policy(environment="sandbox"))
+LIVE = routes(Policy(environment="live"))
+EVERY = pytest.mark.parametrize("route", ALL, ids=lambda r: f"{r.method} {r.path}")
+OWN_PATHS = re.compile(r"/sandbox/|/developer/|/assurance|/milestone|/developers")
+
+
+@EVERY
+def test_a_route_says_who_may_and_what_is_answered(route: Route) -> None:
+    assert isinstance(route.auth, Auth)
+    assert route.gives is None or issubclass(route.gives, Wire)
+    assert route.takes is None or issubclass(route.takes, Body)
+    assert route.asks is None or issubclass(route.asks, Query)
+    assert route.says.endswith(".")
+    assert route.status in (200, 201, 202, 204)
+    assert (route.gives is None) <= (route.status in (202, 204) or route.auth is Auth.NONE)
+
+
+@EVERY
+def test_a_route_under_the_api_asks_for_a_key(route: Route) -> None:
+    assert not route.path.startswith("/api/") or route.auth is not Auth.NONE
+
+
+@EVERY
+def test_only_a_write_takes_a_body_and_only_a_read_a_query(route: Route) -> None:
+    assert route.takes is None or route.method in ("POST", "PUT")
+    assert route.asks is None or route.method == "GET"
+    assert route.screen is None or route.takes is not None
+
+
+@EVERY
+def test_an_id_in_the_path_has_its_subject(route: Route) -> None:
+    parameters = re.findall(r"{(\w+)}", route.path)
+    assert len(parameters) <= 1, "a second id needs a subject of its own"
+    if route.path.startswith("/api/"):
+        assert parameters == ([route.subject.parameter] if route.subject else [])
+
+
+@EVERY
+def test_the_handler_takes_what_the_row_says(route: Route) -> None:
+    assert inspect.iscoroutinefunction(route.handler)
+    hints: dict[str, Any] = get_type_hints(route.handler)
+    body, query = get_args(hints["call"])
+    assert body == (route.takes or type(None))
+    assert query == (route.asks or type(None))
+
+
+@EVERY
+def test_a_path_of_our_own_refuses_unknown_fields_and_a_compatible_one_ignores_them(
+    route: Route,
+) -> None:
+    if route.takes is not None and "/sandbox/" in route.path:
+        assert issubclass(route.takes, OwnBody)
+    if route.takes is not None and not OWN_PATHS.search(route.path):
+        assert not issubclass(route.takes, OwnBody)
+
+
+def test_no_route_is_there_twice() -> None:
+    seen = [(route.method, re.sub(r"{\w+}", "{}", route.path)) for route in ALL]
+    assert len(seen) == len(set(seen))
+
+
+def test_a_live_deployment_has_none_of_the_sandboxs_routes() -> None:
+    assert LIVE == ROUTES
+    assert not any("sandbox" in route.path for route in LIVE)
