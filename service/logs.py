@@ -16,8 +16,8 @@ from aiohttp.web import RequestPayloadError
 from structlog.typing import Processor
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-# Their lines say nothing that ours do not, or say it once a request.
-QUIET = {"aiohttp.access": 50, "asyncio": 30, "arq": 30}
+# Their lines say nothing that ours do not, or say it once a request or a try to reconnect.
+QUIET = {"aiohttp.access": 50, "asyncio": 30, "arq": 30, "asyncpg.pool": 40}
 
 
 def configure_logs(form: Literal["json", "console"] = "json", level: str = "info") -> None:

@@ -88,19 +88,25 @@ class Crew:
         self._is_closing = False
 
     async def run(self, until: asyncio.Event) -> None:
-        """Work until the event, then drain: what is in flight ends or is given back."""
+        """Work until the event, then drain: what is in flight ends or is given back.
+
+        A keeper that ends by itself has met what it cannot survive: all end then, and its error
+        is raised, so that whoever supervises the process starts it again.
+        """
+        stopping = asyncio.create_task(until.wait())
         working = [asyncio.create_task(keeper.run()) for keeper in self._keepers.values()]
         listening = asyncio.create_task(self._listen())
-        await until.wait()
+        await asyncio.wait((stopping, *working), return_when=asyncio.FIRST_COMPLETED)
         self._is_closing = True
-        listening.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
-                await asyncio.gather(*working)
-        for task in working:
-            task.cancel()
-        await asyncio.gather(listening, *working, return_exceptions=True)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+                    await asyncio.gather(*working)
+        finally:
+            for task in (stopping, *working):
+                task.cancel()
+            await asyncio.gather(_end(listening), *working, return_exceptions=True)
 
     async def _listen(self) -> None:
         """Hear the bells, for as long as there is a Redis; the same worker begins again."""
@@ -143,6 +149,13 @@ class Crew:
             keep_result=0,
             log_results=False,
         )
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel until it has ended: Redis' client loses a cancellation that its answer overtakes."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
 
 
 @contextlib.asynccontextmanager

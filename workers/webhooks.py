@@ -7,8 +7,8 @@ second. No transaction is open while anything is sent.
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 
 import orjson
 import structlog
@@ -18,7 +18,7 @@ from service.commands.perform import House, tend
 from service.gateways.post import Letter, Post
 from service.rules.delivery import LADDERS, Fault, Outcome, Reply, judge
 from service.rules.errors import Unavailable
-from service.store.db import Clash
+from service.store.db import Clash, Transaction
 from service.store.deliveries import Attempt, Claimed
 from service.wire.webhooks import delivery_headers
 from workers.metrics import WorkMetrics
@@ -30,6 +30,7 @@ RECONCILE_SECONDS = 30.0
 SETTLE_AFTER_SECONDS = 0.005
 REFILL_AFTER_SECONDS = 0.005
 SETTLE_ROWS = 200
+POSTPONED_SECONDS = 0.2
 AWAY_SECONDS = 0.5
 GRACE_SECONDS = 12.0
 """What is in flight at shutdown may end by itself for so long; then it is given back."""
@@ -63,6 +64,7 @@ class Courier:
         self._has_events = True
         self._goes_again = self._is_starved = False
         self._polled_at = self._reconciled_at = 0.0
+        self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
         self._metrics = metrics or WorkMetrics()
         self._metrics.slots.set_function(lambda: len(self._sending))
         self._round = Round("webhooks", POLL_SECONDS, self._work, self._metrics)
@@ -138,12 +140,21 @@ class Courier:
             fanned = await tend(self._house, fan_out)
             self._has_events |= fanned >= FAN_OUT_BATCH
         free = self._slots - len(self._sending)
-        claimed = await tend(self._house, claim(free)) if free > 0 else []
+        claimed = await tend(self._house, partial(self._claim, free)) if free > 0 else []
         for one in claimed:
             self._start(one)
         # Whoever frees a slot wakes us, so a full house needs no second look now.
         self._is_starved = len(claimed) >= free
         return self._has_events and not self._is_starved
+
+    async def _claim(self, free: int, tx: Transaction) -> list[Claimed]:
+        self._clock_read = tx.real_now, asyncio.get_running_loop().time()
+        return await claim(free)(tx)
+
+    def _now(self) -> datetime:
+        """The database's time: the clock of this machine may be wrong, or jump."""
+        read, at = self._clock_read
+        return read + timedelta(seconds=asyncio.get_running_loop().time() - at)
 
     def _start(self, claimed: Claimed) -> None:
         task = asyncio.create_task(self._deliver(claimed))
@@ -157,7 +168,7 @@ class Courier:
             asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._round.wake)
 
     async def _deliver(self, claimed: Claimed) -> None:
-        started_at = datetime.now(UTC)
+        started_at = self._now()
         try:
             reply = await self._send(claimed, started_at)
         except asyncio.CancelledError:  # only `close` cancels: the attempt is given back
@@ -166,10 +177,8 @@ class Courier:
             log.exception("attempt_not_made", delivery=str(claimed.id))
             reply = Reply(fault=Fault.OURS)
         ladder = LADDERS[claimed.ladder]
-        outcome = judge(reply, claimed.attempt, ladder, datetime.now(UTC), self._chance())
-        self._ended.append(Attempt(claimed, started_at, reply, outcome))
-        if self._settler is None:
-            self._settler = asyncio.create_task(self._settle())
+        outcome = judge(reply, claimed.attempt, ladder, self._now(), self._chance())
+        self._take_in([Attempt(claimed, started_at, reply, outcome)])
 
     async def _send(self, claimed: Claimed, now: datetime) -> Reply:
         if claimed.body is None:
@@ -204,25 +213,38 @@ class Courier:
     async def _settle_batch(self, batch: Sequence[Attempt]) -> bool:
         """False when the database is away: the batch is kept, its leases run on."""
         try:
-            settled = await tend(self._house, settle(batch))
+            done = await tend(self._house, settle(batch))
         except (Unavailable, Clash) as away:
             log.warning("attempts_not_settled", count=len(batch), reason=str(away))
             return False
         except Exception:  # their leases end, and they are sent again
             log.exception("attempts_dropped", count=len(batch))
             return True
-        if any(settled.values()):
+        if done.postponed:
+            self._postpone([one for one in batch if one.claimed.id in done.postponed])
+            batch = [one for one in batch if one.claimed.id not in done.postponed]
+        if any(done.ours.values()):
             self._round.wake()
         for one in batch:
             self._wake_for(one.outcome)
-        self._metrics.note_settled(batch, len(settled))
+        self._metrics.note_settled(batch, len(done.ours))
         log.info(
             "attempts_settled",
             count=len(batch),
             delivered=sum(one.outcome.is_success for one in batch),
-            fenced=len(batch) - len(settled),
+            fenced=len(batch) - len(done.ours),
+            postponed=len(done.postponed),
         )
         return True
+
+    def _postpone(self, receipts: Sequence[Attempt]) -> None:
+        """Somebody holds their escrows: settle them a moment later, or their leases end."""
+        asyncio.get_running_loop().call_later(POSTPONED_SECONDS, self._take_in, receipts)
+
+    def _take_in(self, ended: Sequence[Attempt]) -> None:
+        self._ended.extend(ended)
+        if self._settler is None:
+            self._settler = asyncio.create_task(self._settle())
 
     def _wake_for(self, outcome: Outcome) -> None:
         """Be there when a short wait ends; long ones are found by polling."""

@@ -3,7 +3,8 @@
 No transaction is open while anything is sent; each of these is short.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from service.commands.endpoints import tell_disabled
@@ -29,34 +30,48 @@ def claim(slots: int) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
     return upkeep
 
 
-def settle(attempts: Sequence[Attempt]) -> Callable[[Transaction], Awaitable[dict[UUID, bool]]]:
-    """Write what came of these attempts.
-
-    Gives the ids of those whose claim was still ours, each with whether its lane has more due.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of settling: `ours` are those whose claim was still ours, each with whether its
+    lane has more due. `postponed` are receipts of escrows that somebody holds: nothing is written.
     """
 
-    async def upkeep(tx: Transaction) -> dict[UUID, bool]:
-        reasons = {
-            one.claimed.endpoint_id: one.outcome.disable_reason
-            for one in attempts
-            if one.outcome.disable_reason is not None
-        }
-        flags = {
-            one.claimed.endpoint_id: one.outcome.flag
-            for one in attempts
-            if one.outcome.flag is not None
-        }
-        if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
-            await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
-        settled = await deliveries.settle_deliveries(tx, attempts)
-        if flags:
-            await endpoints.flag_endpoints(tx, flags)
-        if reasons:
-            await _disable(tx, reasons)
-        await _acknowledge(tx, attempts, settled)
-        return settled
+    ours: Mapping[UUID, bool]
+    postponed: Collection[UUID] = ()
+
+
+def settle(attempts: Sequence[Attempt]) -> Callable[[Transaction], Awaitable[Settled]]:
+    """Write what came of these attempts; waits for no escrow's lock."""
+
+    async def upkeep(tx: Transaction) -> Settled:
+        receipts = [one.claimed.id for one in attempts if _is_receipt(one)]
+        postponed = await deliveries.lock_acknowledged(tx, receipts) if receipts else set()
+        free = [one for one in attempts if one.claimed.id not in postponed]
+        return Settled(await _settle(tx, free) if free else {}, postponed)
 
     return upkeep
+
+
+async def _settle(tx: Transaction, attempts: Sequence[Attempt]) -> dict[UUID, bool]:
+    reasons = {
+        one.claimed.endpoint_id: one.outcome.disable_reason
+        for one in attempts
+        if one.outcome.disable_reason is not None
+    }
+    flags = {
+        one.claimed.endpoint_id: one.outcome.flag
+        for one in attempts
+        if one.outcome.flag is not None
+    }
+    if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
+        await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
+    settled = await deliveries.settle_deliveries(tx, attempts)
+    if flags:
+        await endpoints.flag_endpoints(tx, flags)
+    if reasons:
+        await _disable(tx, reasons)
+    await _acknowledge(tx, attempts, settled)
+    return settled
 
 
 async def reconcile(tx: Transaction) -> int:
@@ -87,9 +102,11 @@ async def _acknowledge(
 ) -> None:
     """A creator's 2xx to pending → paid lets its `on_ack` escrow complete."""
     receipts = [
-        one.claimed.id
-        for one in attempts
-        if one.outcome.is_success and one.claimed.acknowledges and one.claimed.id in settled
+        one.claimed.id for one in attempts if _is_receipt(one) and one.claimed.id in settled
     ]
     if receipts and await deliveries.arm_acknowledged(tx, receipts):
         tx.ring("timers")
+
+
+def _is_receipt(attempt: Attempt) -> bool:
+    return attempt.outcome.is_success and attempt.claimed.acknowledges

@@ -26,8 +26,8 @@ async def register(
         EmailTaken: the e-mail is registered already (by the constraint).
     """
     await lock_email(tx, email)
-    person = Person(entity_id(tx.now), email, first_name, last_name, language)
-    user = User(person, is_email_verified, is_phone_verified)
+    person = Person(entity_id(tx.now), email, first_name, last_name, language, is_phone_verified)
+    user = User(person, is_email_verified)
     await insert_user(tx, user)
     seq = await next_user_seq(tx, person.id)
     await events.append_events(

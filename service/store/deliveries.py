@@ -96,7 +96,28 @@ async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dic
     return {row[0]: row[1] for row in rows}
 
 
-# Locks the escrows in id order, so that the deadline is not armed on one that leaves `paid` now.
+# Locks in id order the escrows that are free, passing over those that somebody holds: their
+# receipts are written later, and hold up nobody else's.
+LOCK_ACKNOWLEDGED = """
+WITH receipt AS MATERIALIZED (
+    SELECT d.id, v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
+    WHERE d.id = ANY ($1::uuid[])
+), free AS MATERIALIZED (
+    SELECT x.id FROM escrow x WHERE x.id IN (SELECT subject_id FROM receipt)
+    ORDER BY x.id
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT r.id FROM receipt r WHERE r.subject_id NOT IN (SELECT free.id FROM free)
+"""
+
+
+async def lock_acknowledged(tx: Transaction, delivery_ids: Sequence[UUID]) -> set[UUID]:
+    """Lock the escrows behind these deliveries; which deliveries' escrow somebody else holds."""
+    rows = await tx.fetch(LOCK_ACKNOWLEDGED, list(delivery_ids))
+    return {row["id"] for row in rows}
+
+
+# Relies on the escrows' locks, so that the deadline is not armed on one that leaves `paid` now.
 ARM_ACKNOWLEDGED = """
 WITH acknowledged AS MATERIALIZED (
     SELECT x.id, x.seq FROM escrow x

@@ -13,7 +13,6 @@ class User:
 
     person: Person
     is_email_verified: bool
-    is_phone_verified: bool
 
 
 READ_USERS = """
@@ -28,9 +27,15 @@ async def read_users(reader: Reader, emails: Sequence[str]) -> dict[str, User]:
     rows = await reader.fetch(READ_USERS, list(emails))
     return {
         row["email"]: User(
-            Person(row["id"], row["email"], row["first_name"], row["last_name"], row["language"]),
+            Person(
+                row["id"],
+                row["email"],
+                row["first_name"],
+                row["last_name"],
+                row["language"],
+                row["phone_ok"],
+            ),
             row["email_ok"],
-            row["phone_ok"],
         )
         for row in rows
     }
@@ -59,7 +64,7 @@ async def insert_user(tx: Transaction, user: User) -> None:
         person.first_name,
         person.last_name,
         user.is_email_verified,
-        user.is_phone_verified,
+        person.is_phone_verified,
         person.language,
         tx.now,
     )

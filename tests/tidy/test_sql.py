@@ -25,9 +25,10 @@ def constants() -> Iterator[tuple[str, str]]:
         loaded = importlib.import_module(f"service.store.{module.name}")
         for name, value in vars(loaded).items():
             label = f"{module.name}.{name}"
-            if name.isupper() and isinstance(value, str) and label not in UNPREPARED:
-                if value.lstrip().startswith(VERBS):
-                    yield label, value
+            if not name.isupper() or not isinstance(value, str) or label in UNPREPARED:
+                continue
+            if value.lstrip().startswith(VERBS):
+                yield label, value
 
 
 @pytest.mark.parametrize(("label", "statement"), list(constants()), ids=lambda text: text[:40])

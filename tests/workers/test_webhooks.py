@@ -333,7 +333,7 @@ async def test_what_a_dead_worker_had_claimed_is_sent_again_and_its_late_answer_
     late = Attempt(
         lost, datetime.now(UTC), reply, judge(reply, 1, STANDARD, datetime.now(UTC), 0.5)
     )
-    assert await tend(house, settle([late])) == {}
+    assert (await tend(house, settle([late]))).ours == {}
     assert await states(house) == [("delivered", 2, 200, None)]
     assert await rows(house, "SELECT n, status FROM webhook_attempt") == [(2, 200)]
 

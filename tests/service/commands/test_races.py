@@ -26,7 +26,7 @@ from service.rules.errors import (
     Refused,
     WrongStatus,
 )
-from service.rules.escrow import CLOCKS, FINAL, TABLE, Escrow, choose
+from service.rules.escrow import CLOCKS, FINAL, PROOF, TABLE, Escrow, choose
 from service.rules.machine import CLOCK, Actor, Role
 from service.store.clock import shift_clock
 from service.store.db import Transaction
@@ -81,7 +81,8 @@ def runners(mode: str, state: str) -> Iterator[Runner]:
             people = row.who & {Role.SELLER, Role.BUYER, Role.CREATOR}
             yield from (Runner(row.name, role) for role in sorted(people))
     for clock in CLOCKS:
-        if clock.state == state and mode in clock.modes:
+        after_another = clock.kind == "delivery_overdue" and mode == PROOF
+        if clock.state == state and mode in clock.modes and not after_another:
             yield Runner(clock.step, Role.CLOCK, clock.kind)
 
 

@@ -58,7 +58,8 @@ def bouncer(urls: Urls, migrated: Settings, tmp_path: Path) -> Iterator[str]:
         give_up_at = time.monotonic() + 10
         while not is_taken(port):
             said = (tmp_path / "pgbouncer.log").read_text()
-            assert child.process.poll() is None and time.monotonic() < give_up_at, said
+            assert child.process.poll() is None, said
+            assert time.monotonic() < give_up_at, said
             time.sleep(0.02)
         yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
     finally:
