@@ -17,7 +17,7 @@ CREATE TABLE schema_version (
 CREATE TABLE clock (
     id              boolean PRIMARY KEY DEFAULT true CHECK (id),
     shift           interval NOT NULL DEFAULT '0',
-    advancing_until timestamptz,
+    held_by         uuid,
     lease_until     timestamptz
 );
 INSERT INTO clock DEFAULT VALUES;
@@ -160,6 +160,12 @@ CREATE TABLE escrow (
         mode = 'milestone' OR status NOT IN ('completed', 'cancelled') OR held_minor = 0),
     CONSTRAINT escrow_unpaid_holds_nothing CHECK (
         mode = 'milestone' OR status <> 'pending' OR funded_minor = 0),
+    CONSTRAINT escrow_paid_holds_all CHECK (
+        mode = 'milestone' OR status NOT IN ('paid', 'delivered', 'disputed') OR held_minor = amount_ledger_minor),
+    CONSTRAINT escrow_moments CHECK (
+        mode = 'milestone' OR (status = 'completed') = (completed_at IS NOT NULL)
+        AND (status = 'cancelled') = (cancelled_at IS NOT NULL AND cancel_reason IS NOT NULL)
+        AND (status IN ('pending', 'cancelled') OR paid_at IS NOT NULL)),
     CONSTRAINT escrow_fees_fit CHECK (escrow_fee_minor + developer_fee_minor <= amount_ledger_minor),
     CONSTRAINT escrow_proof_has_policy CHECK ((mode = 'quick_proof') = (fulfillment_policy IS NOT NULL)),
     CONSTRAINT escrow_fee_has_receiver CHECK (developer_fee_minor = 0 OR developer_fee_user_id IS NOT NULL),
@@ -506,7 +512,8 @@ WHERE e.deleted_at IS NULL;
 
 -- The delivery row is the job. `visible_at` is both the time of the next attempt and the lease's
 -- end: a claimed row simply falls due again. `recorded_at` is the event's, to find its body.
--- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete.
+-- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete, once it was passed on to the escrow
+-- (`acknowledged_at`) in a transaction of its own: a busy escrow stops no lane.
 CREATE TABLE delivery (
     id           uuid PRIMARY KEY,
     endpoint_id  entity_id NOT NULL REFERENCES webhook_endpoint,
@@ -521,16 +528,20 @@ CREATE TABLE delivery (
     last_status  smallint,
     last_fault   text,
     acknowledges boolean NOT NULL DEFAULT false,
+    acknowledged_at timestamptz,
     created_at   timestamptz NOT NULL,
     settled_at   timestamptz,
     UNIQUE (endpoint_id, event_id),
     CHECK (state = 'pending' OR claim_token IS NULL),
-    CHECK ((state IN ('pending', 'parked')) = (settled_at IS NULL))
+    CHECK ((state IN ('pending', 'parked')) = (settled_at IS NULL)),
+    CHECK (acknowledged_at IS NULL OR (acknowledges AND state = 'delivered'))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
 CREATE INDEX delivery_due ON delivery (endpoint_id, visible_at) WHERE state = 'pending';
 CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
     WHERE state = 'pending' AND claim_token IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
+CREATE INDEX delivery_receipt ON delivery (settled_at)
+    WHERE acknowledges AND state = 'delivered' AND acknowledged_at IS NULL;
 
 CREATE TABLE webhook_attempt (
     delivery_id   uuid NOT NULL,
@@ -649,13 +660,14 @@ END $$;
 -- least recently served first. A round is two statements on purpose: the count of what is in flight
 -- needs a snapshot that is younger than the lanes' locks, else the cap is breached. Never waits for
 -- a lock. `moment` is real time everywhere: leases and retries do not follow the sandbox's clock.
+-- `hold_seconds`: how long the delivery's lane takes no further claim, so that somebody comes then.
 CREATE FUNCTION claim_deliveries(
     slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
 )
 RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
     acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
-    secrets bytea[]
+    secrets bytea[], hold_seconds float8
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -733,23 +745,26 @@ BEGIN
            e.url, e.ladder, e.timeout_seconds, e.headers,
            ARRAY(SELECT s.sealed FROM endpoint_secret s
                  WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
-                 ORDER BY s.id DESC)
+                 ORDER BY s.id DESC),
+           CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
+    JOIN lane l ON l.endpoint_id = d.endpoint_id
     LEFT JOIN webhook_body b ON b.event_id = d.event_id AND b.recorded_at = d.recorded_at
     WHERE d.id = ANY (mine)
     ORDER BY d.recorded_at;
 END $$;
 
 -- Writes what came of attempts: one attempt row and the delivery's new state, or nothing where the
--- claim was lost meanwhile; says which, and where more is due. Parallel arrays. Locks: the
--- deliveries, then (last, since a locked lane is passed over by claims) the lanes in id order.
+-- claim was lost meanwhile; says which, and in how many seconds something is due in its lane (0:
+-- now, NULL: never). Parallel arrays. Locks: the deliveries, then (last, since a locked lane is
+-- passed over by claims) the lanes in id order.
 CREATE FUNCTION settle_deliveries(
     ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], successes boolean[],
     streaks integer[], halvings boolean[], holds float8[], started timestamptz[], statuses integer[],
     faults text[], addresses text[], dns integer[], connects integer[], first_bytes integer[],
     totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
-) RETURNS TABLE (id uuid, lane_is_due boolean) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (id uuid, lane_due_seconds float8) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     settled uuid[];
@@ -820,9 +835,10 @@ BEGIN
                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.claim_token IS NULL))
         FROM tally t
         WHERE l.endpoint_id = t.endpoint_id
-        RETURNING l.endpoint_id, l.next_due_at <= moment AND l.hold_until <= moment AS is_due
+        RETURNING l.endpoint_id, CASE WHEN l.next_due_at < 'infinity' THEN greatest(0, extract(
+            epoch FROM greatest(l.next_due_at, l.hold_until) - moment))::float8 END AS due_seconds
     )
-    SELECT s.id, turned.is_due FROM settlement s JOIN turned ON turned.endpoint_id = s.endpoint_id;
+    SELECT s.id, turned.due_seconds FROM settlement s JOIN turned ON turned.endpoint_id = s.endpoint_id;
 END $$;
 -- delivery: end
 
@@ -832,7 +848,7 @@ CREATE FUNCTION await_registrations(emails text[]) RETURNS boolean LANGUAGE plpg
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('register/' || e.email, 0))
     FROM (SELECT unnest(emails) AS email ORDER BY 1) AS e;
-    RETURN EXISTS (SELECT FROM app_user u WHERE u.email = ANY (emails));
+    RETURN EXISTS (SELECT FROM app_user u WHERE u.email = ANY (emails) AND u.email_verified_at IS NOT NULL);
 END $$;
 
 -- 8. Reading and locking an escrow ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import create
+from bench import create, deliver, latency
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -17,6 +17,8 @@ MEMORY_MIB = 150
 
 CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "create": create.measure,
+    "deliver": deliver.measure,
+    "latency": latency.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}
 

@@ -54,10 +54,44 @@ async def knock(
     return tally
 
 
-class Line(asyncio.Protocol):
-    """One connection: asks, waits for the whole answer, asks again."""
+async def pace(port: int, request: Callable[[], bytes], per_second: float, seconds: float) -> Tally:
+    """Ask so many times a second, whether answers come or not, over as many lines as it takes."""
+    loop = asyncio.get_running_loop()
+    tally = Tally()
+    free: list[Line] = []
+    lines: list[Line] = []
+    began = loop.time()
+    for n in range(int(per_second * seconds)):
+        await asyncio.sleep(began + n / per_second - loop.time())
+        if not free:
+            line = Line(tally, request, b"HTTP/1.1 201", free)
+            await loop.create_connection(lambda line=line: line, HOST, port)
+            lines.append(line)
+        else:
+            line = free.pop()
+        line.ask()
+    while len(free) < len(lines) and not tally.unexpected:
+        await asyncio.sleep(0.01)
+    tally.seconds = loop.time() - began
+    for line in lines:
+        line.is_over = True
+        line.transport.close()
+    if tally.unexpected:
+        raise RuntimeError(f"{len(tally.unexpected)} answers like {tally.unexpected[0][:500]!r}")
+    return tally
 
-    def __init__(self, tally: Tally, request: Callable[[], bytes], expect: bytes) -> None:
+
+class Line(asyncio.Protocol):
+    """One connection: asks, waits for the whole answer, asks again or joins the `free` ones."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        request: Callable[[], bytes],
+        expect: bytes,
+        free: "list[Line] | None" = None,
+    ) -> None:
+        self.free = free
         self.tally, self.request, self.expect = tally, request, expect
         self.is_over = False
         self.closed = asyncio.get_running_loop().create_future()
@@ -90,6 +124,8 @@ class Line(asyncio.Protocol):
         self.got = b""
         if self.is_over or self.tally.unexpected:
             self.transport.close()
+        elif self.free is not None:
+            self.free.append(self)
         else:
             self.ask()
 

@@ -1,14 +1,19 @@
 """A shop that trades on the ground: its key, its seller, a known buyer, its endpoints."""
 
+import asyncio
 from dataclasses import dataclass
 
 import orjson
 
 from bench.ground import Ground
 from service.cli.house import open_house
-from service.commands import developers, endpoints, users
-from service.commands.perform import perform, tend
+from service.commands import developers, endpoints, escrows, users
+from service.commands.gathering import TOGETHER_MAX
+from service.commands.perform import perform, perform_grouped, tend
+from service.ingress.api.escrows import terms_of
 from service.rules.machine import Actor, ActorKind
+from service.wire.escrows import NewEscrow
+from service.wire.reading import read_object
 from service.wire.webhooks import WebhookCreate
 
 TERMS = {
@@ -60,3 +65,22 @@ async def open_shop(ground: Ground, name: str, urls: tuple[str, ...] = ()) -> Sh
             wanted = WebhookCreate(url=url, events=["*"])
             await perform(house, actor, endpoints.create(made.developer_id, wanted))
     return Shop(made.developer_id, made.api_key, buyer)
+
+
+async def create_escrows(ground: Ground, shop: Shop, count: int) -> None:
+    """So many pending escrows of this shop, by the command itself."""
+    actor = Actor(ActorKind.DEVELOPER, developer_id=shop.developer_id)
+    order = escrows.Order(actor, shop.developer_id, terms_of(body_of(shop)))
+    async with open_house(ground.settings) as house:
+        for _ in range(count // TOGETHER_MAX + 1):
+            now = min(TOGETHER_MAX, count)
+            count -= now
+            await asyncio.gather(
+                *(perform_grouped(house, escrows.create_all, order, status=201) for _ in range(now))
+            )
+
+
+def body_of(shop: Shop) -> NewEscrow:
+    """The body of a request for the known buyer, as the ingress reads it."""
+    raw = orjson.dumps({**TERMS, "buyerEmail": shop.buyer_email})
+    return NewEscrow.model_validate(read_object(raw))

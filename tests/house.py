@@ -31,7 +31,7 @@ BEGIN
         EXECUTE format('DELETE FROM %I', t);
     END LOOP;
 END $$;
-UPDATE clock SET shift = '0', advancing_until = NULL, lease_until = NULL;
+UPDATE clock SET shift = '0', held_by = NULL, lease_until = NULL;
 SET session_replication_role = origin;
 """
 

@@ -11,18 +11,22 @@ refused here with a KeyError. Amounts are decimal strings in the currency's majo
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
-from service.commands import developers, escrows, users, wallets
-from service.commands.perform import Command, House, perform
+from service.commands import deadlines, developers, escrows, users, wallets
+from service.commands.perform import Command, House, perform, tend
 from service.rules.escrow import Escrow, Person
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.rules.money import to_minor
 from service.rules.terms import Terms
+from service.store.clock import lease_clock, move_clock
 from service.store.db import Transaction
+from service.store.deadlines import Deadline
 from service.store.escrows import read_escrow
 from service.wire.base import Wire
 
@@ -44,6 +48,24 @@ PROOF_POLICY = {
     "proofUploadDeadlineHours": 24,
     "buyerReviewDeadlineHours": 24,
 }
+
+
+async def jump(house: House, ahead: timedelta) -> None:
+    """Business time moves on, and nobody has swept yet."""
+    holder = uuid4()
+
+    async def move(tx: Transaction) -> None:
+        assert await lease_clock(tx, holder, timedelta(seconds=30))
+        assert await move_clock(tx, holder, tx.now + ahead, timedelta())
+
+    await tend(house, move)
+
+
+async def advance(house: House, to: datetime) -> list[Deadline]:
+    """The sandbox's clock moves to `to`, through what is due; what was fired."""
+    fired, finish = await deadlines.advance(house, to)
+    await tend(house, finish)
+    return fired
 
 
 class Done(Wire):

@@ -28,10 +28,11 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
 from service.words.mails import Words
-from workers import checks, retention, timers
+from workers import checks, retention
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
 from workers.rounds import Round
+from workers.timers import Timers
 from workers.webhooks import Courier
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -45,6 +46,7 @@ AWAY_SECONDS = 1.0
 # Then the pool has 5 s of its own: together less than the 25 s that a platform waits.
 DRAIN_SECONDS = 18.0
 HEALTH_DRAIN_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 0.5
 
 log = structlog.get_logger()
 
@@ -68,7 +70,7 @@ def keepers(
     return {
         "webhooks": courier,
         "mails": postman,
-        "timers": each("timers", 1.0, timers.fire),
+        "timers": Round("timers", 1.0, Timers(house).fire, metrics),
         "checks": each("checks", MINUTE, checks.run_minute),
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),

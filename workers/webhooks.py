@@ -5,18 +5,27 @@ second. No transaction is open while anything is sent.
 """
 
 import asyncio
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 
 import orjson
 import structlog
 
-from service.commands.deliveries import FAN_OUT_BATCH, claim, fan_out, reconcile, settle
+from service.commands.deliveries import (
+    FAN_OUT_BATCH,
+    acknowledge,
+    claim,
+    fan_out,
+    is_receipt,
+    reconcile,
+    settle,
+)
 from service.commands.perform import House, tend
-from service.gateways.post import Letter, Post
-from service.rules.delivery import LADDERS, Fault, Outcome, Reply, judge
+from service.gateways.post import Post, Request
+from service.rules.delivery import LADDERS, Fault, Reply, judge
 from service.rules.errors import Unavailable
 from service.store.db import Clash, Transaction
 from service.store.deliveries import Attempt, Claimed
@@ -30,7 +39,10 @@ RECONCILE_SECONDS = 30.0
 SETTLE_AFTER_SECONDS = 0.005
 REFILL_AFTER_SECONDS = 0.005
 SETTLE_ROWS = 200
-POSTPONED_SECONDS = 0.2
+BUSY_SECONDS = 0.2
+"""When a receipt whose escrow somebody held is looked at again."""
+WAKE_WITHIN_SECONDS = 10.0
+"""Who waits for less is met when the wait ends; longer waits are found by polling."""
 AWAY_SECONDS = 0.5
 GRACE_SECONDS = 12.0
 """What is in flight at shutdown may end by itself for so long; then it is given back."""
@@ -61,7 +73,7 @@ class Courier:
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._has_events = True
+        self._has_events = self._has_receipts = True
         self._goes_again = self._is_starved = False
         self._polled_at = self._reconciled_at = 0.0
         self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
@@ -90,7 +102,8 @@ class Courier:
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
         if clock() - self._polled_at >= POLL_SECONDS:
-            self._polled_at, self._has_events = clock(), True
+            self._polled_at = clock()
+            self._has_events = self._has_receipts = True
         await self._drain()
         if clock() - self._reconciled_at >= RECONCILE_SECONDS:
             self._reconciled_at = clock()
@@ -132,9 +145,13 @@ class Courier:
         return not self._sending and self._settler is None
 
     async def _take(self) -> bool:
-        """Fan out, claim, start sending; whether there may be more to do at once."""
+        """Acknowledge, fan out, claim, start sending; whether there may be more to do at once."""
         if self._round.is_closing:
             return False
+        if self._has_receipts:
+            self._has_receipts = False
+            if await tend(self._house, acknowledge):
+                asyncio.get_running_loop().call_later(BUSY_SECONDS, self._look_for_receipts)
         if self._has_events:
             self._has_events = False
             fanned = await tend(self._house, fan_out)
@@ -143,6 +160,7 @@ class Courier:
         claimed = await tend(self._house, partial(self._claim, free)) if free > 0 else []
         for one in claimed:
             self._start(one)
+        self._wake_after(one.hold_seconds for one in claimed)
         # Whoever frees a slot wakes us, so a full house needs no second look now.
         self._is_starved = len(claimed) >= free
         return self._has_events and not self._is_starved
@@ -178,7 +196,9 @@ class Courier:
             reply = Reply(fault=Fault.OURS)
         ladder = LADDERS[claimed.ladder]
         outcome = judge(reply, claimed.attempt, ladder, self._now(), self._chance())
-        self._take_in([Attempt(claimed, started_at, reply, outcome)])
+        self._ended.append(Attempt(claimed, started_at, reply, outcome))
+        if self._settler is None:
+            self._settler = asyncio.create_task(self._settle())
 
     async def _send(self, claimed: Claimed, now: datetime) -> Reply:
         if claimed.body is None:
@@ -193,7 +213,7 @@ class Courier:
             custom=orjson.loads(self._opened(claimed.headers)) if claimed.headers else {},
         )
         return await self._post.send(
-            Letter(claimed.url, headers, claimed.body, claimed.timeout_seconds)
+            Request(claimed.url, headers, claimed.body, claimed.timeout_seconds)
         )
 
     async def _settle(self) -> None:
@@ -213,44 +233,37 @@ class Courier:
     async def _settle_batch(self, batch: Sequence[Attempt]) -> bool:
         """False when the database is away: the batch is kept, its leases run on."""
         try:
-            done = await tend(self._house, settle(batch))
+            settled = await tend(self._house, settle(batch))
         except (Unavailable, Clash) as away:
             log.warning("attempts_not_settled", count=len(batch), reason=str(away))
             return False
         except Exception:  # their leases end, and they are sent again
             log.exception("attempts_dropped", count=len(batch))
             return True
-        if done.postponed:
-            self._postpone([one for one in batch if one.claimed.id in done.postponed])
-            batch = [one for one in batch if one.claimed.id not in done.postponed]
-        if any(done.ours.values()):
-            self._round.wake()
-        for one in batch:
-            self._wake_for(one.outcome)
-        self._metrics.note_settled(batch, len(done.ours))
+        if any(one.claimed.id in settled and is_receipt(one) for one in batch):
+            self._look_for_receipts()
+        self._wake_after(settled.values())
+        self._wake_after(one.outcome.hold_seconds or None for one in batch)
+        self._metrics.note_settled(batch, len(settled))
         log.info(
             "attempts_settled",
             count=len(batch),
             delivered=sum(one.outcome.is_success for one in batch),
-            fenced=len(batch) - len(done.ours),
-            postponed=len(done.postponed),
+            fenced=len(batch) - len(settled),
         )
         return True
 
-    def _postpone(self, receipts: Sequence[Attempt]) -> None:
-        """Somebody holds their escrows: settle them a moment later, or their leases end."""
-        asyncio.get_running_loop().call_later(POSTPONED_SECONDS, self._take_in, receipts)
+    def _look_for_receipts(self) -> None:
+        self._has_receipts = True
+        self._round.wake()
 
-    def _take_in(self, ended: Sequence[Attempt]) -> None:
-        self._ended.extend(ended)
-        if self._settler is None:
-            self._settler = asyncio.create_task(self._settle())
-
-    def _wake_for(self, outcome: Outcome) -> None:
-        """Be there when a short wait ends; long ones are found by polling."""
-        soon = [s for s in (outcome.retry_seconds, outcome.hold_seconds) if s and s < 10]
-        for seconds in soon:
-            asyncio.get_running_loop().call_later(seconds, self._round.wake)
+    def _wake_after(self, waits_seconds: Iterable[float | None]) -> None:
+        """Be there when a short wait ends; a moment late, since an early look finds nothing."""
+        soon = {s for s in waits_seconds if s is not None and s < WAKE_WITHIN_SECONDS}
+        if 0 in soon:
+            self._round.wake()
+        for milliseconds in {math.ceil(seconds * 1000) + 1 for seconds in soon if seconds > 0}:
+            asyncio.get_running_loop().call_later(milliseconds / 1000, self._round.wake)
 
     async def _reconcile(self) -> None:
         late = await tend(self._house, reconcile)

@@ -21,8 +21,9 @@ import click
 
 from service.cli.partner import Partner
 from service.cli.ports import find_free_run
-from service.cli.stories import STORIES, Moment, Tale, Unexpected, World, complaints_of
+from service.cli.stories import STORIES
 from service.cli.supervisor import Kept, find_amana
+from service.cli.tale import Moment, Tale, Unexpected, World, complaints_of
 from service.cli.up import decide, everything, interruptible
 from service.cli.verb import one_line
 from service.settings import Settings

@@ -120,6 +120,8 @@ def read_pid(path: Path) -> int | None:
 def end_leftover(pid: int, by: signal.Signals, patience_seconds: float) -> None:
     """End a process that is not our child: ask, wait, then kill. The caller knows whose it is."""
     started_as = read_command_line(pid)
+    if not started_as:  # gone already
+        return
     for step in (by, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, step)

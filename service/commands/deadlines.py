@@ -5,9 +5,10 @@ are passed over and met again. Should a batch fail, its members are tried one by
 bad escrow holds nobody up.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -15,8 +16,9 @@ from service.commands.invitations import REMINDER, fire_reminders
 from service.commands.perform import House, perform, tend
 from service.commands.steps import fire_due_of
 from service.rules.errors import ClockAdvancing, Unavailable
+from service.rules.escrow import STEP_OF_KIND
 from service.rules.machine import CLOCK
-from service.store.clock import lease_clock, read_clock, shift_clock
+from service.store.clock import lease_clock, move_clock, read_clock
 from service.store.db import Transaction
 from service.store.deadlines import Deadline, read_due
 from service.wire.base import Wire
@@ -35,18 +37,25 @@ class Fired(Wire):
 
 @dataclass(slots=True)
 class Sweep:
-    """What one sweep has done; escrows whose step failed are passed over until the next one."""
+    """What one sweep has done.
+
+    `passed_over` are the ids of deadlines that this sweep does not look at again: somebody else
+    holds their escrow, or they are among the `failed`.
+    """
 
     fired: list[Deadline] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    passed_over: set[int] = field(default_factory=set)
+    failed: list[Deadline] = field(default_factory=list)
 
 
-async def sweep(house: House, *, limit: int = BATCH * 50) -> Sweep:
+async def sweep(
+    house: House, *, limit: int = BATCH * 50, passing_over: Collection[int] = ()
+) -> Sweep:
     """Fire what is due by the present clock, at most `limit` deadlines.
 
     Stands aside while the sandbox's clock is being advanced.
     """
-    done = Sweep()
+    done = Sweep(passed_over=set(passing_over))
     while len(done.fired) < limit:
         clock = await read_clock(house.pool)
         if clock.is_advancing:
@@ -54,50 +63,74 @@ async def sweep(house: House, *, limit: int = BATCH * 50) -> Sweep:
         due = await read_due(house.pool, clock.now, BATCH, done.passed_over)
         if not due:
             break
-        before = len(done.fired) + len(done.passed_over)
         await _fire_batch(house, due, done, now=None)
-        if len(done.fired) + len(done.passed_over) == before:
-            break  # all of them are held by somebody else
     return done
 
 
-async def advance(house: House, to: datetime) -> list[Deadline]:
+Finish = Callable[[Transaction], Awaitable[None]]
+
+
+async def advance(house: House, to: datetime) -> tuple[list[Deadline], Finish]:
     """Move the sandbox's clock forward to `to`; every deadline on the way fires at its own time.
+
+    Gives what was fired, and the last move, for the caller's own transaction. Business time moves
+    along with what is fired: should this die half-way, the clock stands at the last of them.
 
     Raises:
         ClockAdvancing: another call is at it.
     """
-    done = Sweep()
-    if not await tend(house, lambda tx: lease_clock(tx, to, LEASE)):
+    done, holder = Sweep(), uuid4()
+    if not await tend(house, lambda tx: lease_clock(tx, holder, LEASE)):
         raise ClockAdvancing
     while due := await read_due(house.pool, to, 1, done.passed_over):
         await _fire_batch(house, due, done, now=due[0].due_at)
-        if not await tend(house, lambda tx: lease_clock(tx, to, LEASE)):
+        await tend(house, _move(holder, due[0].due_at, LEASE))
+    return done.fired, _move(holder, to, timedelta())
+
+
+def _move(holder: UUID, to: datetime, lease: timedelta) -> Finish:
+    async def move(tx: Transaction) -> None:
+        if not await move_clock(tx, holder, to, lease):
             raise ClockAdvancing
-    await tend(house, lambda tx: shift_clock(tx, to, done=True))
-    house.bell.ring(["webhooks", "mails"])
-    return done.fired
+
+    return move
 
 
 async def _fire_batch(
     house: House, due: Sequence[Deadline], done: Sweep, *, now: datetime | None
 ) -> None:
-    escrows = sorted({d.escrow_id for d in due if d.kind != REMINDER})
-    reminders = [d.id for d in due if d.kind == REMINDER]
+    """Fire what can be fired; the rest is passed over, so that a sweep comes to its end."""
     try:
-        if escrows:
-            done.fired += await _fired(house, _steps(escrows, waits=now is not None), now)
-        if reminders:
-            done.fired += await _fired(house, _reminders(reminders), now)
+        fired = await _fired_of(house, due, now)
     except Unavailable:
         raise
     except Exception:
-        if len(due) == 1:
-            log.exception("deadline_failed", escrow_id=due[0].escrow_id, kind=due[0].kind)
-            done.passed_over.append(due[0].escrow_id)
+        if len(due) > 1:
+            for one in due:
+                await _fire_batch(house, [one], done, now=now)
             return
-        for one in due:
-            await _fire_batch(house, [one], done, now=now)
+        log.exception("deadline_failed", escrow_id=due[0].escrow_id, kind=due[0].kind)
+        done.failed += due
+        done.passed_over.add(due[0].id)
+        return
+    done.fired += fired
+    moved = {one.escrow_id for one in fired}
+    done.passed_over |= {one.id for one in due if one.escrow_id not in moved}
+
+
+async def _fired_of(house: House, due: Sequence[Deadline], now: datetime | None) -> list[Deadline]:
+    """Each kind by its own way; an unknown one is a failure, not something to be met for ever."""
+    unknown = {one.kind for one in due} - {REMINDER, *STEP_OF_KIND}
+    if unknown:
+        raise AssertionError(f"nobody fires deadlines of the kind {', '.join(sorted(unknown))}")
+    escrows = sorted({one.escrow_id for one in due if one.kind in STEP_OF_KIND})
+    reminders = [one.id for one in due if one.kind == REMINDER]
+    fired: list[Deadline] = []
+    if escrows:
+        fired += await _fired(house, _steps(escrows, waits=now is not None), now)
+    if reminders:
+        fired += await _fired(house, _reminders(reminders), now)
+    return fired
 
 
 Firing = Callable[[Transaction], Awaitable[list[Deadline]]]

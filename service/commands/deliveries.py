@@ -1,10 +1,9 @@
-"""Upkeep of webhook delivery, through `tend`: fan out, claim, settle, reconcile.
+"""Upkeep of webhook delivery, through `tend`: fan out, claim, settle, acknowledge, reconcile.
 
 No transaction is open while anything is sent; each of these is short.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from service.commands.endpoints import tell_disabled
@@ -13,6 +12,7 @@ from service.store.db import Transaction
 from service.store.deliveries import Attempt, Claimed
 
 FAN_OUT_BATCH = 500
+RECEIPT_BATCH = 500
 PARTITION_WEEKS_AHEAD = 4
 
 
@@ -30,48 +30,53 @@ def claim(slots: int) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
     return upkeep
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What came of settling: `ours` are those whose claim was still ours, each with whether its
-    lane has more due. `postponed` are receipts of escrows that somebody holds: nothing is written.
+def settle(
+    attempts: Sequence[Attempt],
+) -> Callable[[Transaction], Awaitable[Mapping[UUID, float | None]]]:
+    """Write what came of these attempts; waits for no escrow's lock.
+
+    Gives those whose claim was still ours, each with the seconds until something is due in its
+    lane (0: now, None: never). Receipts are passed on by `acknowledge`.
     """
 
-    ours: Mapping[UUID, bool]
-    postponed: Collection[UUID] = ()
-
-
-def settle(attempts: Sequence[Attempt]) -> Callable[[Transaction], Awaitable[Settled]]:
-    """Write what came of these attempts; waits for no escrow's lock."""
-
-    async def upkeep(tx: Transaction) -> Settled:
-        receipts = [one.claimed.id for one in attempts if _is_receipt(one)]
-        postponed = await deliveries.lock_acknowledged(tx, receipts) if receipts else set()
-        free = [one for one in attempts if one.claimed.id not in postponed]
-        return Settled(await _settle(tx, free) if free else {}, postponed)
+    async def upkeep(tx: Transaction) -> Mapping[UUID, float | None]:
+        reasons = {
+            one.claimed.endpoint_id: one.outcome.disable_reason
+            for one in attempts
+            if one.outcome.disable_reason is not None
+        }
+        flags = {
+            one.claimed.endpoint_id: one.outcome.flag
+            for one in attempts
+            if one.outcome.flag is not None
+        }
+        if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
+            await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
+        settled = await deliveries.settle_deliveries(tx, attempts)
+        if flags:
+            await endpoints.flag_endpoints(tx, flags)
+        if reasons:
+            await _disable(tx, reasons)
+        return settled
 
     return upkeep
 
 
-async def _settle(tx: Transaction, attempts: Sequence[Attempt]) -> dict[UUID, bool]:
-    reasons = {
-        one.claimed.endpoint_id: one.outcome.disable_reason
-        for one in attempts
-        if one.outcome.disable_reason is not None
-    }
-    flags = {
-        one.claimed.endpoint_id: one.outcome.flag
-        for one in attempts
-        if one.outcome.flag is not None
-    }
-    if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
-        await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
-    settled = await deliveries.settle_deliveries(tx, attempts)
-    if flags:
-        await endpoints.flag_endpoints(tx, flags)
-    if reasons:
-        await _disable(tx, reasons)
-    await _acknowledge(tx, attempts, settled)
-    return settled
+def is_receipt(attempt: Attempt) -> bool:
+    """Whether it is a creator's 2xx to pending → paid, which lets an `on_ack` escrow complete."""
+    return attempt.outcome.is_success and attempt.claimed.acknowledges
+
+
+async def acknowledge(tx: Transaction) -> int:
+    """Pass receipts on to their escrows, which complete by the clock; how many must wait.
+
+    After the settling, in a transaction of its own: what it holds up is no lane. The delivery's
+    row says what is still to be passed on, whoever settled it.
+    """
+    armed, waiting = await deliveries.acknowledge(tx, RECEIPT_BATCH)
+    if armed:
+        tx.ring("timers")
+    return waiting
 
 
 async def reconcile(tx: Transaction) -> int:
@@ -95,18 +100,3 @@ async def _disable(tx: Transaction, reasons: dict[str, str]) -> None:
         await deliveries.park_deliveries(tx, ids)
     for endpoint in gone:
         await tell_disabled(tx, endpoint)
-
-
-async def _acknowledge(
-    tx: Transaction, attempts: Sequence[Attempt], settled: Collection[UUID]
-) -> None:
-    """A creator's 2xx to pending → paid lets its `on_ack` escrow complete."""
-    receipts = [
-        one.claimed.id for one in attempts if _is_receipt(one) and one.claimed.id in settled
-    ]
-    if receipts and await deliveries.arm_acknowledged(tx, receipts):
-        tx.ring("timers")
-
-
-def _is_receipt(attempt: Attempt) -> bool:
-    return attempt.outcome.is_success and attempt.claimed.acknowledges

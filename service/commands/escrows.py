@@ -24,7 +24,6 @@ from service.rules.errors import (
     WrongParty,
 )
 from service.rules.escrow import (
-    CLOCKS,
     MODES,
     PENDING,
     STANDARD,
@@ -35,6 +34,7 @@ from service.rules.escrow import (
     Taken,
     armed,
     choose,
+    expiry_at,
     take,
 )
 from service.rules.fees import fees, locked_minor
@@ -55,7 +55,6 @@ from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, d
 CREATE: dict[str, Step] = {
     mode: row for mode in MODES if (row := TABLE.find("create", NOWHERE, mode)) is not None
 }
-EXPIRY = next(clock for clock in CLOCKS if clock.kind == "expiry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,16 +267,14 @@ async def _openings(tx: Transaction, orders: Sequence[Order]) -> list[Opening]:
 
 def _draft(tx: Transaction, order: Order, opening: Opening) -> Taken | Refused:
     try:
-        draft = _drafted(tx, order.developer_id, order.terms, opening)
+        escrow = _drafted(tx, order.developer_id, order.terms, opening)
     except Refused as refusal:
         return refusal
-    expires_at = EXPIRY.due(draft, tx.now, tx.policy)
-    opened = replace(draft, seq=1, status=PENDING, expires_at=expires_at)
-    return Taken(CREATE[draft.mode], draft, opened)
+    return Taken(CREATE[escrow.mode], escrow, escrow)  # before it, there was nothing
 
 
 def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
-    """The escrow that is to be opened, with its rate locked and its fees fixed."""
+    """The escrow as it will stand, with its rate locked and its fees fixed."""
     rate = _rate(tx, terms.currency, opening.rate, opening.rate_at)
     ledger_minor = locked_minor(terms.amount, terms.currency, rate)
     found = faults_in(
@@ -301,7 +298,8 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
     return Escrow(
         id=entity_id(tx.now),
         mode=terms.own_mode,
-        status=NOWHERE,
+        status=PENDING,
+        seq=1,
         creator_id=developer_id,
         creator_company=opening.company,
         seller=opening.seller,
@@ -325,6 +323,7 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
         contract=Contract(entity_id(tx.now), terms.contract_terms or "")
         if terms.mode == STANDARD
         else None,
+        expires_at=expiry_at(tx.now, tx.policy),
         created_at=tx.now,
         updated_at=tx.now,
     )

@@ -11,7 +11,7 @@ from service.rules.escrow import Person
 from service.store.db import Transaction
 from service.store.escrows import lock_escrows, read_waiting_for
 from service.store.invitations import Invitation, read_accepted, read_invitation_behind
-from service.store.users import read_user, verify_email
+from service.store.users import lock_email, read_user, verify_email
 from service.store.vault import hash_token
 
 
@@ -53,6 +53,7 @@ async def _held(tx: Transaction, token: str, email: str | None) -> Invitation:
     invitation = await read_invitation_behind(tx, token_hash)
     if invitation is None:
         raise InvitationNotFound
+    await lock_email(tx, email or invitation.email)
     waiting = await read_waiting_for(tx, email or invitation.email)
     locked = await lock_escrows(tx, sorted({invitation.escrow_id, *waiting}))
     # Whoever followed the link at the same time has committed by now.

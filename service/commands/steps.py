@@ -86,11 +86,8 @@ async def fire_due_of(
         escrow = escrows[deadline.escrow_id]
         try:
             row = choose(STEP_OF_KIND[deadline.kind], escrow, tx.actor)
-        except Refused as refusal:
-            log.warning(
-                "deadline_refused", kind=deadline.kind, escrow_id=escrow.id, why=str(refusal)
-            )
-            continue
+        except Refused as refusal:  # the tables disagree: better an alarm than a lost timer
+            raise AssertionError(f"{deadline.kind} of {escrow.id}: {refusal}") from refusal
         taken.append(take(row, escrow, tx.actor, tx.now))
     await record(tx, taken)
     return fired
@@ -126,14 +123,15 @@ def told(tx: Transaction, taken: Sequence[Taken], actor: Actor | None = None) ->
     """
     entries = []
     for one in taken:
-        for offset, event_type in enumerate(one.events, start=1):
+        first = one.after.seq - len(one.events) + 1
+        for seq, event_type in enumerate(one.events, start=first):
             uid = event_id(tx.now)
             entries.append(
                 events.Entry(
                     id=uid,
                     subject_id=one.after.id,
                     subject_kind="escrow",
-                    seq=one.before.seq + offset,
+                    seq=seq,
                     step=one.row.name,
                     type=event_type,
                     body=escrow_event(uid, event_type, one, tx.now) if event_type else None,

@@ -1,14 +1,16 @@
 """The bell: after COMMIT it wakes a worker through arq. Every ring is a hint; none is a promise.
 
 What must happen stands in PostgreSQL and is found by polling; a ring that is lost costs a second.
-Ids are time buckets: the rings of one bucket become one job, and a job that is running swallows
-no ring for longer than that (a fixed id would be refused while its job runs).
+Each ring that is sent is a job of its own: one with a shared id would be refused while its job runs,
+or removed by the end of it. Rings that come too close together become one, at the end of the wait.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
+from uuid import uuid4
 
 import orjson
 import structlog
@@ -19,8 +21,10 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 QUEUE = "amana:bells"
-BUCKET_SECONDS = 0.02
+APART_SECONDS = 0.02
+"""Rings of one name, by one process, are at least so far apart."""
 EXPIRES_MS = 60_000
+"""After so long a ring that no worker heard is forgotten: a worker that comes back polls anyway."""
 TIMEOUT_SECONDS = 0.2
 PAUSE_SECONDS = 1.0
 
@@ -42,44 +46,69 @@ class SilentBell:
 
 
 class ArqBell:
-    """Puts a job named after the bell onto arq's queue."""
+    """Puts jobs named after the bell onto arq's queue."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, *, apart_seconds: float = APART_SECONDS) -> None:
         self._redis = lazy_redis(redis_url, TIMEOUT_SECONDS)
-        self._rung: dict[str, int] = {}
+        self._apart_seconds = apart_seconds
+        self._sent_at: dict[str, float] = {}
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._quiet_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ring(self, names: Iterable[str]) -> None:
-        """One job a name and time bucket; quiet for a second after Redis was found away."""
-        now = time.monotonic()
+        """Each name is sent now, or once it may be again: whatever was committed, a job follows it.
+
+        Quiet for a second after Redis was found away.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if now < self._quiet_until:
             return
-        bucket = int(now / BUCKET_SECONDS)
-        fresh = [name for name in names if self._rung.get(name) != bucket]
+        fresh = []
+        for name in set(names) - self._waiting.keys():
+            wait_seconds = self._sent_at.get(name, -math.inf) + self._apart_seconds - now
+            if wait_seconds > 0:
+                self._waiting[name] = loop.call_later(wait_seconds, self._send, [name])
+            else:
+                fresh.append(name)
         if fresh:
-            self._rung.update(dict.fromkeys(fresh, bucket))
-            task = asyncio.create_task(self._enqueue(fresh))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._send(fresh)
+
+    def _send(self, names: Sequence[str]) -> None:
+        now = asyncio.get_running_loop().time()
+        for name in names:
+            self._waiting.pop(name, None)
+            self._sent_at[name] = now
+        task = asyncio.create_task(self._enqueue(names))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _enqueue(self, names: Sequence[str]) -> None:
-        """What arq's `enqueue_job` does for each, in one round trip: it takes three for one."""
-        now = time.time()
-        bucket, now_ms = int(now / BUCKET_SECONDS), int(now * 1000)
+        """What arq's `enqueue_job` does for each new id, in one round trip: it takes three for one.
+
+        Its checks are for ids that may be there already. What nobody heard in time goes.
+        """
+        now_ms = int(time.time() * 1000)
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.zremrangebyscore(QUEUE, "-inf", now_ms - EXPIRES_MS)
                 for name in names:
+                    job_id = f"{name}:{uuid4().hex}"
                     job = serialize_job(name, (), {}, None, now_ms, serializer=dump_job)
-                    pipe.psetex(f"{job_key_prefix}{name}:{bucket}", EXPIRES_MS, job)
-                    pipe.zadd(QUEUE, {f"{name}:{bucket}": now_ms}, nx=True)
+                    pipe.psetex(f"{job_key_prefix}{job_id}", EXPIRES_MS, job)
+                    pipe.zadd(QUEUE, {job_id: now_ms})
                 await pipe.execute()
         except (RedisError, OSError, TimeoutError) as away:
-            self._quiet_until = time.monotonic() + PAUSE_SECONDS
+            self._quiet_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
             log.warning("bell_not_rung", bells=names, reason=type(away).__name__)
 
     async def close(self) -> None:
-        """Let rings under way end, then leave."""
+        """Send what waits, let rings under way end, then leave."""
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        if self._waiting:
+            self._send(list(self._waiting))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
         await self._redis.aclose(close_connection_pool=True)

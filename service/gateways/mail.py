@@ -214,7 +214,7 @@ def composed(letter: Letter, sender: str) -> EmailMessage:
     try:
         message["From"] = sender
         message["To"] = _mailable(letter.recipient)
-        message["Subject"] = letter.subject
+        message["Subject"] = _inert(letter.subject)
         message["Date"] = format_datetime(letter.written_at)
         message["Message-ID"] = letter.message_id
         message["Auto-Submitted"] = "auto-generated"
@@ -225,6 +225,17 @@ def composed(letter: Letter, sender: str) -> EmailMessage:
     # Last: set before, it would have become the header of the text alone.
     message["Content-Language"] = letter.language
     return message
+
+
+def _inert(subject: str) -> str:
+    """The subject as it is to be read: nothing in it is decoded, nothing ends the header.
+
+    An encoded word (RFC 2047) that somebody typed would be decoded by the library, line ends and
+    all; a word joiner in its opening keeps it text. Raises ValueError for a line end or NUL.
+    """
+    if any(character in subject for character in "\r\n\0"):
+        raise ValueError("a line end in the subject")
+    return subject.replace("=?", "=\u2060?")
 
 
 def _mailable(address: str) -> str:

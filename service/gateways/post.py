@@ -33,7 +33,7 @@ RESOLVER_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Request:
     """What is to be sent; `timeout_seconds` bounds the whole exchange."""
 
     url: str
@@ -55,9 +55,9 @@ FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...] 
 
 
 class Post(Protocol):
-    """Sends letters. Only cancellation leaves `send` as an exception."""
+    """Sends requests. Only cancellation leaves `send` as an exception."""
 
-    async def send(self, letter: Letter) -> Reply: ...
+    async def send(self, request: Request) -> Reply: ...
 
     async def close(self) -> None: ...
 
@@ -104,14 +104,14 @@ class HttpPost:
             headers={"Accept-Encoding": "identity", "User-Agent": "Amana-Webhooks/1"},
         )
 
-    async def send(self, letter: Letter) -> Reply:
-        """POST the letter and report what came of it."""
+    async def send(self, request: Request) -> Reply:
+        """POST the request and report what came of it."""
         started = time.monotonic()
         dial = _Dial()
         token = _DIAL.set(dial)
         try:
-            async with asyncio.timeout(letter.timeout_seconds):
-                return await self._exchange(letter, dial, started)
+            async with asyncio.timeout(request.timeout_seconds):
+                return await self._exchange(request, dial, started)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as failure:
             return Reply(
                 fault=_fault(failure),
@@ -127,19 +127,19 @@ class HttpPost:
         await self._session.close()
         await self._resolver.close()
 
-    async def _exchange(self, letter: Letter, dial: _Dial, started: float) -> Reply:
+    async def _exchange(self, request: Request, dial: _Dial, started: float) -> Reply:
         try:
-            return await self._post(letter, dial, started)
+            return await self._post(request, dial, started)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as lost:
             # The receiver closed an idle connection just when it was taken up again: not a failed
             # attempt. Once, and only where nothing was dialled.
             if dial.address is not None or isinstance(lost, aiohttp.ClientConnectorError):
                 raise
-        return await self._post(letter, dial, started)
+        return await self._post(request, dial, started)
 
-    async def _post(self, letter: Letter, dial: _Dial, started: float) -> Reply:
+    async def _post(self, request: Request, dial: _Dial, started: float) -> Reply:
         async with self._session.post(
-            letter.url, data=letter.body, headers=letter.headers, allow_redirects=False
+            request.url, data=request.body, headers=request.headers, allow_redirects=False
         ) as response:
             first_byte_ms = _ms_since(started)
             answer = await _read_some(response)

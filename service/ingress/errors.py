@@ -165,7 +165,8 @@ def reply_to(error: Exception, request_id: str, clashes: Family = Family.E1) -> 
     if isinstance(error, Unavailable):
         return _plain(
             503,
-            "The service is away for a moment; nothing was changed. Try again.",
+            "The service is away for a moment. Try again, with the same Idempotency-Key where you"
+            " sent one: the request may have been carried out.",
             {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)},
         )
     if isinstance(error, GatewayFailure):

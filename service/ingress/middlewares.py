@@ -17,7 +17,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from service.commands.perform import Answer, House, Idempotency
+from service.commands.perform import Answer, House, Idempotency, replay
 from service.gateways.limiter import Limiter, Verdict
 from service.ingress.auth import Found, KeyRing, KeyUse, let_in, own_limit
 from service.ingress.bodies import (
@@ -216,7 +216,12 @@ class Line:
             raise PathUnknown
         idempotency = body = query = None
         if self._has_body:
-            idempotency, body = await self._body(request, caller)
+            raw = await read_body(request, route.body_bytes_max)
+            idempotency = _idempotency(request, caller, raw)
+            stored = None if idempotency is None else await replay(house, idempotency)
+            if stored is not None:
+                return _response(stored, route.status)
+            body = self._read(caller, raw)
         if route.asks is not None:
             query = as_model(route.asks, read_query(request))
         outcome = await route.handler(
@@ -235,19 +240,19 @@ class Line:
         )
         return _response(outcome, route.status)
 
-    async def _body(
-        self, request: web.Request, caller: Caller | None
-    ) -> tuple[Idempotency | None, Any]:
+    def _read(self, caller: Caller | None, raw: bytes) -> Any:
         route = self.route
-        key = idempotency_key(request.headers)
-        raw = await read_body(request, route.body_bytes_max)
         given = read_object(raw) if raw or not self._may_be_empty else {}
         if route.screen is not None and caller is not None:
             route.screen(caller, given)
-        body = None if route.takes is None else as_model(route.takes, given)
-        if key is None or caller is None:
-            return None, body
-        return Idempotency(caller.developer_id, key, fingerprint(request, raw)), body
+        return None if route.takes is None else as_model(route.takes, given)
+
+
+def _idempotency(request: web.Request, caller: Caller | None, raw: bytes) -> Idempotency | None:
+    key = idempotency_key(request.headers)
+    if key is None or caller is None:
+        return None
+    return Idempotency(caller.developer_id, key, fingerprint(request, raw))
 
 
 async def _caller(request: web.Request, visit: Visit, auth: Auth) -> Caller:

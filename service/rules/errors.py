@@ -222,7 +222,7 @@ class ClockAdvancing(Refused):
 
 
 class Unavailable(Exception):
-    """The database is away: nothing was changed, the caller may try again."""
+    """The database is away: nothing was changed, unless it went away during the COMMIT itself."""
 
 
 class GatewayFailure(Exception):

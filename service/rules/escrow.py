@@ -269,8 +269,13 @@ class Clock:
     says: str
 
 
-def _expiry(_: Escrow, now: datetime, policy: Policy) -> datetime:
+def expiry_at(now: datetime, policy: Policy) -> datetime:
+    """When an escrow that is opened now expires unpaid."""
     return months_later(now, policy.expiry_months)
+
+
+def _expiry(_: Escrow, now: datetime, policy: Policy) -> datetime:
+    return expiry_at(now, policy)
 
 
 def _overdue(escrow: Escrow, now: datetime, _: Policy) -> datetime:
@@ -441,7 +446,8 @@ def _stamped(row: Step, escrow: Escrow, now: datetime) -> Escrow:
         case "delivered":
             return replace(escrow, delivered_at=escrow.delivered_at or now)
         case "completed":
-            return replace(escrow, delivered_at=escrow.delivered_at or now, completed_at=now)
+            delivered_at = now if row.name == "deliver" else escrow.delivered_at
+            return replace(escrow, delivered_at=delivered_at, completed_at=now)
         case "cancelled":
             return replace(escrow, cancelled_at=now)
     return escrow

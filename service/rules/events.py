@@ -1,7 +1,6 @@
 """The event catalogue: derived from the tables, plus what happens beside an escrow."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from service.rules import escrow
 
@@ -31,8 +30,3 @@ DEFAULT_SUBSCRIPTION = (escrow.STATUS_UPDATED,)
 def unknown(names: Iterable[str]) -> list[str]:
     """Those of the names that are neither in the catalogue nor a wildcard."""
     return [name for name in names if name not in CATALOGUE and name not in WILDCARDS]
-
-
-def subscribes(subscription: Iterable[str], event_type: str) -> bool:
-    """Whether an endpoint with this subscription receives events of this type."""
-    return any(fnmatchcase(event_type, pattern) for pattern in subscription)

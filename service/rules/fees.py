@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from service.rules.money import LEDGER_CURRENCY, half_up, share_half_up, split, to_minor
+from service.rules.money import EXACT, LEDGER_CURRENCY, half_up, share_half_up, split, to_minor
 from service.rules.policy import Policy
 
 FLOORS_MINOR = {"standard": 5_000, "quick": 5_000, "quick_proof": 5_000, "instant": 10}
@@ -29,7 +29,7 @@ class Shares:
 
 def locked_minor(amount: Decimal, currency: str, rate: Decimal) -> int:
     """`amountTnd` in millimes: exact for TND, else amount x rate half up to 2 decimals."""
-    in_tnd = amount if currency == LEDGER_CURRENCY else half_up(amount * rate, 2)
+    in_tnd = amount if currency == LEDGER_CURRENCY else half_up(EXACT.multiply(amount, rate), 2)
     minor = to_minor(in_tnd, LEDGER_CURRENCY)
     if minor is None:
         raise AssertionError(f"{in_tnd} {LEDGER_CURRENCY} is finer than a millime")

@@ -95,8 +95,10 @@ class Table:
 
     def find(self, name: str, source: str, mode: str, target: str | None = None) -> Step | None:
         """The row of this step from this state; `target` picks where two lead out of one state."""
-        rows = self._by_key.get((name, source, mode), ())
-        return next((row for row in rows if target in (None, row.target)), None)
+        rows = [r for r in self._by_key.get((name, source, mode), ()) if target in (None, r.target)]
+        if len(rows) > 1:
+            raise ValueError(f"{name} leads from {source} to more than one state: name the target")
+        return rows[0] if rows else None
 
     def legal(self, source: str, mode: str) -> Iterator[Step]:
         """Every row that leads out of this state in this mode, in the table's order."""

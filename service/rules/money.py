@@ -4,32 +4,35 @@ Source: ISO 4217 for the exponents (the dinar has three decimals); USDC by its t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 EXPONENTS = {"TND": 3, "USD": 2, "EUR": 2, "USDC": 6}
 LEDGER_CURRENCY = "TND"
+EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
+"""Two factors of 40 digits, the most that the reader lets in, multiply without rounding here."""
+
 MAX_MINOR = 900_000_000_000_000
 """The largest amount or balance: a product with basis points still fits 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
-    """`minor` units of `currency`: 1500 of TND is 1.500 dinar."""
-
-    minor: int
-    currency: str
-
-    def decimal(self) -> Decimal:
-        """The amount in major units, exact."""
-        return to_decimal(self.minor, self.currency)
+MAX_SHIFT = 60
+"""No amount that the reader lets in has more zeros; a power of ten beyond is not worth its time."""
 
 
 def to_minor(amount: Decimal | int, currency: str) -> int | None:
-    """The amount in minor units, or None when it has more decimals than the currency."""
-    scaled = Decimal(amount).scaleb(EXPONENTS[currency])
-    whole = scaled.to_integral_value()
-    return int(whole) if whole == scaled else None
+    """The amount in minor units, or None when it has more decimals than the currency.
+
+    Decided on the digits themselves: the default context would round what is longer than 28.
+    """
+    sign, digits, exponent = Decimal(amount).as_tuple()
+    if not isinstance(exponent, int):
+        raise TypeError(f"{amount} is no amount")
+    shift = exponent + EXPONENTS[currency]
+    kept = digits if shift >= 0 else digits[:shift]
+    if any(digits[len(kept) :]) or shift > MAX_SHIFT:
+        return None
+    minor = int("".join(map(str, kept)) or "0") * int(10 ** max(shift, 0))
+    return -minor if sign else minor
 
 
 def to_decimal(minor: int, currency: str) -> Decimal:
@@ -38,8 +41,8 @@ def to_decimal(minor: int, currency: str) -> Decimal:
 
 
 def half_up(amount: Decimal, places: int) -> Decimal:
-    """Rounded to `places` decimals, halves away from zero."""
-    return amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    """Rounded to `places` decimals, halves away from zero. `amount` has at most 80 digits."""
+    return EXACT.quantize(amount, Decimal(1).scaleb(-places))
 
 
 def share_half_up(minor: int, bps: int) -> int:

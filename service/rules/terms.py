@@ -4,7 +4,7 @@ Every function answers `{field: what is wrong with it}`, empty when all is well,
 fields are named at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -42,44 +42,69 @@ class Terms:
         return PROOF if self.fulfillment_policy is not None else self.mode
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which modes need a field, which will not have it, and what is said of that."""
+
+    field: str
+    needed_in: frozenset[str] = frozenset()
+    barred_in: frozenset[str] = frozenset()
+    barred: str = ""
+
+
+_ALL_BUT_STANDARD = frozenset({QUICK, INSTANT})
+_ALL_BUT_QUICK = frozenset({STANDARD, INSTANT})
+_ALL_BUT_INSTANT = frozenset({STANDARD, QUICK})
 # fmt: off
-FAULTS: tuple[tuple[str, Callable[[Terms], bool], str], ...] = (
-    # field, when it is at fault, what is said of it
-    ("amount", lambda t: to_minor(t.amount, t.currency) is None,
-     "must have at most {places} decimals in {currency}"),
-    ("sellerEmail", lambda t: t.mode == INSTANT and t.seller_email is not None,
-     "must be absent for instant escrows: your associated user sells"),
-    ("sellerEmail", lambda t: t.mode == QUICK and t.seller_email is None,
-     "is required for quick escrows"),
-    ("buyerEmail", lambda t: t.seller_email == t.buyer_email,
-     "must differ from the seller's e-mail"),
-    ("estimatedDeliveryDays", lambda t: t.mode != INSTANT and t.estimated_delivery_days is None,
-     "is required for {mode} escrows"),
-    ("contractTerms", lambda t: t.mode == STANDARD and t.contract_terms is None,
-     "is required for standard escrows"),
-    ("contractTerms", lambda t: t.mode != STANDARD and t.contract_terms is not None,
-     "must be absent for {mode} escrows: they have no contract"),
-    ("fulfillmentPolicy", lambda t: t.mode != QUICK and t.fulfillment_policy is not None,
-     "is for quick escrows only"),
-    ("autoComplete", lambda t: t.mode != INSTANT and t.auto_complete == "on_ack",
-     "is for instant escrows only"),
-    ("autoSign", lambda t: t.auto_sign and t.mode != STANDARD,
-     "is for standard escrows only"),
-    ("autoSign", lambda t: t.auto_sign and t.seller_email is not None,
-     "is only for escrows that your own user sells: leave sellerEmail out"),
+PLACES = (
+    Place("sellerEmail", frozenset({QUICK}), frozenset({INSTANT}),
+          "must be absent for {mode} escrows: your associated user sells"),
+    Place("estimatedDeliveryDays", _ALL_BUT_INSTANT),
+    Place("contractTerms", frozenset({STANDARD}), _ALL_BUT_STANDARD,
+          "must be absent for {mode} escrows: they have no contract"),
+    Place("fulfillmentPolicy", frozenset(), _ALL_BUT_QUICK, "is for quick escrows only"),
+    Place("autoSign", frozenset(), _ALL_BUT_STANDARD, "is for standard escrows only"),
+    Place("autoComplete", frozenset(), _ALL_BUT_INSTANT, "is for instant escrows only"),
 )
 # fmt: on
+"""The fields whose place depends on the mode."""
+
+
+def misplaced(mode: str, present: Collection[str]) -> dict[str, str]:
+    """What is missing in this mode, or does not belong to it."""
+    found = {}
+    for place in PLACES:
+        if place.field in present and mode in place.barred_in:
+            found[place.field] = place.barred.format(mode=mode)
+        elif place.field not in present and mode in place.needed_in:
+            found[place.field] = f"is required for {mode} escrows"
+    return found
 
 
 def faults(terms: Terms) -> dict[str, str]:
-    """What the terms alone show to be wrong; a field's first fault is the one that is named."""
-    found: dict[str, str] = {}
-    for field, is_faulty, sentence in FAULTS:
-        if field not in found and is_faulty(terms):
-            found[field] = sentence.format(
-                mode=terms.mode, currency=terms.currency, places=EXPONENTS[terms.currency]
-            )
+    """What the terms alone show to be wrong."""
+    found = misplaced(terms.mode, _present(terms))
+    if to_minor(terms.amount, terms.currency) is None:
+        places = EXPONENTS[terms.currency]
+        found["amount"] = f"must have at most {places} decimals in {terms.currency}"
+    if terms.seller_email == terms.buyer_email:
+        found["buyerEmail"] = "must differ from the seller's e-mail"
+    if terms.auto_sign and terms.mode == STANDARD and terms.seller_email is not None:
+        found["autoSign"] = "is only for escrows that your own user sells: leave sellerEmail out"
     return found
+
+
+def _present(terms: Terms) -> set[str]:
+    """The placed fields that say something; a default says nothing."""
+    says = {
+        "sellerEmail": terms.seller_email is not None,
+        "estimatedDeliveryDays": terms.estimated_delivery_days is not None,
+        "contractTerms": terms.contract_terms is not None,
+        "fulfillmentPolicy": terms.fulfillment_policy is not None,
+        "autoSign": terms.auto_sign,
+        "autoComplete": terms.auto_complete == "on_ack",
+    }
+    return {field for field, is_said in says.items() if is_said}
 
 
 @dataclass(frozen=True, slots=True)

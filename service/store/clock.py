@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from service.store.db import Reader, Transaction
 
@@ -49,26 +50,26 @@ async def open_transaction(tx: Transaction, owner: str | None, key: str | None) 
 
 # One advance at a time: the lease lapses by itself should its holder die.
 LEASE_CLOCK = """
-UPDATE clock SET advancing_until = $1, lease_until = statement_timestamp() + $2
-WHERE coalesce(lease_until <= statement_timestamp(), true) OR advancing_until = $1
+UPDATE clock SET held_by = $1, lease_until = statement_timestamp() + $2
+WHERE coalesce(lease_until <= statement_timestamp(), true)
 RETURNING true
 """
 
 
-async def lease_clock(tx: Transaction, until: datetime, lease: timedelta) -> bool:
-    """Whether the advance to `until` may go on; renews its lease."""
-    return bool(await tx.fetchval(LEASE_CLOCK, until, lease))
+async def lease_clock(tx: Transaction, holder: UUID, lease: timedelta) -> bool:
+    """Whether this holder may move the clock; nobody else does while the lease runs."""
+    return bool(await tx.fetchval(LEASE_CLOCK, holder, lease))
 
 
-# Forward only: a shift that is smaller than today's is not taken.
-SHIFT_CLOCK = """
-UPDATE clock SET shift = greatest(shift, $1 - statement_timestamp()),
-    advancing_until = CASE WHEN $2 THEN NULL ELSE advancing_until END,
-    lease_until = CASE WHEN $2 THEN NULL ELSE lease_until END
-RETURNING business_now()
+# Forward only, by the holder of the lease only; the lease runs anew, or ends where $3 is zero.
+MOVE_CLOCK = """
+UPDATE clock SET shift = greatest(shift, $2 - statement_timestamp()),
+    lease_until = statement_timestamp() + $3
+WHERE held_by = $1 AND lease_until > statement_timestamp()
+RETURNING true
 """
 
 
-async def shift_clock(tx: Transaction, to: datetime, *, done: bool) -> None:
-    """Business time is at least `to` from now on; `done` gives the lease back."""
-    await tx.fetchval(SHIFT_CLOCK, to, done)
+async def move_clock(tx: Transaction, holder: UUID, to: datetime, lease: timedelta) -> bool:
+    """Business time is at least `to` from now on; False where the lease was lost meanwhile."""
+    return bool(await tx.fetchval(MOVE_CLOCK, holder, to, lease))

@@ -1,6 +1,6 @@
 """Timers: armed with a state, stopped when it is left, fired through `perform` by the clock."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -87,15 +87,15 @@ READ_DUE = """
 SELECT d.id, d.escrow_id, d.kind, d.subject, d.due_at
 FROM deadline d JOIN escrow e ON e.id = d.escrow_id AND NOT e.frozen
 WHERE d.fired_at IS NULL AND d.cancelled_at IS NULL AND d.remaining IS NULL
-  AND d.due_at <= $1 AND NOT d.escrow_id = ANY ($3::text[])
+  AND d.due_at <= $1 AND NOT d.id = ANY ($3::bigint[])
 ORDER BY d.due_at, d.id LIMIT $2
 """
 
 
 async def read_due(
-    reader: Reader, until: datetime, limit: int, passing_over: Sequence[str] = ()
+    reader: Reader, until: datetime, limit: int, passing_over: Collection[int] = ()
 ) -> list[Deadline]:
-    """At most `limit` deadlines that are due, in due order, without those escrows' own."""
+    """At most `limit` deadlines that are due, in due order, without those of these ids."""
     rows = await reader.fetch(READ_DUE, until, limit, list(passing_over))
     return [Deadline(**dict(row)) for row in rows]
 

@@ -11,7 +11,10 @@ from service.store.db import Reader, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery that is ours until its lease ends; `secrets` newest first, all still sealed."""
+    """A delivery that is ours until its lease ends; `secrets` newest first, all still sealed.
+
+    `hold_seconds`: its lane has a pace and takes no further claim for so long.
+    """
 
     id: UUID
     claim_token: UUID
@@ -26,6 +29,7 @@ class Claimed:
     timeout_seconds: int
     headers: bytes | None = field(repr=False)
     secrets: Sequence[bytes] = field(repr=False)
+    hold_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,12 @@ SELECT * FROM settle_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
 """
 
 
-async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dict[UUID, bool]:
-    """The deliveries whose claim was still ours, each with whether its lane has more that is due.
+async def settle_deliveries(
+    tx: Transaction, attempts: Sequence[Attempt]
+) -> dict[UUID, float | None]:
+    """The deliveries whose claim was still ours, each with when something is due in its lane.
 
-    The others are left as they are.
+    That is in seconds from here: 0 means now, None never. The others are left as they are.
     """
     outcomes = [attempt.outcome for attempt in attempts]
     replies = [attempt.reply for attempt in attempts]
@@ -97,46 +103,40 @@ async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> dic
 
 
 # Locks in id order the escrows that are free, passing over those that somebody holds: their
-# receipts are written later, and hold up nobody else's.
-LOCK_ACKNOWLEDGED = """
+# receipts are taken up later. A receipt is taken up once: a second reader of the same waits for the
+# delivery's row, or for the deadline's, and finds it done.
+ACKNOWLEDGE = """
 WITH receipt AS MATERIALIZED (
     SELECT d.id, v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
-    WHERE d.id = ANY ($1::uuid[])
+    WHERE d.acknowledges AND d.state = 'delivered' AND d.acknowledged_at IS NULL
+    ORDER BY d.settled_at LIMIT $1
 ), free AS MATERIALIZED (
-    SELECT x.id FROM escrow x WHERE x.id IN (SELECT subject_id FROM receipt)
+    SELECT x.id, x.seq, x.status FROM escrow x WHERE x.id IN (SELECT subject_id FROM receipt)
     ORDER BY x.id
     FOR NO KEY UPDATE SKIP LOCKED
+), armed AS (
+    INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
+    SELECT id, 'acknowledged', $2, seq FROM free WHERE status = 'paid'
+    ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL
+    DO NOTHING
+    RETURNING escrow_id
+), passed_on AS (
+    UPDATE delivery d SET acknowledged_at = clock_timestamp()
+    FROM receipt r JOIN free ON free.id = r.subject_id
+    WHERE d.id = r.id AND d.acknowledged_at IS NULL
 )
-SELECT r.id FROM receipt r WHERE r.subject_id NOT IN (SELECT free.id FROM free)
+SELECT (SELECT count(*) FROM armed),
+       (SELECT count(*) FROM receipt WHERE subject_id NOT IN (SELECT id FROM free))
 """
 
 
-async def lock_acknowledged(tx: Transaction, delivery_ids: Sequence[UUID]) -> set[UUID]:
-    """Lock the escrows behind these deliveries; which deliveries' escrow somebody else holds."""
-    rows = await tx.fetch(LOCK_ACKNOWLEDGED, list(delivery_ids))
-    return {row["id"] for row in rows}
+async def acknowledge(tx: Transaction, limit: int) -> tuple[int, int]:
+    """Pass delivered receipts on to their escrows, at most `limit`.
 
-
-# Relies on the escrows' locks, so that the deadline is not armed on one that leaves `paid` now.
-ARM_ACKNOWLEDGED = """
-WITH acknowledged AS MATERIALIZED (
-    SELECT x.id, x.seq FROM escrow x
-    WHERE x.status = 'paid' AND x.id IN (
-        SELECT v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
-        WHERE d.id = ANY ($1::uuid[]) AND d.acknowledges AND d.state = 'delivered')
-    ORDER BY x.id
-    FOR NO KEY UPDATE OF x
-)
-INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
-SELECT id, 'acknowledged', business_now(), seq FROM acknowledged
-ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL DO NOTHING
-"""
-
-
-async def arm_acknowledged(tx: Transaction, delivery_ids: Sequence[UUID]) -> int:
-    """Of these delivered ones, how many let a paid `on_ack` escrow complete; it is due now."""
-    status = await tx.execute(ARM_ACKNOWLEDGED, list(delivery_ids))
-    return int(status.split()[-1])
+    How many paid `on_ack` escrows may complete now, and of how many somebody holds the escrow.
+    """
+    row = await tx.fetchrow(ACKNOWLEDGE, limit, tx.now)
+    return (row[0], row[1]) if row else (0, 0)
 
 
 # Relies on the endpoints' locks. What is in flight ends by itself: its settle is still ours.

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from service.rules.escrow import STATUS_UPDATED, Person
 from service.store.db import Reader, Row, Transaction
+from service.store.ids import first_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[]) WITH 
 JOIN developer d ON d.id = q.developer_id
 LEFT JOIN app_user o ON o.id = d.user_id
 LEFT JOIN app_user s ON s.email = coalesce(q.seller_email, o.email)
-LEFT JOIN app_user b ON b.email = q.buyer_email
+LEFT JOIN app_user b ON b.email = q.buyer_email AND b.email_verified_at IS NOT NULL
 LEFT JOIN LATERAL (SELECT rate, fetched_at FROM fx_rate WHERE currency = q.currency
                    ORDER BY fetched_at DESC LIMIT 1) r ON true
 ORDER BY q.n
@@ -222,19 +223,17 @@ async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[O
     ]
 
 
-# Serializes one developer's creations while the operator's cap is on; the count is a statement of
-# its own, since its snapshot must be younger than the lock.
+# Serializes one developer's creations while the operator's cap is on, so that it is exact. The ids
+# begin with their time: the day is a range of the creator's index.
 LOCK_CREATIONS = "SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0))"
-COUNT_TODAY = """
-SELECT count(*) FROM escrow
-WHERE creator_id = $1 AND created_at >= date_trunc('day', $2::timestamptz, 'UTC')
-"""
+COUNT_SINCE = "SELECT count(*) FROM escrow WHERE creator_id = $1 AND id >= $2"
 
 
 async def count_today(tx: Transaction, developer_id: str) -> int:
-    """How many escrows this developer has created on this day (UTC); exact until COMMIT."""
-    await tx.execute(LOCK_CREATIONS, developer_id)
-    count: int = await tx.fetchval(COUNT_TODAY, developer_id, tx.now)
+    """How many escrows this developer has created on this day (UTC)."""
+    await tx.fetchval(LOCK_CREATIONS, developer_id)
+    midnight = tx.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    count: int = await tx.fetchval(COUNT_SINCE, developer_id, first_id(midnight))
     return count
 
 

@@ -205,7 +205,7 @@ async def delete_endpoint(tx: Transaction, endpoint_id: str) -> None:
 # Relies on the endpoints' locks.
 DISABLE_ENDPOINTS = """
 UPDATE webhook_endpoint e
-SET is_active = false, disabled_reason = given.reason, seq = e.seq + 1, updated_at = business_now()
+SET is_active = false, disabled_reason = given.reason, seq = e.seq + 1, updated_at = $3
 FROM unnest($1::text[], $2::text[]) AS given (id, reason)
 WHERE e.id = given.id AND e.is_active
 RETURNING e.id, e.developer_id, e.url, e.seq, e.disabled_reason,
@@ -232,7 +232,7 @@ class Disabled:
 
 async def disable_endpoints(tx: Transaction, reasons: Mapping[str, str]) -> list[Disabled]:
     """Those of the endpoints (id → reason) that were active until now. Relies on their locks."""
-    rows = await tx.fetch(DISABLE_ENDPOINTS, list(reasons), list(reasons.values()))
+    rows = await tx.fetch(DISABLE_ENDPOINTS, list(reasons), list(reasons.values()), tx.now)
     return [Disabled(**dict(row)) for row in rows]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.store.db import Transaction
+from service.store.db import Reader, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ WHERE developer_id = $1 AND key = $2 AND expires_at > statement_timestamp()
 """
 
 
-async def read_answer(tx: Transaction, developer_id: str, key: str) -> Stored | None:
+async def read_answer(reader: Reader, developer_id: str, key: str) -> Stored | None:
     """The answer stored under this key, unless it has expired."""
-    row = await tx.fetchrow(READ_ANSWER, developer_id, key)
+    row = await reader.fetchrow(READ_ANSWER, developer_id, key)
     return Stored(**dict(row)) if row else None
 
 

@@ -10,6 +10,11 @@ def entity_id(now: datetime) -> str:
     return f"{int(now.timestamp() * 1000):012x}{secrets.token_hex(6)}"
 
 
+def first_id(moment: datetime) -> str:
+    """The least id that an entity made at `moment` or later can have."""
+    return f"{int(moment.timestamp() * 1000):012x}{'0' * 12}"
+
+
 def event_id(now: datetime) -> UUID:
     """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits."""
     millis = int(now.timestamp() * 1000)

@@ -6,13 +6,22 @@ The shape of each answer is the documented one, field for field and in its order
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
-from service.rules.escrow import PROOF, Contract, Escrow, Person
+from service.rules.errors import Invalid
+from service.rules.escrow import PROOF, STANDARD, Contract, Escrow, Person
 from service.rules.money import LEDGER_CURRENCY, to_decimal
+from service.rules.terms import misplaced
 from service.wire.base import Body, Number, Query, WholeNumber, Wire, absent
+from service.wire.complaints import complaints
 from service.wire.mailbox import MailTrouble
 from service.wire.text import Email, Text
 
@@ -47,6 +56,18 @@ class NewEscrow(Body):
     fulfillment_policy: Fulfillment | None = None
     language: Literal["en", "fr", "ar"] = "en"
     auto_complete: Literal["manual", "on_ack"] = "manual"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told_at_once(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """A body with a bad field is told what its mode makes of the others as well."""
+        try:
+            return handler(given)
+        except ValidationError as failure:
+            mode = given.get("mode") or STANDARD
+            silent = (None, False, "manual")
+            present = {name for name, value in given.items() if value not in silent}
+            raise Invalid({**misplaced(str(mode), present), **complaints(failure)}) from None
 
 
 class Party(Wire):
@@ -457,6 +478,6 @@ class EscrowQuery(Query):
         None
     )
     role: Literal["seller", "buyer"] | None = None
-    page: Annotated[PageNumber, Field(ge=1)] = 1
+    page: Annotated[PageNumber, Field(ge=1, le=10_000)] = 1  # further back: by `cursor`
     limit: Annotated[PageNumber, Field(ge=1, le=100)] = 20
     cursor: Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")] | None = None

@@ -1,7 +1,8 @@
 """The sandbox's helpers on the wire. Source: operations.md 6. Amounts: numbers or strings."""
 
+import re
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -13,16 +14,16 @@ from service.wire.text import Email, Text
 
 MAX_AMOUNT = 900_000_000_000
 MAX_ADVANCE_SECONDS = 100 * 366 * 24 * 3600
+DECIMAL_STRING = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 NAME = Field(min_length=1, max_length=100)
 
 
 def _amount(value: object) -> object:
-    if isinstance(value, str) and len(value) <= 40:
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            raise ValueError("must be a number or a decimal string") from None
-    return value
+    if not isinstance(value, str):
+        return value
+    if DECIMAL_STRING.fullmatch(value) is None:
+        raise ValueError("must be a number or a decimal string")
+    return Decimal(value)
 
 
 Amount = Annotated[Number, BeforeValidator(_amount)]
@@ -146,7 +147,7 @@ class NewRate(OwnBody):
     """One unit of the currency in TND."""
 
     currency: Literal["USD", "EUR"]
-    rate: Annotated[Amount, Field(gt=0, le=1_000_000)]
+    rate: Annotated[Amount, Field(ge=Decimal("0.000001"), le=1_000_000, decimal_places=12)]
 
 
 class RateAnswer(Wire):

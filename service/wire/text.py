@@ -19,7 +19,7 @@ def _trimmed(text: object) -> object:
     return text.strip() if isinstance(text, str) else text
 
 
-def _email(text: str) -> str:
+def an_email(text: str) -> str:
     """Trimmed, lower-cased, syntactically an address; no look-up, and any domain with a dot."""
     address = text.strip().lower()
     if len(address) > MAX_EMAIL_CHARACTERS:
@@ -38,5 +38,5 @@ def _email(text: str) -> str:
 Text = Annotated[str, BeforeValidator(_trimmed)]
 """A string, trimmed before its length is looked at."""
 
-Email = Annotated[str, AfterValidator(_email)]
+Email = Annotated[str, AfterValidator(an_email)]
 """An e-mail address, trimmed and lower-cased."""

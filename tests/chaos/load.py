@@ -84,12 +84,14 @@ class Trade:
                     return orjson.loads(came[1])
                 await asyncio.sleep(self.chance.uniform(*RETRY_SECONDS))
 
-    async def attempt(self, path: str, raw: bytes, key: str) -> tuple[int, bytes, bool] | None:
+    async def attempt(
+        self, path: str, raw: bytes, key: str, door: str | None = None
+    ) -> tuple[int, bytes, bool] | None:
         """One try: status, body, whether it was replayed; None where it must be tried again."""
-        program = self.chance.choice(self.ingresses())
+        door = door or self.chance.choice(self.ingresses()).url
         headers = {"Content-Type": "application/json", "Idempotency-Key": key, **self.shop.headers}
         try:
-            async with self.client.post(program.url + path, data=raw, headers=headers) as answer:
+            async with self.client.post(door + path, data=raw, headers=headers) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as lost:
             self.misses[type(lost).__name__] += 1
@@ -178,6 +180,8 @@ class Sink:
     """(event id, endpoint's path) -> when it came."""
     held: set[str] = field(default_factory=set)
     """Paths that are not answered for now."""
+    off_seconds: list[float] = field(default_factory=list)
+    """How old the signatures were when they came."""
     at_once: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
@@ -186,7 +190,8 @@ class Sink:
             await request.read()
             heard = (request.headers["webhook-id"], request.path)
             self.heard.setdefault(heard, []).append(time.time())
-            while request.path in self.held:
+            self.off_seconds.append(time.time() - int(request.headers["webhook-timestamp"]))
+            while request.path in self.held:  # noqa: ASYNC110 - a test's set has no event
                 await asyncio.sleep(0.02)
             await asyncio.sleep(self.pause_seconds)
             return web.Response()

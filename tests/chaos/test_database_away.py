@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.chaos.conftest import Tell
-from tests.chaos.load import sinking, trading, under_load
+from tests.chaos.load import Trade, sinking, trading, under_load
 from tests.chaos.world import World, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
@@ -18,6 +18,9 @@ CUTS = 6
 HELD_SECONDS = 25
 ASKING = 20
 ESCROW = "SELECT FROM escrow WHERE id = $1 FOR UPDATE"
+ESCROWS = "SELECT FROM escrow WHERE id = ANY ($1) FOR UPDATE"
+EXPIRE = "UPDATE deadline SET due_at = business_now() WHERE escrow_id = $1 AND kind = 'expiry'"
+LATE_SECONDS = 10  # a lane's poll and a busy machine; a stall lasts as long as the lock is held
 
 
 async def test_restarts_crashes_and_cut_connections_are_survived_without_a_restart_of_ours(
@@ -62,10 +65,11 @@ async def test_a_held_lock_and_a_full_pool_are_503_and_harm_nobody_for_long(
     world: World, chance: random.Random, tell: Tell
 ) -> None:
     """More requests than the pool has connections wait for one escrow that somebody holds."""
-    ingress = await world.serve()
-    async with trading(world, chance, lambda: [ingress]) as trade, trading(
-        world, chance, lambda: [ingress]
-    ) as other:
+    ingress, _ = await world.serve(), await world.work()
+    async with (
+        trading(world, chance, lambda: [ingress]) as trade,
+        trading(world, chance, lambda: [ingress]) as other,
+    ):
         await trade.live("First", "delivered")
         escrow_id = await trade.open("Held", "delivered")
         await trade.step(escrow_id, "pay")
@@ -92,7 +96,7 @@ async def test_a_held_lock_and_a_full_pool_are_503_and_harm_nobody_for_long(
     await world.sound()
 
 
-async def others(trade, seconds: float = 8.0) -> Counter[int]:
+async def others(trade: Trade, seconds: float = 8.0) -> Counter[int]:
     """What another tenant is answered meanwhile."""
     statuses: Counter[int] = Counter()
     over = time.monotonic() + seconds
@@ -116,13 +120,15 @@ async def test_an_idle_transaction_that_holds_one_escrow_stops_no_other_tenant(
         trading(world, chance, lambda: [ingress], sink, endpoints=1) as free,
     ):
         escrow_id = await held.open("Held", "acknowledged")
+        expiring = await held.open("Expiring", "cancelled")
         await until(world.is_quiet)
         path = f"/{held.shop.developer_id}/0"
         sink.held.add(path)
         await held.step(escrow_id, "pay")
         await until(lambda: sink.at_once == 1)
-        async with world.holding(ESCROW, escrow_id):
+        async with world.holding(ESCROWS, [escrow_id, expiring]):
             sink.held.clear()
+            await world.owner.execute(EXPIRE, expiring)
             since = time.time()
             async with under_load(free, side_by_side=2):
                 await asyncio.sleep(HELD_SECONDS)
@@ -135,8 +141,8 @@ async def test_an_idle_transaction_that_holds_one_escrow_stops_no_other_tenant(
             )
             overdue = await world.rows(
                 """SELECT count(*) FROM deadline WHERE fired_at IS NULL AND cancelled_at IS NULL
-                   AND due_at <= business_now() - interval '3 s' AND escrow_id <> $1""",
-                escrow_id,
+                   AND due_at <= business_now() - interval '3 s' AND escrow_id <> ALL ($1)""",
+                [escrow_id, expiring],
             )
         recovery = await until(world.is_quiet, every=0.2)
         waits = await sink.waits(world, since, till)
@@ -151,4 +157,7 @@ async def test_an_idle_transaction_that_holds_one_escrow_stops_no_other_tenant(
         await free.kept()
         await sink.heard_all(world)
         assert worker.is_up
+        assert waits[-1] < LATE_SECONDS
+        assert overdue == [(0,)]
+        assert dict(waiting).get("pending", 0) < dict(waiting)["delivered"] / 2
     await world.sound()

@@ -349,7 +349,8 @@ async def over(
             postgres,
             postgres_child,
         )
-        stack.push_async_callback(lambda: world.owner.close())
+        # Looked up at the end: a restart of PostgreSQL changes it.
+        stack.push_async_callback(lambda: world.owner.close())  # noqa: PLW0108 - see above
         stack.callback(lambda: world.redis.stop(world.redis_child))
         stack.callback(world.end_programs)
         yield world
@@ -381,7 +382,7 @@ async def alone(folder: Path) -> AsyncIterator[World]:
 
 @contextlib.asynccontextmanager
 async def borrowed(settings: Settings) -> AsyncIterator[World]:
-    """A world over the test run's PostgreSQL, with a Redis of its own; Redis alone may be killed."""
+    """A world over the test run's PostgreSQL; its Redis is its own and may be killed."""
     folder = make_short_folder()
     redis = Redis(folder / "redis", folder, folder / "redis.log")
     environ = make_environ(settings.database_url or "", settings.admin_url or "", redis.url)

@@ -58,7 +58,7 @@ async def test_a_newer_schema_is_ready_while_a_release_goes_out(
 
 async def test_a_database_without_a_schema_says_what_to_do(urls: Urls) -> None:
     pool = await open_pool(urls.owner("postgres"), size=1)
-    with pytest.raises(NotReady, match="^the database has no schema; run `amana migrate`$"):
+    with pytest.raises(NotReady, match=r"^the database has no schema; run `amana migrate`$"):
         await require_schema(pool)
     await pool.close()
 

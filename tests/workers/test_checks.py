@@ -30,7 +30,8 @@ async def test_a_breach_is_asked_about_at_every_turn(
 ) -> None:
     paid = await make_escrow(house, await make_shop(house), status="paid")
     await owner.execute(
-        "UPDATE escrow SET held_minor = held_minor - 1, refunded_minor = 1 WHERE id = $1", paid.id
+        "UPDATE escrow SET funded_minor = funded_minor + 1, refunded_minor = 1 WHERE id = $1",
+        paid.id,
     )
     await checks.run_full(house)
     assert await standing(house) == dict.fromkeys(NAMES, True) | {"C": False}

@@ -46,7 +46,7 @@ class HardOfHearing(Crew):
 async def redis(redis_url):
     client = lazy_redis(redis_url)
     yield client
-    await client.aclose()
+    await client.connection_pool.disconnect()
 
 
 @pytest.mark.parametrize("kind", [Crew, HardOfHearing])

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from service.commands import developers, endpoints
-from service.commands.deliveries import claim, fan_out, reconcile, settle
+from service.commands import developers, endpoints, escrows
+from service.commands.deliveries import acknowledge, claim, fan_out, reconcile, settle
 from service.commands.perform import House, tend
 from service.gateways.post import HttpPost
 from service.rules.delivery import STANDARD, Reply, judge
@@ -19,7 +19,7 @@ from service.store.deliveries import Attempt
 from service.wire.webhooks import WebhookUpdate
 from tests.makers import Shop, act, arrange, make_buyer, make_escrow, make_shop, reread
 from tests.receiver import Parcel, Receiver, make_endpoint, receiving, verify
-from workers import timers
+from workers.timers import Timers
 from workers.webhooks import Courier
 
 STATUS_UPDATED = "escrow.status.updated"
@@ -333,7 +333,7 @@ async def test_what_a_dead_worker_had_claimed_is_sent_again_and_its_late_answer_
     late = Attempt(
         lost, datetime.now(UTC), reply, judge(reply, 1, STANDARD, datetime.now(UTC), 0.5)
     )
-    assert (await tend(house, settle([late]))).ours == {}
+    assert await tend(house, settle([late])) == {}
     assert await states(house) == [("delivered", 2, 200, None)]
     assert await rows(house, "SELECT n, status FROM webhook_attempt") == [(2, 200)]
 
@@ -422,6 +422,33 @@ async def test_a_pace_is_kept(house: House, receiver: Receiver, courier: Courier
     assert (stamps[-1] - stamps[0]).total_seconds() > 1.8
 
 
+async def test_a_pace_is_reached_without_polling(
+    house: House, receiver: Receiver, post: HttpPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.webhooks.POLL_SECONDS", 3600.0)
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url, maxPerSecond=20)
+    for _ in range(6):
+        await make_escrow(house, shop, status="completed")
+    async with working(Courier(house, post)):
+        await until(lambda: len(receiver.parcels) == 12, seconds=20)
+
+
+async def test_what_happens_while_a_lane_is_held_is_sent_when_the_hold_ends(
+    house: House, receiver: Receiver, post: HttpPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.webhooks.POLL_SECONDS", 3600.0)
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url, maxPerSecond=1)
+    await make_escrow(house, shop, status="paid")
+    courier = Courier(house, post)
+    async with working(courier):
+        await until(lambda: receiver.parcels)
+        await make_escrow(house, shop, status="paid")
+        courier.wake()
+        await until(lambda: len(receiver.parcels) == 2, seconds=20)
+
+
 async def test_custom_headers_ride_along_and_a_rotated_secret_signs_beside_the_new_one(
     house: House, receiver: Receiver, courier: Courier
 ) -> None:
@@ -487,10 +514,10 @@ async def test_the_creators_2xx_to_a_payment_arms_the_completion_once(
     await courier.settle_all()
     assert await acknowledgements(house) == [(escrow_id,)]
     assert (await reread(house, escrow_id)).status == "paid"
-    await timers.fire(house)
+    await Timers(house).fire()
     assert (await reread(house, escrow_id)).status == "completed"
     await courier.settle_all()
-    await timers.fire(house)
+    await Timers(house).fire()
     assert len(await acknowledgements(house)) == 1
 
 
@@ -507,6 +534,76 @@ async def test_a_failure_arms_nothing_until_the_retry_succeeds(
     await fall_due(owner)
     await courier.settle_all()
     assert await acknowledgements(house) == [(escrow_id,)]
+
+
+async def test_a_busy_escrow_holds_up_neither_its_delivery_nor_its_completion_for_ever(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, post: HttpPost
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url)
+    escrow_id = await on_ack(house, shop)
+    courier = Courier(house, post)
+    async with owner.transaction():
+        await owner.execute("SELECT FROM escrow WHERE id = $1 FOR UPDATE", escrow_id)
+        async with working(courier):
+            await until(lambda: receiver.parcels)
+            async with asyncio.timeout(5):
+                while await states(house) != [("delivered", 1, 200, None)]:
+                    await asyncio.sleep(0.01)
+        assert await acknowledgements(house) == []
+    await Courier(house, post).settle_all()
+    assert await acknowledgements(house) == [(escrow_id,)]
+    assert len(receiver.parcels) == 1
+
+
+async def test_a_receipt_that_a_dead_worker_left_is_found_and_counts_once(
+    house: House, receiver: Receiver, courier: Courier
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url)
+    escrow_id = await on_ack(house, shop)
+    await tend(house, fan_out)
+    (one,) = await tend(house, claim(10))
+    now, reply = datetime.now(UTC), Reply(status=200)
+    died_after = Attempt(one, now, reply, judge(reply, 1, STANDARD, now, 0.5))
+    await tend(house, settle([died_after]))
+    assert await acknowledgements(house) == []
+    await courier.settle_all()
+    assert await acknowledgements(house) == [(escrow_id,)]
+    assert await asyncio.gather(*(tend(house, acknowledge) for _ in range(5))) == [0] * 5
+    await Timers(house).fire()
+    assert (await reread(house, escrow_id)).status == "completed"
+    await courier.settle_all()
+    assert len(await acknowledgements(house)) == 1
+
+
+async def test_receipts_read_at_once_arm_one_completion(house: House, receiver: Receiver) -> None:
+    shop = await make_shop(house)
+    for _ in range(2):
+        await make_endpoint(house, shop, receiver.url)
+    escrow_id = await on_ack(house, shop)
+    await tend(house, fan_out)
+    now, reply = datetime.now(UTC), Reply(status=200)
+    outcome = judge(reply, 1, STANDARD, now, 0.5)
+    sent = [Attempt(one, now, reply, outcome) for one in await tend(house, claim(10))]
+    assert set(await tend(house, settle(sent))) == {one.claimed.id for one in sent}
+    await asyncio.gather(*(tend(house, acknowledge) for _ in range(8)))
+    assert await acknowledgements(house) == [(escrow_id,)]
+
+
+async def test_an_escrow_that_was_delivered_by_hand_needs_no_receipt(
+    house: House, receiver: Receiver, courier: Courier
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url)
+    escrow_id = await on_ack(house, shop)
+    await act(house, shop.actor, escrows.deliver(escrow_id))
+    await courier.settle_all()
+    assert await acknowledgements(house) == []
+    assert (
+        await rows(house, "SELECT 1 FROM delivery WHERE acknowledges AND acknowledged_at IS NULL")
+        == []
+    )
 
 
 async def test_a_manual_escrow_and_another_event_acknowledge_nothing(

@@ -1,6 +1,7 @@
 """The buyer-seller escrows: create, list, read, deliver, cancel."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from service.commands import escrows
@@ -46,7 +47,7 @@ def screen(caller: Caller, given: Mapping[str, Any]) -> None:
     escrows.check_association(
         caller.user_id,
         has_seller_email=given.get("sellerEmail") is not None,
-        has_developer_fee=isinstance(fee, bool) is False and bool(fee) and fee != 0,
+        has_developer_fee=isinstance(fee, int | Decimal) and not isinstance(fee, bool) and fee > 0,
     )
 
 

@@ -3,7 +3,7 @@
 Mounted only where AMANA_ENV is sandbox; any valid sandbox key may use them.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from service.commands import developers, escrows, rates, users, wallets
@@ -41,6 +41,10 @@ from service.wire.sandbox import (
     UserAnswer,
     user_shape,
 )
+from service.wire.text import an_email
+
+# Deadlines are armed up to ten years ahead, ids carry 48 bits of milliseconds: far below both ends.
+CLOCK_CEILING = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 async def make_developer(call: Call[NewDeveloper, None]) -> Answer:
@@ -162,32 +166,39 @@ async def read_time(call: Call[None, None]) -> ClockAnswer:
     return ClockAnswer(now=(await read_clock(call.house.pool)).now)
 
 
-async def advance_clock(call: Call[Advance, None]) -> AdvanceAnswer:
+async def advance_clock(call: Call[Advance, None]) -> Answer:
     """Move the clock forward; what falls due on the way fires in due order."""
     now = (await read_clock(call.house.pool)).now
-    fired = await advance(call.house, _target(call.body, now))
-    return AdvanceAnswer(
-        now=(await read_clock(call.house.pool)).now,
-        fired=[
+    fired, finish = await advance(call.house, _target(call.body, now))
+
+    async def command(tx: Transaction) -> Wire:
+        await finish(tx)
+        shown = [
             FiredDeadline(escrow_id=one.escrow_id, kind=one.kind, due_at=one.due_at)
             for one in fired
-        ],
-    )
+        ]
+        return AdvanceAnswer(now=(await read_clock(tx)).now, fired=shown)
+
+    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
 
 
 def _target(body: Advance, now: datetime) -> datetime:
     if (body.seconds is None) == (body.to is None):
         raise Invalid({"seconds": "give either seconds or to"})
+    latest = CLOCK_CEILING
     if body.to is None:
-        return now + timedelta(seconds=body.seconds or 0)
+        ahead = timedelta(seconds=body.seconds or 0)
+        if ahead > latest - now:
+            raise Invalid({"seconds": f"must not lead beyond {latest.year}"})
+        return now + ahead
     try:
         to = datetime.fromisoformat(body.to)
     except ValueError:
         raise Invalid({"to": "must be an ISO 8601 instant"}) from None
     if to.tzinfo is None:
         raise Invalid({"to": "must be an ISO 8601 instant with its offset"})
-    if not now <= to <= now.replace(year=min(now.year + 100, 9999)):
-        raise Invalid({"to": "must lie in the future, at most 100 years ahead"})
+    if not now <= to <= latest:
+        raise Invalid({"to": f"must lie in the future, and not beyond {latest.year}"})
     return to
 
 
@@ -213,7 +224,10 @@ def as_person(door: Actor, person: Person) -> Actor:
 
 
 async def _read_user(reader: Reader, email: str) -> User | None:
-    return await read_user(reader, email.strip().lower())
+    try:
+        return await read_user(reader, an_email(email))
+    except ValueError:
+        return None
 
 
 def _anybody(_: Caller, __: User) -> bool:

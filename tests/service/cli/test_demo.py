@@ -14,24 +14,25 @@ import pytest
 from service.cli.demo import Proof, faults
 from service.cli.partner import Partner
 from service.cli.processes import read_command_line
-from service.cli.stories import STORIES, World
+from service.cli.stories import STORIES
 from service.cli.supervisor import find_amana
+from service.cli.tale import World
 
 pytestmark = pytest.mark.timeout(150)
 LIMIT_SECONDS = 120
 
 # A world in which one story says what does not happen, by a process of its own.
 BROKEN = """
-from service.cli import demo, stories
-stories.PATIENCE_SECONDS = 2.0
+from service.cli import demo, stories, tale
+tale.PATIENCE_SECONDS = 2.0
 async def wrong(world):
     buyer = await world.person("Karim", "Haddad", funds=500)
-    tale = await world.open("Wrong", "A lamp", buyer, mode="instant", amount=10)
-    await tale.close("paid", webhooks=("escrow.created", "escrow.sold"), mails=())
+    wrong = await world.open("Wrong", "A lamp", buyer, mode="instant", amount=10)
+    await wrong.close("paid", webhooks=("escrow.created", "escrow.sold"), mails=())
 async def right(world):
     buyer = await world.person("Leila", "Mansour", funds=500)
-    tale = await world.open("Right", "A chair", buyer, mode="instant", amount=10)
-    await tale.close("pending", webhooks=("escrow.created",), mails=(stories.NAMED,))
+    right = await world.open("Right", "A chair", buyer, mode="instant", amount=10)
+    await right.close("pending", webhooks=("escrow.created",), mails=(stories.NAMED,))
 demo.STORIES = (wrong, right)
 demo.demo()
 """

@@ -17,9 +17,10 @@ import redis.asyncio as redis
 from arq.connections import RedisSettings, create_pool
 
 from service.cli.embedded import Urls, servers
-from service.cli.postgres import CannotStart, is_ready
-from service.cli.processes import read_command_line, read_pid
-from service.cli.var import InUse
+from service.cli.postgres import CannotStart, Postgres, is_ready
+from service.cli.processes import Child, read_command_line, read_pid
+from service.cli.supervisor import Kept
+from service.cli.var import InUse, Var, locked
 
 HOLD = """
 import sys, time
@@ -237,3 +238,35 @@ def no_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "unshare").write_text("#!/bin/sh\nexit 1\n")
     (programs / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+def test_who_dies_while_postgres_recovers_is_started_again_without_waiting_for_it(
+    folder: Path,
+) -> None:
+    var = Var.at(folder)
+    slowly = {"restore_command": "sleep 4; false", "max_connections": "20"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(var, "servers"))
+        postgres = Postgres.of(var, slowly)
+        server = Kept("PostgreSQL", postgres.start_again, postgres.start())
+        stack.callback(lambda: postgres.stop(server.child))
+        other = Kept("other", sleeper, sleeper())
+        stack.callback(lambda: other.child.end(signal.SIGKILL, 5))
+
+        (var.cluster / "recovery.signal").touch()  # it asks for more of its log before it answers
+        for one in (server, other):
+            one.child.process.kill()
+            one.child.process.wait()
+        began_at = time.monotonic()
+        while other.child.process.poll() is not None or server.due_at is not None:
+            for one in (server, other):
+                one.look(time.monotonic())
+            time.sleep(0.01)
+        assert time.monotonic() - began_at < 3
+        assert server.child.process.poll() is None
+        assert not is_ready(var.cluster)
+        assert wait_until(lambda: is_ready(var.cluster), 30)
+
+
+def sleeper() -> Child:
+    return Child(subprocess.Popen(["sleep", "600"]), None)

@@ -30,7 +30,7 @@ CREATE = b'{"title":"A site","amount":20,"buyerEmail":"b@example.com","mode":"in
 
 
 @pytest.fixture
-def environ(migrated: Settings) -> dict[str, str]:
+def environ(migrated: Settings, tmp_path: Path) -> dict[str, str]:
     chosen = {
         "DATABASE_URL": migrated.database_url,
         "REDIS_URL": migrated.redis_url,
@@ -38,6 +38,7 @@ def environ(migrated: Settings) -> dict[str, str]:
         "AMANA_HOST": "127.0.0.1",
         "RATE_LIMIT_PER_MINUTE": "0",
         "PORT": str(find_free_port()),
+        "TMPDIR": str(tmp_path),  # where a killed parent leaves its folder of counts
     }
     return {**os.environ, **{name: value or "" for name, value in chosen.items()}}
 

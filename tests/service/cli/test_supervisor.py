@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.processes import Child, read_command_line
+from service.cli.processes import Child, end_leftover, read_command_line
 from service.cli.supervisor import (
     LONGEST_WAIT_SECONDS,
     SOUND_AFTER_SECONDS,
@@ -40,6 +40,13 @@ def drain(number, frame):
     sys.exit()
 signal.signal(signal.SIGTERM, drain)
 end_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -85,6 +92,23 @@ def test_a_dead_child_is_started_again_after_a_wait(capsys: pytest.CaptureFixtur
     assert kept.child.process.returncode == -signal.SIGTERM
 
 
+def test_all_that_drain_share_one_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.cli.supervisor.DRAINED_WITHIN_SECONDS", 1.0)
+    deaf = [sys.executable, "-c", DEAF]
+    kept = []
+    for _ in range(3):
+        process = subprocess.Popen(deaf, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        kept.append(Kept("deaf", sleeper, Child(process, None)))
+    began_at = time.monotonic()
+    end_all(kept)
+    assert 1 <= time.monotonic() - began_at < 2.5
+    for one in kept:
+        out, _ = one.child.process.communicate()
+        assert (one.child.process.returncode, out) == (-signal.SIGKILL, b"heard\n")
+
+
 def test_the_wait_grows_with_each_early_death_up_to_its_bound() -> None:
     kept, now, waits = Kept("sleep", partial(sleeper, "0"), sleeper("0")), time.monotonic(), []
     for _ in range(9):
@@ -126,3 +150,11 @@ def test_what_a_killed_run_left_is_ended_and_strangers_are_spared(tmp_path: Path
     assert stranger.child.process.poll() is None
     assert not var.processes.exists()
     end_all([stranger])
+
+
+def test_who_is_gone_already_is_not_waited_for() -> None:
+    gone = sleeper("0")
+    gone.process.wait()
+    began_at = time.monotonic()
+    end_leftover(gone.process.pid, signal.SIGTERM, 5)
+    assert time.monotonic() - began_at < 1

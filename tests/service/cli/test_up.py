@@ -4,22 +4,28 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import click
 import pytest
 
 from service.cli.ports import find_free_port, is_taken
-from service.cli.processes import read_command_line, read_pid
-from service.cli.supervisor import find_amana
+from service.cli.processes import Child, read_command_line, read_pid
+from service.cli.supervisor import Kept, find_amana
+from service.cli.up import ask, wait_for
 
 pytestmark = pytest.mark.timeout(120)
+ROOT = Path(__file__).resolve().parents[3]
 UNSET = ("DATABASE_URL", "DATABASE_ADMIN_URL", "REDIS_URL", "SMTP_URL", "AMANA_SECRET_KEY", "PORT")
 ENVIRON = {name: value for name, value in os.environ.items() if name not in UNSET}
 
@@ -137,11 +143,97 @@ def test_what_it_prints_works_what_dies_comes_back_and_ctrl_c_ends_it_all(
         ), up.said  # fmt: skip
         os.kill(before["postgres"], signal.SIGKILL)
         assert wait_until(lambda: up.programs().get("postgres") not in {None, before["postgres"]})
-        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz")), up.said
+        assert wait_until(
+            lambda: all(answers(f"http://127.0.0.1:{at}/readyz") for at in (port, port + 1))
+        ), up.said
 
         left = list(up.programs().values())
         assert up.end(signal.SIGINT) == 0
         assert all_gone(left)
+
+
+# Makes its standard input the terminal of its session, then becomes the program.
+IN_FRONT = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Terminal:
+    """A terminal with a program in front; what it shows is read behind our back."""
+
+    def __init__(self, folder: Path, program: list[str], environ: dict[str, str]) -> None:
+        self.line, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_FRONT, *program],
+            stdin=theirs, stdout=theirs, stderr=theirs,
+            cwd=folder, env=environ, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self) -> None:
+        with contextlib.suppress(OSError):  # everybody has left the terminal
+            while said := os.read(self.line, 4096):
+                self.shown += said.decode(errors="replace")
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.line, keys)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="this machine has no make")
+def test_make_run_ends_well_after_ctrl_c_at_the_terminal(tmp_path: Path, port: int) -> None:
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    terminal = Terminal(
+        tmp_path,
+        ["make", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", "run"],
+        {**ENVIRON, "PORT": str(port)},
+    )
+    try:
+        assert wait_until(
+            lambda: "curl" in terminal.shown or terminal.process.poll() is not None, 60
+        )
+        assert terminal.process.poll() is None, terminal.shown
+        recorded = json.loads((tmp_path / "var" / "processes.json").read_text())
+        terminal.press(b"\x1a\x03")  # Ctrl-Z, then Ctrl-C
+        assert terminal.process.wait(40) == 0
+        assert all_gone([pid for pid, _ in recorded])
+        assert "make:" not in terminal.shown
+    finally:
+        terminal.process.kill()  # where it still runs, what it runs notices, and ends
+        terminal.process.wait()
+        os.close(terminal.line)
+
+
+def test_nothing_is_greeted_before_it_is_ready() -> None:
+    verdicts = [503, 503, 200]
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(verdicts.pop(0) if self.path == "/readyz" else 200)
+            self.end_headers()
+            self.wfile.write(b"not yet")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Door) as door:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        port = door.server_port
+        assert ask("127.0.0.1", port, "/healthz") is None
+        child = Child(subprocess.Popen(["sleep", "60"]), None)
+        wait_for(Kept("it", lambda: child, child, port=port), "127.0.0.1", "/readyz")
+        assert verdicts == []
+        verdicts.append(503)
+        assert ask("0.0.0.0", port, "/readyz") == "not yet"
+        child.end(signal.SIGKILL, 5)
+        verdicts.append(503)
+        with pytest.raises(click.ClickException, match=r"^it was killed by SIGKILL$"):
+            wait_for(Kept("it", lambda: child, child, port=port), "127.0.0.1", "/readyz")
+        door.shutdown()
+    assert "refused" in (ask("127.0.0.1", port, "/healthz") or "")
 
 
 def test_killed_it_takes_its_children_along_and_the_next_run_goes_on(

@@ -5,15 +5,16 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from service.commands import developers, endpoints, escrows, rates, users
-from service.commands.perform import House, perform
+from service.commands.perform import Answer, House, perform, perform_grouped
 from service.rules.errors import DailyCapReached, Forbidden, FxRateUnavailable, Invalid
 from service.rules.escrow import months_later
 from service.rules.fees import FLOORS_MINOR
 from service.rules.machine import Actor, ActorKind
-from service.store.clock import shift_clock
 from service.store.deadlines import read_open
 from service.wire.webhooks import WebhookCreate
 from tests.books import count_rows, read_log
@@ -22,6 +23,7 @@ from tests.makers import (
     Shop,
     act,
     arrange,
+    jump,
     make_buyer,
     make_escrow,
     make_shop,
@@ -180,7 +182,7 @@ async def test_without_a_rate_there_is_no_escrow_in_that_currency(house: House):
 async def test_a_rate_goes_stale_in_real_time_and_not_by_the_sandboxs_clock(house: House, owner):
     shop = await make_shop(house)
     await arrange(house, lambda tx: rates.set_rate(tx, "USD", Decimal(3), "test"))
-    await arrange(house, lambda tx: shift_clock(tx, tx.now + timedelta(days=3), done=True))
+    await jump(house, timedelta(days=3))
     await create(house, shop, currency="USD", amount=Decimal(100))
     await owner.execute("UPDATE fx_rate SET fetched_at = fetched_at - interval '48h 1s'")
     with pytest.raises(FxRateUnavailable, match="48 hours"):
@@ -325,7 +327,7 @@ async def test_the_daily_cap_counts_the_days_creations_of_one_developer(house: H
         await create(capped, shop)
     assert refusal.value.facts == {"limit": 2, "count": 2, "remaining": 0}
     await create(capped, other)
-    await arrange(house, lambda tx: shift_clock(tx, tx.now + timedelta(days=1), done=True))
+    await jump(house, timedelta(days=1))
     await create(capped, shop)
 
 
@@ -366,3 +368,93 @@ async def test_ids_follow_the_clock(house: House):
         status=201,
     )
     assert answer.status == 201
+
+
+# 6. Gathered: creations that come at the same time share a transaction -------------------------
+
+
+async def gathered(house: House, *orders: escrows.Order) -> list:
+    return await asyncio.gather(
+        *(perform_grouped(house, escrows.create_all, order, status=201) for order in orders),
+        return_exceptions=True,
+    )
+
+
+async def test_gathered_creations_are_answered_each_for_itself(house: House):
+    shops = [await make_shop(house) for _ in range(3)]
+    known = await make_buyer(house)
+    orders = []
+    for n in range(30):
+        shop = shops[n % 3]
+        mode = MODES[n % 4]
+        terms = make_terms(
+            shop, known.email if n % 2 else f"b{n}@example.org", mode, title=f"Order {n}"
+        )
+        if n % 10 == 9:
+            terms = replace(terms, amount=Decimal("0.001"))
+        orders.append(escrows.Order(shop.actor, shop.developer_id, terms))
+    answers = await gathered(house, *orders)
+    for order, answer in zip(orders, answers, strict=True):
+        if order.terms.amount < 1:
+            assert isinstance(answer, Invalid)
+            assert set(answer.details) == {"amount"}
+            continue
+        made = orjson.loads(answer.body)
+        escrow = await reread(house, made["escrow"]["id"])
+        assert (answer.status, escrow.title) == (201, order.terms.title)
+        assert (escrow.creator_id, escrow.mode) == (order.developer_id, order.terms.own_mode)
+        [actor_id] = [
+            row["actor_id"]
+            for row in await house.pool.fetch(
+                "SELECT actor_id FROM event WHERE subject_id = $1", escrow.id
+            )
+        ]
+        assert actor_id == order.developer_id
+        assert (escrow.buyer is not None) == (order.terms.buyer_email == known.email)
+    assert await house.pool.fetchval("SELECT count(*) FROM escrow") == 27
+
+
+async def test_one_creation_that_the_database_refuses_keeps_no_other_back(house: House):
+    shop = await make_shop(house)
+    orders = [
+        escrows.Order(shop.actor, shop.developer_id, make_terms(shop, NEW, title=title))
+        for title in ("one", "two", "th\0ree", "four")
+    ]
+    with capture_logs():
+        answers = await gathered(house, *orders)
+    assert [isinstance(answer, Answer) for answer in answers] == [True, True, False, True]
+    assert await house.pool.fetchval("SELECT count(*) FROM escrow") == 3
+
+
+async def test_a_gathered_creation_whose_caller_has_gone_holds_nobody_up(house: House):
+    shop = await make_shop(house)
+    orders = [
+        escrows.Order(shop.actor, shop.developer_id, make_terms(shop, NEW, title=str(n)))
+        for n in range(6)
+    ]
+    asking = [
+        asyncio.create_task(perform_grouped(house, escrows.create_all, order, status=201))
+        for order in orders
+    ]
+    await asyncio.sleep(0)
+    asking[2].cancel()
+    ended = await asyncio.gather(*asking, return_exceptions=True)
+    assert [isinstance(one, Answer) for one in ended] == [n != 2 for n in range(6)]
+
+
+async def test_gathered_creations_and_registrations_of_the_same_people_all_meet(house: House):
+    shop = await make_shop(house)
+    for n in range(6):
+        emails = [f"p{n}-{i}@example.org" for i in range(4)]
+        orders = [
+            escrows.Order(shop.actor, shop.developer_id, make_terms(shop, email))
+            for email in emails
+        ]
+        await asyncio.gather(
+            gathered(house, *orders),
+            *(
+                arrange(house, lambda tx, e=email: users.register(tx, e, "N", "W"))
+                for email in emails
+            ),
+        )
+    assert await house.pool.fetchval("SELECT count(*) FROM escrow WHERE buyer_id IS NULL") == 0

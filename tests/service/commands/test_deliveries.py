@@ -148,10 +148,29 @@ async def test_a_narrow_window_bounds_what_is_in_flight(
 async def test_a_settle_says_where_more_is_due(house: House, owner: asyncpg.Connection) -> None:
     await listening_shop(house, events=2)
     await owner.execute("UPDATE lane SET cap = 1, send_window = 1")
-    for expected in (True, False):
+    for is_last in (False, True):
         (one,) = await tend(house, claim(64))
-        done = await tend(house, settle([ended(one, Reply(status=200))]))
-        assert (done.ours, done.postponed) == ({one.id: expected}, set())
+        settled = await tend(house, settle([ended(one, Reply(status=200))]))
+        assert list(settled) == [one.id]
+        assert (settled[one.id] == 0) is not is_last
+
+
+async def test_a_settle_says_when_a_held_lane_goes_on(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    await listening_shop(house, events=2)
+    await owner.execute("UPDATE lane SET cap = 1, send_window = 1")
+    (one,) = await tend(house, claim(64))
+    await owner.execute("UPDATE lane SET hold_until = clock_timestamp() + interval '50 seconds'")
+    settled = await tend(house, settle([ended(one, Reply(status=200))]))
+    assert 20 < (settled[one.id] or 0) < 50
+
+
+async def test_a_settle_says_when_a_retry_is_due(house: House) -> None:
+    await listening_shop(house, events=1)
+    (one,) = await tend(house, claim(64))
+    settled = await tend(house, settle([ended(one, Reply(status=500))]))
+    assert settled == {one.id: pytest.approx(5)}
 
 
 async def test_a_deleted_endpoints_deliveries_are_cancelled_but_what_is_in_flight_ends(
@@ -163,7 +182,7 @@ async def test_a_deleted_endpoints_deliveries_are_cancelled_but_what_is_in_fligh
     states = "SELECT state, count(*)::int FROM delivery GROUP BY 1 ORDER BY 1"
     found = [tuple(row) for row in await house.pool.fetch(states)]
     assert found == [("cancelled", 2), ("pending", 1)]
-    assert set((await tend(house, settle([ended(one, Reply(status=200))]))).ours) == {one.id}
+    assert set(await tend(house, settle([ended(one, Reply(status=200))]))) == {one.id}
     await waiting(house, shop, 1)
     found = [tuple(row) for row in await house.pool.fetch(states)]
     assert found == [("cancelled", 2), ("delivered", 1)]

@@ -6,7 +6,6 @@ from decimal import Decimal
 import pytest
 
 from service.commands import developers, escrows, rates, users
-from service.commands.deadlines import advance
 from service.commands.perform import House
 from service.rules.errors import (
     ContractNotSigned,
@@ -30,7 +29,16 @@ from service.store.deadlines import read_open
 from service.store.ledger import read_balance
 from service.wire.base import instant
 from tests.books import count_rows, read_log
-from tests.makers import act, arrange, make_buyer, make_escrow, make_shop, reread, top_up
+from tests.makers import (
+    act,
+    advance,
+    arrange,
+    make_buyer,
+    make_escrow,
+    make_shop,
+    reread,
+    top_up,
+)
 
 pytestmark = pytest.mark.usefixtures("sound")
 UNKNOWN = "0" * 24

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from service.commands import escrows
-from service.commands.deadlines import advance, sweep
+from service.commands.deadlines import sweep
 from service.commands.perform import Command, House, Idempotency, perform
 from service.rules.errors import InsufficientFunds, Unavailable
 from service.settings import Settings
@@ -18,7 +18,15 @@ from service.store.db import Pool, Transaction, open_pool
 from service.wire.base import Wire
 from tests.books import assert_sound, count_rows
 from tests.interrupting import cancelled_at, count_awaits, until
-from tests.makers import act, make_buyer, make_escrow, make_shop, make_terms, reread
+from tests.makers import (
+    act,
+    advance,
+    make_buyer,
+    make_escrow,
+    make_shop,
+    make_terms,
+    reread,
+)
 
 pytestmark = pytest.mark.usefixtures("sound")
 

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from service.commands import escrows, users
-from service.commands.deadlines import advance
 from service.commands.invitations import invite
 from service.commands.mails import open_mailbox
 from service.commands.perform import House
@@ -19,7 +18,16 @@ from service.rules.machine import Role
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
 from service.words.mails import Words
-from tests.makers import Shop, act, arrange, make_buyer, make_escrow, make_shop, reread
+from tests.makers import (
+    Shop,
+    act,
+    advance,
+    arrange,
+    make_buyer,
+    make_escrow,
+    make_shop,
+    reread,
+)
 from tests.outbox import mails_of, send_all, tokens_of
 
 NEW = "new@example.org"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from service.commands import escrows
-from service.commands.deadlines import advance
 from service.commands.mails import WAITS_SECONDS, announcements, missed, open_mailbox, write_notices
 from service.commands.perform import House
 from service.rules.escrow import STEPS, Escrow, Person, Taken
@@ -15,7 +14,14 @@ from service.rules.machine import CLOCK, Actor, ActorKind, Role
 from service.store.clock import read_clock
 from service.store.mails import Mail, read_mail_troubles
 from service.words.mails import SCRIPTS
-from tests.makers import act, arrange, make_buyer, make_escrow, make_shop
+from tests.makers import (
+    act,
+    advance,
+    arrange,
+    make_buyer,
+    make_escrow,
+    make_shop,
+)
 from tests.outbox import WORDS, mails_of, send_all
 
 SELLER, BUYER = "seller", "buyer"

@@ -17,6 +17,7 @@ from service.commands.perform import (
     House,
     Idempotency,
     perform,
+    replay,
     tend,
 )
 from service.commands.steps import DeadlineDue, step
@@ -32,7 +33,7 @@ from service.rules.errors import (
     WrongStatus,
 )
 from service.rules.machine import SYSTEM
-from service.store.clock import read_clock, shift_clock
+from service.store.clock import read_clock
 from service.store.db import Transaction
 from service.wire.base import Wire
 from tests.books import count_rows, read_log
@@ -40,6 +41,7 @@ from tests.makers import (
     Done,
     act,
     arrange,
+    jump,
     make_buyer,
     make_escrow,
     make_shop,
@@ -52,11 +54,6 @@ pytestmark = pytest.mark.usefixtures("sound")
 NEW = "new@example.org"
 
 
-async def jump(house: House, **ahead: float) -> None:
-    """Business time moves and nobody has swept yet."""
-    await arrange(house, lambda tx: shift_clock(tx, tx.now + timedelta(**ahead), done=True))
-
-
 def key_of(developer_id: str, key: str, body: str = "") -> Idempotency:
     return Idempotency(developer_id, key, hashlib.sha256(body.encode()).digest())
 
@@ -67,7 +64,7 @@ def key_of(developer_id: str, key: str, body: str = "") -> Idempotency:
 async def test_a_due_deadline_is_committed_and_survives_the_refusal_of_the_step(house: House):
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer)
-    await jump(house, days=40)
+    await jump(house, timedelta(days=40))
     with pytest.raises(EscrowCancelled):
         await act(house, buyer.actor, escrows.pay(escrow.id))
     after = await reread(house, escrow.id)
@@ -81,7 +78,7 @@ async def test_a_due_deadline_is_committed_and_survives_the_refusal_of_the_step(
 async def test_every_deadline_that_is_due_comes_before_the_step(house: House):
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer, status="paid", estimated_delivery_days=1)
-    await jump(house, days=30)
+    await jump(house, timedelta(days=30))
     with pytest.raises(WrongStatus, match="cancelled"):
         await act(house, shop.actor, escrows.deliver(escrow.id))
     assert [step for step, *_ in await read_log(house, escrow.id)] == [
@@ -95,7 +92,7 @@ async def test_every_deadline_that_is_due_comes_before_the_step(house: House):
 async def test_a_step_that_is_still_legal_is_taken_after_the_clocks(house: House):
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer, mode="quick", status="paid")
-    await jump(house, days=30)
+    await jump(house, timedelta(days=30))
     answer = await act(house, shop.actor, escrows.deliver(escrow.id))
     assert answer["escrow"]["status"] == "delivered"
     log = await read_log(house, escrow.id)
@@ -108,7 +105,7 @@ async def test_a_step_that_is_still_legal_is_taken_after_the_clocks(house: House
 async def test_the_steps_answer_is_kept_under_its_key_though_the_clock_came_first(house: House):
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer, mode="quick", status="paid")
-    await jump(house, days=30)
+    await jump(house, timedelta(days=30))
     asked = key_of(shop.developer_id, "k")
     first = await perform(house, shop.actor, escrows.deliver(escrow.id), idempotency=asked)
     again = await perform(house, shop.actor, escrows.deliver(escrow.id), idempotency=asked)
@@ -119,7 +116,7 @@ async def test_a_due_deadline_of_a_frozen_escrow_does_not_come_first(house: Hous
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer)
     await owner.execute("UPDATE escrow SET frozen = true WHERE id = $1", escrow.id)
-    await jump(house, days=40)
+    await jump(house, timedelta(days=40))
     with pytest.raises(Refused, match="frozen"):
         await act(house, buyer.actor, escrows.pay(escrow.id))
     assert (await reread(house, escrow.id)).status == "pending"
@@ -267,7 +264,7 @@ async def test_an_answer_is_kept_for_thirty_days_of_real_time(house: House, owne
         return Done()
 
     await perform(house, shop.actor, command, idempotency=asked)
-    await jump(house, days=60)
+    await jump(house, timedelta(days=60))
     assert (await perform(house, shop.actor, command, idempotency=asked)).replayed
     await owner.execute("UPDATE idempotency SET expires_at = expires_at - interval '30 days 1s'")
     other = key_of(shop.developer_id, "k", "another request")
@@ -318,7 +315,7 @@ async def test_a_clash_of_the_clocks_step_is_tried_again(house: House, owner):
     """Wallet first, escrow second: against the order, so the database must end one of the two."""
     shop, buyer = await make_shop(house), await make_buyer(house)
     escrow = await make_escrow(house, shop, buyer, status="paid", estimated_delivery_days=1)
-    await jump(house, days=30)
+    await jump(house, timedelta(days=30))
     wallet = "SELECT FROM account WHERE kind = 'available' AND owner = $1 FOR UPDATE"
     async with owner.transaction():
         await owner.execute(wallet, buyer.user_id)
@@ -390,7 +387,7 @@ async def test_a_refused_command_rings_nothing_but_the_clocks_step_before_it_doe
     with pytest.raises(InsufficientFunds):
         await act(loud, buyer.actor, escrows.pay(escrow.id))
     assert bell.rung == []
-    await jump(house, days=40)
+    await jump(house, timedelta(days=40))
     with pytest.raises(EscrowCancelled):
         await act(loud, buyer.actor, escrows.pay(escrow.id))
     assert "webhooks" in bell.rung
@@ -435,7 +432,7 @@ async def test_a_replay_rings_nothing(house: House):
 
 
 async def test_business_time_is_the_databases_plus_the_sandboxs_shift(house: House):
-    await jump(house, days=10)
+    await jump(house, timedelta(days=10))
 
     async def clocks(tx: Transaction) -> tuple[timedelta, timedelta]:
         real = await tx.fetchval("SELECT clock_timestamp()")
@@ -500,3 +497,18 @@ async def test_a_command_may_take_one_step_an_escrow_only(house: House):
 async def test_a_house_without_redis_has_a_bell_that_says_nothing(house: House):
     assert isinstance(house.bell, SilentBell)
     house.bell.ring(["webhooks"])
+
+
+# 6. Asked before the body is looked at -----------------------------------------------------------
+
+
+async def test_a_stored_answer_is_known_before_anything_else_is_looked_at(house: House):
+    shop = await make_shop(house)
+    asked = key_of(shop.developer_id, "k")
+    assert await replay(house, asked) is None
+    command = escrows.create(shop.developer_id, make_terms(shop, NEW))
+    first = await perform(house, shop.actor, command, status=201, idempotency=asked)
+    assert await replay(house, asked) == Answer(201, first.body, replayed=True)
+    with pytest.raises(IdempotencyKeyReused):
+        await replay(house, key_of(shop.developer_id, "k", "another"))
+    assert await replay(house, key_of(shop.developer_id, "other")) is None

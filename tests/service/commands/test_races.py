@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from service.commands import escrows, users
-from service.commands.deadlines import advance, sweep
+from service.commands.deadlines import sweep
 from service.commands.perform import Command, House, perform
 from service.commands.steps import fire_due_of
 from service.rules.errors import (
@@ -28,7 +28,6 @@ from service.rules.errors import (
 )
 from service.rules.escrow import CLOCKS, FINAL, PROOF, TABLE, Escrow, choose
 from service.rules.machine import CLOCK, Actor, Role
-from service.store.clock import shift_clock
 from service.store.db import Transaction
 from service.store.deadlines import read_open
 from service.store.escrows import lock_escrows
@@ -41,7 +40,9 @@ from tests.makers import (
     Done,
     Shop,
     act,
+    advance,
     arrange,
+    jump,
     make_buyer,
     make_escrow,
     make_shop,
@@ -272,7 +273,7 @@ async def test_once_an_offer_has_expired_no_payment_comes_through(house: House):
     for _ in range(15):
         buyer = await make_buyer(house, funds="100")
         escrow = await make_escrow(house, shop, buyer)
-        await arrange(house, lambda tx: shift_clock(tx, tx.now + timedelta(days=40), done=True))
+        await jump(house, timedelta(days=40))
         paid, swept = await asyncio.gather(
             act(house, buyer.actor, escrows.pay(escrow.id)), sweep(house), return_exceptions=True
         )
@@ -285,7 +286,7 @@ async def test_once_an_offer_has_expired_no_payment_comes_through(house: House):
 async def test_two_sweeps_at_once_fire_everything_once(house: House):
     shop, buyer = await make_shop(house), await make_buyer(house)
     made = [await make_escrow(house, shop, buyer) for _ in range(30)]
-    await arrange(house, lambda tx: shift_clock(tx, tx.now + timedelta(days=40), done=True))
+    await jump(house, timedelta(days=40))
     sweeps = await asyncio.gather(*(sweep(house) for _ in range(3)))
     await sweep(house)
     fired = [deadline.escrow_id for one in sweeps for deadline in one.fired]

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import SMTP
 
 import pytest
 import pytest_asyncio
@@ -207,3 +209,28 @@ def test_a_letter_is_text_with_html_as_the_alternative():
     message = composed(letter(), SENDER)
     assert message.get_content_type() == "multipart/alternative"
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "=?utf-8?q?a=0D=0ABcc:_victim@shop.example=0D=0A=0D=0Ahi?=",
+        "=?utf-8?q?a=0ABcc:_victim@shop.example?=",
+        "=?utf-8?b?YQ0KQmNjOiB2aWN0aW1Ac2hvcC5leGFtcGxl?=",
+        "=?utf-8?q?=00?=",
+        "=?bogus?q?x?=",
+        "a =?utf-8?q?b?= =?utf-8?q?=0D=0AX:_y?= c",
+    ],
+)
+def test_an_encoded_word_that_somebody_typed_stays_text(typed: str) -> None:
+    raw = composed(letter(subject=f"Ali sells you {typed}"), SENDER).as_bytes(policy=SMTP)
+    head = raw.partition(b"\r\n\r\n")[0]
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in b" \t"]
+    ours = (
+        "From To Subject Date Message-ID Auto-Submitted MIME-Version Content-Type Content-Language"
+    )
+    assert sorted(names) == sorted(ours.encode().split())
+    assert b"\0" not in raw
+    assert b"\n" not in head.replace(b"\r\n", b"")
+    read = message_from_bytes(raw, policy=SMTP)["Subject"]
+    assert str(read).replace("\u2060", "") == f"Ali sells you {typed}"

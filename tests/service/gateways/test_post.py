@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from service.gateways.post import KEEP_MAX_BYTES, HttpPost, Letter
+from service.gateways.post import KEEP_MAX_BYTES, HttpPost, Request
 from service.rules.delivery import Fault, Reply
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -78,13 +78,13 @@ async def post() -> AsyncIterator[HttpPost]:
     await opened.close()
 
 
-def letter(url: str, timeout_seconds: float = 2) -> Letter:
-    return Letter(url, {"X-Webhook-Event": "escrow.created"}, b'{"a":1}', timeout_seconds)
+def request_to(url: str, timeout_seconds: float = 2) -> Request:
+    return Request(url, {"X-Webhook-Event": "escrow.created"}, b'{"a":1}', timeout_seconds)
 
 
 async def sent(post: HttpPost, answer: Answer, timeout_seconds: float = 2) -> Reply:
     async with receiver(answer) as (port, _):
-        return await post.send(letter(f"http://127.0.0.1:{port}/hook", timeout_seconds))
+        return await post.send(request_to(f"http://127.0.0.1:{port}/hook", timeout_seconds))
 
 
 async def test_an_answer_is_reported_with_its_headers_and_first_bytes(post: HttpPost) -> None:
@@ -109,7 +109,7 @@ async def test_the_request_is_a_plain_post_of_the_exact_bytes(post: HttpPost) ->
         writer.write(OK)
 
     async with receiver(answer) as (port, heads):
-        await post.send(letter(f"http://127.0.0.1:{port}/a/b?c=d"))
+        await post.send(request_to(f"http://127.0.0.1:{port}/a/b?c=d"))
     head = heads[0].decode().lower()
     assert bodies == [b'{"a":1}']
     assert head.startswith("post /a/b?c=d http/1.1\r\n")
@@ -175,16 +175,16 @@ async def test_what_is_no_http_is_a_protocol_fault(post: HttpPost) -> None:
 async def test_nobody_listening_is_refused(post: HttpPost) -> None:
     async with receiver(never) as (port, _):
         pass
-    assert (await post.send(letter(f"http://127.0.0.1:{port}/"))).fault is Fault.REFUSED
+    assert (await post.send(request_to(f"http://127.0.0.1:{port}/"))).fault is Fault.REFUSED
 
 
 async def test_an_unknown_host_is_a_name_fault(post: HttpPost) -> None:
-    assert (await post.send(letter("http://no-such-host.invalid/", 5))).fault is Fault.DNS
+    assert (await post.send(request_to("http://no-such-host.invalid/", 5))).fault is Fault.DNS
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://example.com/", "not a url"])
 async def test_an_unusable_url_is_said_to_be_one(post: HttpPost, url: str) -> None:
-    assert (await post.send(letter(url))).fault is Fault.BAD_URL
+    assert (await post.send(request_to(url))).fault is Fault.BAD_URL
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ async def test_an_unusable_url_is_said_to_be_one(post: HttpPost, url: str) -> No
 async def test_the_guard_stops_every_way_to_write_an_inner_address(host: str) -> None:
     strict = HttpPost()
     async with receiver(writing(OK)) as (port, heads):
-        reply = await strict.send(letter(f"http://{host}:{port}/"))
+        reply = await strict.send(request_to(f"http://{host}:{port}/"))
         assert reply.fault in (Fault.BLOCKED, Fault.BAD_URL)  # some are no host at all to aiohttp
         assert heads == []
     await strict.close()
@@ -211,7 +211,7 @@ async def test_the_guard_stops_every_way_to_write_an_inner_address(host: str) ->
 
 async def test_the_guard_lets_nobody_out_by_another_port() -> None:
     strict = HttpPost()
-    assert (await strict.send(letter("http://8.8.8.8:8080/"))).fault is Fault.BLOCKED
+    assert (await strict.send(request_to("http://8.8.8.8:8080/"))).fault is Fault.BLOCKED
     await strict.close()
 
 
@@ -236,7 +236,7 @@ async def test_an_idle_connection_closed_by_the_receiver_is_no_failed_attempt(
         await reader.readuntil(b"\r\n\r\n")  # hangs up on the next request, unanswered
 
     async with receiver(answer) as (port, heads):
-        replies = [await post.send(letter(f"http://127.0.0.1:{port}/")) for _ in range(2)]
+        replies = [await post.send(request_to(f"http://127.0.0.1:{port}/")) for _ in range(2)]
     assert [reply.status for reply in replies] == [200, 200]
     assert len(heads) == 2
 
@@ -288,6 +288,6 @@ async def test_tls_is_verified(
     client = ssl.create_default_context(cafile=tmp_path / "cert.pem" if trusted else None)
     strict = HttpPost(allow_private=True, tls=client)
     async with receiver(writing(OK), tls=server) as (port, _):
-        reply = await strict.send(letter(f"https://localhost:{port}/"))
+        reply = await strict.send(request_to(f"https://localhost:{port}/"))
     await strict.close()
     assert (reply.status, reply.fault) == expected

@@ -1,7 +1,5 @@
 """The catalogue is what the tables declare, and a subscription picks from it."""
 
-import pytest
-
 from service.rules import escrow, events
 
 # escrows.md 7, word for word: the documented types and ours of this family.
@@ -46,18 +44,3 @@ def test_names_that_nobody_sends_are_told_apart():
 
 def test_the_default_is_the_change_of_status():
     assert events.DEFAULT_SUBSCRIPTION == (escrow.STATUS_UPDATED,)
-
-
-@pytest.mark.parametrize(
-    ("subscription", "event_type", "receives"),
-    [
-        (["escrow.status.updated"], "escrow.status.updated", True),
-        (["escrow.status.updated"], "escrow.updated", False),
-        (["escrow.*"], "escrow.status.updated", True),
-        (["escrow.*"], "contract.signed", False),
-        (["*"], "endpoint.disabled", True),
-        ([], "escrow.status.updated", False),
-    ],
-)
-def test_a_subscription_receives_what_it_names(subscription, event_type, receives):
-    assert events.subscribes(subscription, event_type) is receives

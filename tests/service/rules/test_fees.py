@@ -26,6 +26,9 @@ POLICY = Policy()
         ("1", "USD", "3.125", 3_130),  # a half goes up
         ("1", "USD", "3.1249999", 3_120),
         ("0.01", "USD", "0.4", 0),  # 0.004 -> 0: below every floor
+        # A product of 42 digits, whose half must not be rounded away before it is looked at.
+        ("999999999.99", "USD", "0.5" + "0" * 28 + "1", 500_000_000_000),
+        ("1", "USD", "3.124" + "9" * 30, 3_120),
     ],
 )
 def test_the_ledger_amount_is_exact_for_dinars_and_half_up_to_two_decimals_else(

@@ -1,5 +1,7 @@
 """A table answers what is legal where, from its rows and from nothing else."""
 
+import pytest
+
 from service.rules.machine import (
     CLOCK,
     SYSTEM,
@@ -38,10 +40,12 @@ def test_a_row_is_found_by_step_state_and_mode():
     assert TABLE.find("fly", "on", "m") is None
 
 
-def test_where_two_rows_lead_out_the_target_picks_one_else_the_first_counts():
-    assert TABLE.find("end", "on", "m") is TABLE.rows[1]
+def test_where_two_rows_lead_out_the_target_must_say_which():
+    assert TABLE.find("end", "on", "m", "left") is TABLE.rows[1]
     assert TABLE.find("end", "on", "m", "right") is TABLE.rows[2]
     assert TABLE.find("end", "on", "m", "nowhere") is None
+    with pytest.raises(ValueError, match="name the target"):
+        TABLE.find("end", "on", "m")
 
 
 def test_what_is_legal_stands_in_the_tables_order():

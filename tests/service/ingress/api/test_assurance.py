@@ -5,7 +5,7 @@ from service.rules.invariants import NAMES
 from tests.makers import make_buyer, make_escrow, make_shop
 
 ASSURANCE = "/api/v1/assurance"
-FORGE = "UPDATE escrow SET held_minor = held_minor - 1, refunded_minor = 1 WHERE id = $1"
+FORGE = "UPDATE escrow SET funded_minor = funded_minor + 1, refunded_minor = 1 WHERE id = $1"
 OFF = "UPDATE account SET balance_minor = balance_minor + 1 WHERE kind = 'available' AND owner = $1"
 
 
@@ -67,7 +67,7 @@ async def test_a_breach_is_told_to_whom_it_concerns(house, ingress, owner):
     assert failing(mine) == {"C": [forged.id]}
     assert failing(theirs) == {}
     told = next(one for one in mine["invariants"] if one["id"] == "C")
-    assert told["breaches"][0]["message"].startswith("funded 100000, held 99999,")
+    assert told["breaches"][0]["message"].startswith("funded 100001, held 100000,")
     assert told["lastOkAt"] < mine["checkedAt"]
 
 

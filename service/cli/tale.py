@@ -1,0 +1,311 @@
+"""What the demo's stories are told with: a world of people and a shop, and an escrow's tale.
+
+Everything is done through the real doors, by HTTP with a developer's key; what is seen is what an
+outsider sees: answers, webhooks, mails, wallets.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+
+from service.cli.partner import Partner, Received, standard_form
+from service.cli.seed import SELLER
+
+PATIENCE_SECONDS = 15.0  # a webhook that failed once comes again after 4 to 6 s
+LOOK_EVERY_SECONDS = 0.1
+HOOK = "/hook"
+DAY = 86_400
+
+CREATED, ACCEPTED = "escrow.created", "invitation.accepted"
+
+
+def changed(old: str, new: str) -> str:
+    """The webhook of a change of status, as a story names it."""
+    return f"escrow.status.updated {old} → {new}"
+
+
+class Unexpected(Exception):
+    """The world did not do what the story says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of a timeline: a step, the clock, a webhook or a mail, and the state it reached."""
+
+    at: datetime
+    kind: str
+    says: str
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A mail: to which side of the escrow, and a part of its subject that tells it from others."""
+
+    to: str
+    subject: str
+
+    def is_it(self, side: str, mail: Mapping[str, Any]) -> bool:
+        """Whether this is the mail, sent to that side."""
+        return side == self.to and self.subject in mail["subject"]
+
+
+class World:
+    """A deployment as the shop's developer sees it, the shop's receiver, and the passing time."""
+
+    def __init__(self, session: aiohttp.ClientSession, key: str, partner: Partner) -> None:
+        self.partner = partner
+        self.tales: list[Tale] = []
+        self.complaints: list[str] = []
+        self._session = session
+        self._key = key
+        # From each real moment on, how far business time was ahead.
+        self._shifts = [(datetime.min.replace(tzinfo=UTC), timedelta())]
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, status: int = 200, key: str = ""
+    ) -> Any:
+        """The answer's object; fractions are Decimals. Raises Unexpected for another status."""
+        headers = {"X-API-Key": key or self._key}
+        asked = self._session.request(method, f"/api{path}", json=body, headers=headers)
+        async with asked as response:
+            raw = await response.text()
+        if response.status != status:
+            raise Unexpected(f"{method} {path} answered {response.status}: {raw[:300]}")
+        return json.loads(raw, parse_float=Decimal)
+
+    async def subscribe(self) -> None:
+        """The shop's receiver is told what becomes of its escrows, and keeps the secret."""
+        wanted = {"url": f"{self.partner.url}{HOOK}", "events": ["escrow.*", ACCEPTED]}
+        made = (await self.ask("POST", "/developer/webhooks", wanted, status=201))["webhook"]
+        self.partner.trust(HOOK, made["secret"])
+        if made["standardSecret"] != standard_form(made["secret"]):
+            raise Unexpected("standardSecret is not the secret in the form of the libraries")
+
+    async def person(self, first_name: str, last_name: str, funds: int) -> str:
+        """Somebody with an account and so many TND in the wallet; the e-mail."""
+        email = f"{first_name.lower()}@people.example"
+        named = {"email": email, "firstName": first_name, "lastName": last_name}
+        await self.ask("POST", "/v1/sandbox/users", named, status=201)
+        await self.fund(email, funds)
+        return email
+
+    async def fund(self, email: str, amount: int) -> None:
+        """Put so many TND into this wallet."""
+        await self.ask("POST", f"/v1/sandbox/users/{email}/topup", {"amount": amount})
+
+    async def wallet(self, email: str, kind: str = "available") -> Decimal:
+        """What is in this wallet, in TND."""
+        found = await self.ask("GET", f"/v1/sandbox/users/{email}/balance")
+        return Decimal(found["balance"][kind])
+
+    async def open(
+        self, title: str, thing: str, buyer: str, *, is_known: bool = True, **terms: Any
+    ) -> "Tale":
+        """The shop opens an escrow with this buyer; its tale."""
+        before = {"seller": await self.wallet(SELLER)}
+        if is_known:
+            before["buyer"] = await self.wallet(buyer)
+        at = self.now()
+        asked = {"title": thing, "buyerEmail": buyer, **terms}
+        made = await self.ask("POST", "/v1/escrows", asked, status=201)
+        tale = Tale(self, title, made["escrow"], {"seller": SELLER, "buyer": buyer}, before)
+        tale.moments.append(Moment(at, "step", "the shop opens it", made["escrow"]["status"]))
+        self.tales.append(tale)
+        await tale.hear(CREATED)
+        return tale
+
+    async def advance(self, seconds: int) -> list[Any]:
+        """Business time passes; what the clock fired on the way."""
+        before = datetime.now(UTC)
+        answer = await self.ask("POST", "/v1/sandbox/clock/advance", {"seconds": seconds})
+        shift = datetime.fromisoformat(answer["now"]) - datetime.now(UTC)
+        self._shifts.append((before, shift))
+        fired: list[Any] = answer["fired"]
+        return fired
+
+    def now(self) -> datetime:
+        """Business time."""
+        return self.business(datetime.now(UTC))
+
+    def business(self, real: datetime) -> datetime:
+        """The business time of a real moment."""
+        return real + next(shift for since, shift in reversed(self._shifts) if since <= real)
+
+
+@dataclass
+class Tale:
+    """One escrow's life as it is lived; `complaints` is empty when it was lived as it should be."""
+
+    world: World
+    title: str
+    escrow: Mapping[str, Any]
+    people: Mapping[str, str]
+    before: dict[str, Decimal]
+    moments: list[Moment] = field(default_factory=list)
+    money: dict[str, Decimal] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    webhooks: Sequence[str] = ()
+    mails: Sequence[Sent] = ()
+
+    @property
+    def id(self) -> str:
+        """The escrow's."""
+        return str(self.escrow["id"])
+
+    async def do(self, says: str, path: str, body: Any = None, key: str = "") -> None:
+        """Take a step of the escrow, as who says so."""
+        at = self.world.now()
+        answer = await self.world.ask("POST", path.format(id=self.id), body, key=key)
+        self.moments.append(Moment(at, "step", says, answer["escrow"]["status"]))
+
+    async def pay(self) -> None:
+        """The buyer pays from the wallet; exactly the amount is held."""
+        body = {"email": self.people["buyer"]}
+        await self.do("the buyer pays into escrow", "/v1/sandbox/escrows/{id}/pay", body)
+        held = await self.world.wallet(self.people["buyer"], "escrow")
+        if held != self.escrow["amountTnd"]:
+            raise Unexpected(f"{held} TND are held instead of {self.escrow['amountTnd']}")
+
+    async def deliver(self) -> None:
+        """The seller delivers."""
+        await self.do("the seller delivers", "/v1/escrows/{id}/deliver")
+
+    async def wait_days(self, days: int) -> None:
+        """Business time passes; the clock's steps on the way become moments."""
+        for fired in await self.world.advance(days * DAY):
+            if fired["escrowId"] == self.id:
+                at = datetime.fromisoformat(fired["dueAt"])
+                self.moments.append(Moment(at, "clock", f"the clock strikes: {fired['kind']}"))
+
+    async def status(self) -> str:
+        """Where the escrow stands."""
+        found = await self.world.ask("GET", f"/v1/escrows/{self.id}")
+        return str(found["escrow"]["status"])
+
+    async def hear(self, webhook: str) -> Received:
+        """Wait until the shop has accepted this webhook of the escrow."""
+        try:
+            return await self.world.partner.wait_for(
+                lambda one: is_of(one, self.id) and name_of(one) == webhook, PATIENCE_SECONDS
+            )
+        except TimeoutError:
+            raise Unexpected(f"no webhook {webhook} within {PATIENCE_SECONDS:.0f} s") from None
+
+    async def read_mails(self) -> list[tuple[str, Any]]:
+        """(side, mail) of every mail about this escrow that was sent."""
+        found = []
+        for side, email in self.people.items():
+            box = await self.world.ask("GET", f"/v1/sandbox/mailbox?to={email}")
+            found += [(side, mail) for mail in box["mails"] if self.id in mail["text"]]
+        return found
+
+    async def expect_mail(self, wanted: Sent, count: int = 1) -> Any:
+        """Wait until this mail was sent so many times; the newest."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + PATIENCE_SECONDS
+        while clock() < give_up_at:
+            found = [mail for side, mail in await self.read_mails() if wanted.is_it(side, mail)]
+            if len(found) >= count:
+                return found[0]
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+        raise Unexpected(f"no mail to the {wanted.to}: {wanted.subject}")
+
+    async def close(
+        self,
+        status: str,
+        *,
+        webhooks: Sequence[str],
+        mails: Sequence[Sent],
+        buyer: int = 0,
+        seller: int = 0,
+    ) -> None:
+        """Wait for what is still under way, and hold the life against what it should be.
+
+        `buyer` and `seller` are by how many TND their wallets changed.
+        """
+        self.webhooks, self.mails = webhooks, mails
+        for webhook in webhooks:
+            await self.hear(webhook)
+        for mail in mails:
+            await self.expect_mail(mail)
+        for side, before in self.before.items():
+            self.money[side] = await self.world.wallet(self.people[side]) - before
+            if self.money[side] != {"buyer": buyer, "seller": seller}[side]:
+                self.complaints.append(f"the {side}'s wallet changed by {self.money[side]}")
+        if (found := await self.status()) != status:
+            self.complaints.append(f"it is {found} instead of {status}")
+
+    async def write_down(self) -> None:
+        """The webhooks and mails so far become moments; the clock's get the state they led to."""
+        states = {}
+        for one in self.heard():
+            states[datetime.fromisoformat(one.event["timestamp"])] = reached(one)
+            tries = self.tries(one)
+            again = f" (attempt {tries})" if tries > 1 else ""
+            at = self.world.business(one.at)
+            self.moments.append(Moment(at, "webhook", name_of(one) + again))
+        self.moments = [
+            replace(one, state=states.get(one.at, "")) if one.kind == "clock" else one
+            for one in self.moments
+        ]
+        for side, mail in await self.read_mails():
+            at = self.world.business(datetime.fromisoformat(mail["sentAt"]))
+            self.moments.append(Moment(at, "mail", f"to the {side}: {mail['subject']}"))
+
+    async def recheck(self) -> None:
+        """Complain of everything that came and should not have, or did not come."""
+        came, wanted = Counter(map(name_of, self.heard())), Counter(self.webhooks)
+        self.complaints += [f"webhook missing: {name}" for name in (wanted - came).elements()]
+        self.complaints += [f"webhook unforeseen: {name}" for name in (came - wanted).elements()]
+        left = list(self.mails)
+        for side, mail in await self.read_mails():
+            found = next((one for one in left if one.is_it(side, mail)), None)
+            if found is None:
+                self.complaints.append(f"mail unforeseen, to the {side}: {mail['subject']}")
+            else:
+                left.remove(found)
+        self.complaints += [f"mail missing, to the {one.to}: {one.subject}" for one in left]
+
+    def heard(self) -> list[Received]:
+        """The webhooks of this escrow that were verified and accepted, each once."""
+        return [one for one in self.world.partner.accepted if is_of(one, self.id)]
+
+    def tries(self, accepted: Received) -> int:
+        """How many attempts this event took."""
+        wanted = accepted.headers["webhook-id"]
+        return sum(one.headers.get("webhook-id") == wanted for one in self.world.partner.received)
+
+
+def is_of(received: Received, escrow_id: str) -> bool:
+    """Whether the webhook is about this escrow."""
+    return bool(received.event["data"]["escrow"]["id"] == escrow_id)
+
+
+def name_of(received: Received) -> str:
+    """The type, and where the status changed from what to what."""
+    event = received.event
+    escrow = event["data"]["escrow"]
+    if "oldStatus" not in escrow:
+        return str(event["type"])
+    return f"{event['type']} {escrow['oldStatus']} → {escrow['status']}"
+
+
+def reached(received: Received) -> str:
+    """The state that this webhook tells of, where it tells of a new one."""
+    escrow = received.event["data"]["escrow"]
+    return str(escrow["status"]) if "oldStatus" in escrow else ""
+
+
+def complaints_of(partner: Partner) -> Iterator[str]:
+    """Every delivery that did not verify."""
+    for one in partner.received:
+        for complaint in one.complaints:
+            yield f"a webhook on {one.path} at {one.at.isoformat()}: {complaint}"

@@ -1,0 +1,50 @@
+"""What the functions of delivery promise about a lane's time; their `moment` stands in for it."""
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from service.commands.deliveries import fan_out
+from service.commands.perform import House, tend
+from tests.makers import make_escrow, make_shop
+from tests.receiver import make_endpoint
+
+CLAIM = "SELECT * FROM claim_deliveries(64, 4, interval '30 seconds', $1)"
+WIDE = "UPDATE lane SET cap = 100, send_window = 100"
+
+
+@pytest.mark.parametrize(("most", "claims"), [(20, 5), (4, 5), (3, 7), (1, 20)])
+async def test_a_paced_lane_sends_all_that_its_pace_allows_when_it_is_looked_at_in_time(
+    house: House, owner: asyncpg.Connection, most: int, claims: int
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(
+        house, shop, "http://127.0.0.1:9/hook", events=["escrow.created"], maxPerSecond=most
+    )
+    await owner.execute(WIDE)
+    for _ in range(20):
+        await make_escrow(house, shop)
+    await tend(house, fan_out)
+    start = moment = datetime.now(UTC)
+    left = 20
+    for _ in range(claims):
+        claimed = await house.pool.fetch(CLAIM, moment)
+        assert 0 < len(claimed) <= most
+        left -= len(claimed)
+        [hold] = {row["hold_seconds"] for row in claimed}
+        assert hold == pytest.approx(len(claimed) / most)
+        early = moment + timedelta(seconds=hold * 0.9)
+        assert await house.pool.fetch(CLAIM, early) == []
+        moment += timedelta(seconds=hold)
+    assert left == 0
+    assert (moment - start).total_seconds() == pytest.approx(20 / most)
+
+
+async def test_a_lane_without_a_pace_is_not_held(house: House) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, "http://127.0.0.1:9/hook", events=["escrow.created"])
+    await make_escrow(house, shop)
+    await tend(house, fan_out)
+    [row] = await house.pool.fetch(CLAIM, datetime.now(UTC))
+    assert row["hold_seconds"] is None
