@@ -505,7 +505,7 @@ CREATE INDEX lane_due ON lane (next_due_at) WHERE next_due_at < 'infinity';
 -- An endpoint as its developer sees it.
 CREATE VIEW endpoint_reading AS
 SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
-       e.disabled_reason, e.seq, e.created_at, e.updated_at,
+       e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,
        l.failure_count, l.last_attempt_at AS last_triggered_at, l.last_status AS last_response_status
 FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
 WHERE e.deleted_at IS NULL;

@@ -19,10 +19,11 @@ from bench.ground import Ground
 from bench.report import Finding, at_least
 from bench.shop import Shop, create_escrows, open_shop
 from bench.sink import Sink, sink
+from workers.webhooks import SLOTS
 
-ENDPOINTS = 4  # 16 in flight each: a worker's 64 slots
-CONNECTIONS = 64
-EVENTS = 1000
+ENDPOINTS = 16
+CONNECTIONS = SLOTS
+EVENTS = 500
 ROUNDS = 2
 WITHIN_SECONDS = 60.0
 LEAST = 0.3

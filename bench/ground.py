@@ -117,7 +117,7 @@ def prepared() -> Iterator[Ground]:
                 "SMTP_URL": urls.smtp,
                 "AMANA_HOST": HOST,
                 "RATE_LIMIT_PER_MINUTE": "1000000",
-                "MAX_WEBHOOKS_PER_DEVELOPER": "10",
+                "MAX_WEBHOOKS_PER_DEVELOPER": "16",
                 "WEBHOOK_ALLOW_PRIVATE": "1",
                 "LOG_FORMAT": "json",
             },

@@ -45,6 +45,8 @@ LEASE = timedelta(
     + SETTLE_TIMEOUT_SECONDS
     + 15
 )
+OUR_FAULT = "this mail could not be written; that is our fault, and it is tried again"
+"""What partners read of a bug; the log has the rest."""
 
 log = structlog.get_logger()
 
@@ -117,10 +119,9 @@ class Postman:
             await self._send(mail, token)
         except GatewayFailure as failure:
             reason, permanent = str(failure), failure.permanent
-        except Exception as bug:
-            # Its row says what is wrong; it stops no other mail, and goes out once it is mended.
+        except Exception:  # it stops no other mail, and goes out once it is mended
             log.exception("mail_not_written", mail=mail.id, template=mail.template)
-            reason, permanent = f"our fault: {type(bug).__name__}: {bug}", False
+            reason, permanent = OUR_FAULT, False
         else:
             return
         await self._settle(token, missed(mail, reason, permanent=permanent, chance=self._chance()))

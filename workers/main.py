@@ -176,7 +176,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         smtp_url, sender = settings.smtp_url, settings.mail_from
         mailer = SmtpMailer(smtp_url, sender) if smtp_url else SandboxMailer()
         redis = lazy_redis(settings.redis_url or "")
-        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(redis.aclose, close_connection_pool=True)
         metrics = WorkMetrics()
         courier = Courier(house, post, metrics=metrics)
         postman = Postman(house, mailer, Words.read(), metrics=metrics)

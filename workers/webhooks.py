@@ -33,7 +33,7 @@ from service.wire.webhooks import delivery_headers
 from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
-SLOTS = 64
+SLOTS = 128
 POLL_SECONDS = 1.0
 RECONCILE_SECONDS = 30.0
 SETTLE_AFTER_SECONDS = 0.005

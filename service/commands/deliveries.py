@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from service.commands.endpoints import tell_disabled
+from service.commands.mails import disabled_mail
+from service.rules.delivery import DisableReason
 from service.store import deliveries, endpoints, lanes
 from service.store.db import Transaction
 from service.store.deliveries import Attempt, Claimed
+from service.store.mails import insert_mails
 
 FAN_OUT_BATCH = 500
 RECEIPT_BATCH = 500
@@ -93,10 +96,12 @@ async def prepare_partitions(tx: Transaction) -> int:
     return await deliveries.make_partitions(tx, PARTITION_WEEKS_AHEAD)
 
 
-async def _disable(tx: Transaction, reasons: dict[str, str]) -> None:
+async def _disable(tx: Transaction, reasons: Mapping[str, DisableReason]) -> None:
+    """Switch these endpoints off, keep what waits for them, and tell their developers."""
     gone = await endpoints.disable_endpoints(tx, reasons)
     ids = [endpoint.id for endpoint in gone]
     if ids:
         await deliveries.park_deliveries(tx, ids)
     for endpoint in gone:
         await tell_disabled(tx, endpoint)
+    await insert_mails(tx, [disabled_mail(tx, one, reasons[one.id]) for one in gone])

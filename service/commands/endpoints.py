@@ -54,7 +54,7 @@ def create(developer_id: str, wanted: WebhookCreate) -> Command:
             ladder=wanted.ladder or STANDARD.name,
             timeout_seconds=wanted.timeout_seconds or TIMEOUT_SECONDS,
             headers=_sealed(tx, wanted.headers),
-            max_per_second=wanted.max_per_second,
+            max_per_second=wanted.max_per_second or None,
         )
         await endpoints.insert_endpoint(tx, made)
         secret = await _new_secret(tx, made.id)
@@ -143,6 +143,7 @@ def shape(endpoint: Endpoint) -> Webhook:
         timeout_seconds=endpoint.timeout_seconds,
         max_per_second=endpoint.max_per_second,
         disabled_reason=endpoint.disabled_reason,
+        flag=endpoint.flag,
     )
 
 
@@ -160,15 +161,18 @@ async def tell_disabled(tx: Transaction, gone: endpoints.Disabled) -> None:
 
 def _changed(tx: Transaction, before: Endpoint, wanted: WebhookUpdate) -> Endpoint:
     is_active = before.is_active if wanted.is_active is None else wanted.is_active
+    pace = before.max_per_second if wanted.max_per_second is None else wanted.max_per_second
+    url = wanted.url or before.url
     return replace(
         before,
-        url=wanted.url or before.url,
+        url=url,
         events=_subscription(wanted.events) or before.events,
         is_active=is_active,
         ladder=wanted.ladder or before.ladder,
         timeout_seconds=wanted.timeout_seconds or before.timeout_seconds,
-        max_per_second=wanted.max_per_second or before.max_per_second,
+        max_per_second=pace or None,
         disabled_reason=None if is_active else before.disabled_reason,
+        flag=before.flag if url == before.url else None,
         seq=before.seq + 1,
         updated_at=tx.now,
     )

@@ -7,11 +7,13 @@ sends. Workers claim and settle through `tend`; a link's token is derived when i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from service.rules.delivery import DisableReason
 from service.rules.escrow import CLOCKS, Escrow, Person, Taken, roles
 from service.rules.machine import Actor, Role
 from service.rules.money import to_decimal
 from service.rules.policy import Policy
 from service.store.db import Reader, Transaction
+from service.store.endpoints import Disabled
 from service.store.ids import entity_id
 from service.store.mails import (
     Link,
@@ -24,8 +26,15 @@ from service.store.mails import (
 from service.store.vault import Vault
 from service.wire.base import instant
 from service.wire.mailbox import MailboxMail
-from service.words.facts import EscrowFacts
-from service.words.mails import ESCROW_LINK, REGISTER_LINK, Rendered, Words
+from service.words.facts import EndpointFacts, EscrowFacts
+from service.words.mails import (
+    ENDPOINT_LINK,
+    ESCROW_LINK,
+    REGISTER_LINK,
+    Facts,
+    Rendered,
+    Words,
+)
 
 INVITATION = "invitation"
 """The purpose of an invitation's link; part of its HMAC."""
@@ -113,9 +122,24 @@ def new_mail(
         language=escrow.language,
         facts=dict(facts_of(escrow, role, tx.now, tx.policy)),
         dedupe_key=dedupe_key,
-        message_id=f"<{mail_id}@{_mail_host(tx.policy.public_url)}>",
+        message_id=_message_id(mail_id, tx.policy),
         escrow_id=escrow.id,
         invitation_id=invitation_id,
+    )
+
+
+def disabled_mail(tx: Transaction, endpoint: Disabled, reason: DisableReason) -> NewMail:
+    """The row of the mail to a developer whose endpoint has just been disabled."""
+    mail_id = entity_id(tx.now)
+    facts = EndpointFacts(endpoint_id=endpoint.id, url=endpoint.url, reason=reason.name.lower())
+    return NewMail(
+        id=mail_id,
+        recipient=endpoint.developer_email,
+        template="endpoint_disabled",
+        language=endpoint.language,
+        facts=dict(facts),
+        dedupe_key=f"endpoint_disabled:{endpoint.id}:{endpoint.seq}",
+        message_id=_message_id(mail_id, tx.policy),
     )
 
 
@@ -166,7 +190,12 @@ def facts_of(escrow: Escrow, role: Role, now: datetime, policy: Policy) -> Escro
 
 def links_of(mail: Mail, policy: Policy, vault: Vault) -> Mapping[str, str]:
     """Where this mail may point to. Raises LookupError when its token's key is gone."""
-    links = {ESCROW_LINK: f"{policy.public_url}/dashboard/escrow/{mail.escrow_id}"}
+    links = {}
+    if mail.escrow_id is not None:
+        links[ESCROW_LINK] = f"{policy.public_url}/dashboard/escrow/{mail.escrow_id}"
+    if "endpoint_id" in mail.facts:
+        page = f"{policy.public_url}/dashboard/webhooks/{mail.facts['endpoint_id']}"
+        links[ENDPOINT_LINK] = page
     if mail.link is not None:
         links[REGISTER_LINK] = register_url(mail.link, policy, vault)
     return links
@@ -182,7 +211,7 @@ def register_url(link: Link, policy: Policy, vault: Vault) -> str:
 
 def rendered(mail: Mail, words: Words, policy: Policy, vault: Vault) -> Rendered:
     """The mail in words, from its row; the same each time."""
-    facts: EscrowFacts = mail.facts  # type: ignore[assignment]  # written by `facts_of`, JSON since
+    facts: Facts = mail.facts  # type: ignore[assignment]  # written by this file, JSON since
     return words.render(mail.template, mail.language, facts, links_of(mail, policy, vault))
 
 
@@ -256,5 +285,6 @@ def _due(
     return instant(clock.due(escrow, since if kind == "completion" else now, policy))
 
 
-def _mail_host(public_url: str) -> str:
-    return public_url.split("://", 1)[-1].split("/", 1)[0].split(":", 1)[0]
+def _message_id(mail_id: str, policy: Policy) -> str:
+    host = policy.public_url.split("://", 1)[-1].split("/", 1)[0].split(":", 1)[0]
+    return f"<{mail_id}@{host}>"

@@ -20,6 +20,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiosmtplib
+import structlog
 
 from service.rules.errors import GatewayFailure
 
@@ -35,6 +36,8 @@ START_TLS = {"required": True, "never": False}
 REASON_CHARACTERS = 300
 ADDRESS_CHARACTERS = 254
 AWAY = (aiosmtplib.SMTPException, TimeoutError, OSError)
+
+log = structlog.get_logger()
 
 HandOver = Callable[[], Awaitable[None]]
 
@@ -258,16 +261,21 @@ def _translated() -> Iterator[None]:
 
 
 def failure_of(failure: Exception) -> GatewayFailure:
-    """What an SMTP failure means for this letter; the reason is one line, bounded."""
+    """What an SMTP failure means for this letter; the reason is one line, bounded.
+
+    It is shown to partners: what the server says of us, or of the way to it, is for the log.
+    """
     if isinstance(failure, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError):
         reason = f"{failure.code} {_line(failure.message)}"
         return GatewayFailure(reason, permanent=500 <= failure.code < 600)
     if isinstance(failure, aiosmtplib.SMTPResponseException):
         # Greeting, log-in or sender refused: our configuration, which somebody will mend.
-        return _temporary(f"{failure.code} {_line(failure.message)}")
+        log.warning("mail_server_refused_us", reason=f"{failure.code} {_line(failure.message)}")
+        return _temporary("the mail server takes nothing from us at the moment")
     if isinstance(failure, TimeoutError | aiosmtplib.SMTPTimeoutError):
         return _temporary("the mail server did not answer in time")
-    return _temporary(f"{type(failure).__name__}: {_line(failure)}")
+    log.warning("mail_server_away", reason=f"{type(failure).__name__}: {_line(failure)}")
+    return _temporary("the mail server could not be reached")
 
 
 def _temporary(reason: str) -> GatewayFailure:

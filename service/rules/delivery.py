@@ -67,6 +67,13 @@ class Fault(StrEnum):
     OURS = "ours"
 
 
+class DisableReason(StrEnum):
+    """Why an endpoint is sent nothing more: the end of a sentence, as its developer reads it."""
+
+    GONE = "the receiver answered 410 Gone"
+    ASKED = "the receiver answered `webhook-delivery: disable`"
+
+
 UNREACHABLE = frozenset({Fault.BLOCKED, Fault.BAD_URL})
 """Faults of the endpoint's address: trying again cannot help, and the endpoint is flagged."""
 
@@ -137,7 +144,7 @@ class Outcome:
     halves: bool = False
     hold_seconds: float = 0.0
     gives_back: bool = False
-    disable_reason: str | None = None
+    disable_reason: DisableReason | None = None
     flag: str | None = None
 
 
@@ -149,12 +156,11 @@ def judge(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: flo
         return Outcome(State.EXHAUSTED)
     if reply.fault in UNREACHABLE:
         return Outcome(State.EXHAUSTED, streak=1, flag=str(reply.fault))
-    asked = "the receiver answered `webhook-delivery: disable`" if reply.asks_disable else None
+    asked = DisableReason.ASKED if reply.asks_disable else None
     if reply.is_success:
         return Outcome(State.DELIVERED, is_success=True, disable_reason=asked)
     if reply.status == 410 or asked:
-        reason = asked or "the receiver answered 410 Gone"
-        return Outcome(State.CANCELLED, streak=1, disable_reason=reason)
+        return Outcome(State.CANCELLED, streak=1, disable_reason=asked or DisableReason.GONE)
     return _failed(reply, attempt, ladder, now, chance)
 
 

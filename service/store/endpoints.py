@@ -9,7 +9,10 @@ from service.store.db import Reader, Row, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint as it stands, with what its lane says of the last attempts."""
+    """An endpoint as it stands, with what its lane says of the last attempts.
+
+    `flag`: what was wrong with its address (`blocked`, `bad_url`) when that was last refused.
+    """
 
     id: str
     developer_id: str
@@ -20,6 +23,7 @@ class Endpoint:
     timeout_seconds: int
     max_per_second: int | None
     disabled_reason: str | None
+    flag: str | None
     seq: int
     created_at: datetime
     updated_at: datetime
@@ -206,9 +210,10 @@ async def delete_endpoint(tx: Transaction, endpoint_id: str) -> None:
 DISABLE_ENDPOINTS = """
 UPDATE webhook_endpoint e
 SET is_active = false, disabled_reason = given.reason, seq = e.seq + 1, updated_at = $3
-FROM unnest($1::text[], $2::text[]) AS given (id, reason)
-WHERE e.id = given.id AND e.is_active
-RETURNING e.id, e.developer_id, e.url, e.seq, e.disabled_reason,
+FROM unnest($1::text[], $2::text[]) AS given (id, reason), developer d
+WHERE e.id = given.id AND e.is_active AND d.id = e.developer_id
+RETURNING e.id, e.developer_id, e.url, e.seq, e.disabled_reason, d.email AS developer_email,
+          coalesce((SELECT u.language FROM app_user u WHERE u.id = d.user_id), 'en') AS language,
           (SELECT l.failure_count FROM lane l WHERE l.endpoint_id = e.id) AS failure_count
 """
 FLAG_ENDPOINTS = """
@@ -220,10 +225,12 @@ WHERE e.id = given.id
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """An endpoint that has just been disabled."""
+    """An endpoint that has just been disabled; `language` is its developer's."""
 
     id: str
     developer_id: str
+    developer_email: str
+    language: str
     url: str
     seq: int
     disabled_reason: str

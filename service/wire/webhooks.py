@@ -39,19 +39,27 @@ class _Plain(Body):
 
 
 class _Options(_Plain):
-    """What create and update may both set."""
+    """What create and update may both set.
+
+    `maxPerSecond` 0 takes the pace off: `null` is absence, as everywhere, and leaves it as it is.
+    """
 
     events: Annotated[list[str], Field(min_length=1, max_length=EVENTS_MAX)] | None = None
     ladder: Literal["standard", "brief"] | None = None
     timeout_seconds: Annotated[WholeNumber, Field(ge=1, le=TIMEOUT_MAX_SECONDS)] | None = None
-    max_per_second: Annotated[WholeNumber, Field(ge=1, le=1000)] | None = None
+    max_per_second: Annotated[WholeNumber, Field(ge=0, le=1000)] | None = None
     headers: dict[str, str] | None = None
+    fifo: bool | None = None
+    ed25519: bool | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         strangers = unknown(self.events or ())
         if strangers:
             raise WebhookRefused(reason=f"Unknown event type: {', '.join(strangers)[:200]}")
+        for name, is_wanted in (("fifo", self.fifo), ("ed25519", self.ed25519)):
+            if is_wanted:  # better refused than promised and not kept
+                raise WebhookRefused(reason=f"{name} is not offered yet")
         fault = header_fault(self.headers or {})
         if fault is not None:
             raise WebhookRefused(reason=f"headers {fault}")
@@ -78,7 +86,10 @@ class Regenerate(_Plain):
 
 
 class Webhook(Wire):
-    """An endpoint in full; its secret is never in it."""
+    """An endpoint in full; its secret is never in it.
+
+    `flag`: why its address was refused the last time that it was (`blocked`, `bad_url`).
+    """
 
     id: str
     url: str
@@ -93,6 +104,7 @@ class Webhook(Wire):
     timeout_seconds: int
     max_per_second: int | None
     disabled_reason: str | None
+    flag: str | None
 
 
 class NewWebhook(Wire):

@@ -1,4 +1,4 @@
-"""What a mail about an escrow is told: plain JSON, kept with the mail's row, never a token.
+"""What a mail is told of its escrow or endpoint: plain JSON, kept with its row, never a token.
 
 Amounts are decimal strings that carry exactly their currency's decimals (`"1000.000"`), instants
 are ISO 8601 in UTC, names are what people typed: hostile until `media.py` has made them inert.
@@ -45,3 +45,14 @@ class EscrowFacts(TypedDict):
     at: str
     timezone: str
     reason: NotRequired[str | None]
+
+
+class EndpointFacts(TypedDict):
+    """One webhook endpoint as its developer is told about it.
+
+    `reason` is why it was disabled: the name of a `rules.delivery.DisableReason` in small letters.
+    """
+
+    endpoint_id: str
+    url: str
+    reason: str

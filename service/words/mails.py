@@ -4,26 +4,28 @@ Law: pure. The same template, language, facts and links give the same mail, so t
 rendered again from its row; nothing here knows a token, links are handed in.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from service.words.catalogue import Catalogue, read_catalogues
-from service.words.dates import date_text, distance_text
-from service.words.facts import EscrowFacts, Times
+from service.words.facts import EndpointFacts, EscrowFacts
 from service.words.languages import DEFAULT_LANGUAGE, language_of
-from service.words.media import Html, Medium, Plain, shortened
-from service.words.money import amount_text
-from service.words.timeline import timeline_of
+from service.words.media import Html, Medium, Plain
+from service.words.topics import ENDPOINT, ESCROW, Topic
 
 FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
+TITLE_CHARACTERS = 200
 
 REGISTER_LINK = "register"
 ESCROW_LINK = "escrow"
+ENDPOINT_LINK = "endpoint"
+
+Facts = EscrowFacts | EndpointFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,16 @@ class Rendered:
 class Script:
     """What a mail says: the catalogue's keys in order, the button's link, whether it has a way out.
 
-    Keys stand below `mail.<template>.<role>.` unless they begin with a dot.
+    Keys stand below the topic's prefix (`mail.<template>.<role>.`) unless they begin with a dot.
     """
 
-    says: Callable[[EscrowFacts], tuple[str, ...]]
+    says: Callable[[Any], tuple[str, ...]]
     link: str = ESCROW_LINK
     way_out: bool = False
+    about: Topic = ESCROW
 
 
-def _always(*keys: str) -> Callable[[EscrowFacts], tuple[str, ...]]:
+def _always(*keys: str) -> Callable[[Any], tuple[str, ...]]:
     return lambda _: keys
 
 
@@ -62,6 +65,10 @@ def _overdue(facts: EscrowFacts) -> tuple[str, ...]:
     return ("opening", "refund" if facts["times"].get("refund_due_at") else "next")
 
 
+def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
+    return "opening", f".disabled.{facts['reason']}", "next", "consequence"
+
+
 SCRIPTS: Mapping[str, Script] = {
     "invitation": Script(_always("opening", "next", "consequence"), REGISTER_LINK, way_out=True),
     "invitation_reminder": Script(
@@ -73,6 +80,7 @@ SCRIPTS: Mapping[str, Script] = {
     "escrow_completed": Script(_always("opening", "next")),
     "escrow_cancelled": Script(_cancelled),
     "delivery_overdue": Script(_overdue),
+    "endpoint_disabled": Script(_disabled, ENDPOINT_LINK, about=ENDPOINT),
 }
 """Every template there is, by the name that a mail's row carries."""
 
@@ -97,20 +105,21 @@ class Words:
         return cls(read_catalogues(), environment)
 
     def render(
-        self, template: str, language: str, facts: EscrowFacts, links: Mapping[str, str]
+        self, template: str, language: str, facts: Facts, links: Mapping[str, str]
     ) -> Rendered:
         """The mail of this template.
 
-        `links` holds `escrow`, and `register` for an invitation. Raises KeyError for a template
-        that does not exist or a fact that it needs and does not get.
+        `links` holds `escrow`, and `register` for an invitation; or `endpoint`. Raises KeyError for
+        a template that does not exist or a fact that it needs and does not get.
         """
         speech = language_of(language)
         catalogue = self._catalogues.get(speech.code, self._catalogues[DEFAULT_LANGUAGE])
-        script, prefix = SCRIPTS[template], f"mail.{template}.{facts['role']}."
+        script = SCRIPTS[template]
+        prefix = script.about.prefix(template, facts)
         plain, html = Plain(speech), Html()
         subject = plain.sentence(
             catalogue.text(f"{prefix}subject"),
-            _values(facts, catalogue, plain, SUBJECT_TITLE_CHARACTERS),
+            script.about.values(facts, catalogue, plain, SUBJECT_TITLE_CHARACTERS),
         )
         url = links[script.link]
 
@@ -128,68 +137,19 @@ class Words:
 
 
 def _page(
-    script: Script, prefix: str, facts: EscrowFacts, catalogue: Catalogue, medium: Medium
+    script: Script, prefix: str, facts: Facts, catalogue: Catalogue, medium: Medium
 ) -> dict[str, object]:
-    values = _values(facts, catalogue, medium)
+    values = script.about.values(facts, catalogue, medium, TITLE_CHARACTERS)
 
     def say(key: str) -> str:
         path = key[1:] if key.startswith(".") else prefix + key
         return medium.sentence(catalogue.text(path), values)
 
     return {
-        "headline": values["amount"],
-        "title": values["title"],
+        **script.about.frame(facts, catalogue, values, say),
         "paragraphs": [say(key) for key in script.says(facts)],
-        "parties": [say(".label.seller"), say(".label.buyer")],
-        "timeline_label": say(".label.timeline"),
-        "timeline": list(_stations(facts, catalogue)),
         "action": say("action"),
         "way_out": say("way_out") if script.way_out else None,
         "greeting": say(".mail.greeting"),
         "link_hint": say(".mail.link_hint"),
-        "footer": say(".mail.footer"),
     }
-
-
-def _stations(facts: EscrowFacts, catalogue: Catalogue) -> Iterator[tuple[str, str, str, str]]:
-    """(what, done | now | next, that in words, when in words or nothing)."""
-    for station in timeline_of(facts):
-        when = ""
-        if station.instant:
-            when = date_text(station.instant, facts["timezone"], catalogue)
-        if station.instant and station.due:
-            distance = distance_text(station.instant, facts["at"], catalogue)
-            when = catalogue.text("label.due").format(instant=when, distance=distance)
-        what = catalogue.text(f"station.{station.name}")
-        yield what, station.state, catalogue.text(f"state.{station.state}"), when
-
-
-def _values(
-    facts: EscrowFacts, catalogue: Catalogue, medium: Medium, title_characters: int = 200
-) -> Mapping[str, str]:
-    """What may stand in a sentence's places, inert; a date only where the facts have it."""
-    speech, ledger = catalogue.language, facts["ledger_currency"]
-    seller, buyer = medium.typed(facts["seller"]), medium.typed(facts["buyer"])
-    return {
-        "title": medium.typed(shortened(facts["title"], title_characters)),
-        "seller": seller,
-        "buyer": buyer,
-        "other": buyer if facts["role"] == "seller" else seller,
-        "amount": medium.figure(amount_text(facts["amount"], facts["currency"], speech)),
-        "held": medium.figure(amount_text(facts["held"], ledger, speech)),
-        "net": medium.figure(amount_text(facts["net"], ledger, speech)),
-        "escrow_id": medium.figure(facts["escrow_id"]),
-        **_dates(facts, catalogue),
-    }
-
-
-def _dates(facts: EscrowFacts, catalogue: Catalogue) -> Mapping[str, str]:
-    times: Times = facts["times"]
-    known = {
-        "expires": times.get("expires_at"),
-        "due": times.get("delivery_due_at"),
-        "completion": times.get("completion_due_at"),
-        "refund_due": times.get("refund_due_at"),
-    }
-    zone = facts["timezone"]
-    return {name: date_text(at, zone, catalogue) for name, at in known.items() if at}

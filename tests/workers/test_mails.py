@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from service.commands import escrows
 from service.commands.mails import open_mailbox, sent
@@ -269,10 +270,13 @@ async def test_a_mail_that_cannot_be_written_stops_no_other(
     await invited(house)
     await owner.execute("UPDATE mail SET template = 'no_such_template'")
     await invited(house, "fine@example.org")
-    await Postman(house, mailer, WORDS).drain()
+    with capture_logs() as told:
+        await Postman(house, mailer, WORDS).drain()
     state, attempt, error = await state_of(house)
     assert (state, attempt) == ("pending", 1)
-    assert error == "our fault: KeyError: 'no_such_template'"
+    assert error == "this mail could not be written; that is our fault, and it is tried again"
+    [line] = [line for line in told if line["event"] == "mail_not_written"]
+    assert (line["template"], line["exc_info"]) == ("no_such_template", True)
     assert len(server.to("fine@example.org")) == 1
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from service.commands import developers, endpoints, escrows
 from service.commands.deliveries import acknowledge, claim, fan_out, reconcile, settle
+from service.commands.mails import open_mailbox
 from service.commands.perform import House, tend
 from service.gateways.post import HttpPost
 from service.rules.delivery import STANDARD, Reply, judge
@@ -18,6 +19,7 @@ from service.store.db import Transaction
 from service.store.deliveries import Attempt
 from service.wire.webhooks import WebhookUpdate
 from tests.makers import Shop, act, arrange, make_buyer, make_escrow, make_shop, reread
+from tests.outbox import WORDS, send_all
 from tests.receiver import Parcel, Receiver, make_endpoint, receiving, verify
 from workers.timers import Timers
 from workers.webhooks import Courier
@@ -240,6 +242,30 @@ async def test_disabling_is_told_to_the_developers_other_endpoint(
         await courier.settle_all()
         assert other.types == ["endpoint.disabled"]
         assert made["id"] in other.parcels[0].body.decode()
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+async def test_disabling_is_mailed_to_the_developer_once(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier, language: str
+) -> None:
+    shop = await make_shop(house)
+    email = await owner.fetchval("SELECT email FROM developer WHERE id = $1", shop.developer_id)
+    await owner.execute("UPDATE app_user SET language = $1 WHERE id = $2", language, shop.user_id)
+    made = await make_endpoint(house, shop, receiver.url)
+
+    async def answer(_: Parcel) -> web.Response:
+        return web.Response(status=500, headers={"webhook-delivery": "disable"})
+
+    receiver.answer = answer
+    for _ in range(3):
+        await make_escrow(house, shop, status="completed")
+    await courier.settle_all()
+    await send_all(house)
+    [mail] = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
+    assert receiver.url in mail.subject
+    assert "webhook-delivery: disable" in mail.text
+    assert f'lang="{language}"' in mail.html
+    assert mail.links == [f"http://amana.test/dashboard/webhooks/{made['id']}"]
 
 
 async def test_retry_after_holds_the_whole_lane(
@@ -548,7 +574,7 @@ async def test_a_busy_escrow_holds_up_neither_its_delivery_nor_its_completion_fo
         async with working(courier):
             await until(lambda: receiver.parcels)
             async with asyncio.timeout(5):
-                while await states(house) != [("delivered", 1, 200, None)]:
+                while await states(house) != [("delivered", 1, 200, None)]:  # noqa: ASYNC110 - rows
                     await asyncio.sleep(0.01)
         assert await acknowledgements(house) == []
     await Courier(house, post).settle_all()

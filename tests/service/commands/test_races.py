@@ -210,6 +210,22 @@ async def test_of_many_deliveries_one_pays_the_seller(house: House):
     await assert_sound(house)
 
 
+async def test_a_delivery_wins_against_a_cancellation_that_comes_too_late_by_its_nature(
+    house: House,
+):
+    """After payment nobody cancels that way: whoever comes first, the refusal is the same."""
+    shop, buyer = await make_shop(house), await make_buyer(house, funds="2000")
+    for n in range(12):
+        escrow = await make_escrow(house, shop, buyer, status="paid")
+        work = [
+            act(house, shop.actor, escrows.deliver(escrow.id)),
+            act(house, buyer.actor, escrows.cancel(escrow.id)),
+        ]
+        assert await outcomes(*(work if n % 2 else reversed(work))) == ["WrongStatus", "won"]
+        assert (await reread(house, escrow.id)).status == "completed"
+    await assert_sound(house)
+
+
 async def test_of_many_payments_of_one_escrow_one_is_taken(house: House):
     shop = await make_shop(house)
     for _ in range(15):

@@ -1,11 +1,10 @@
-"""Wallets and rates: what comes in from outside."""
+"""Wallets: what comes in from outside."""
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 
-from service.commands import rates, wallets
+from service.commands import wallets
 from service.commands.perform import House
 from service.rules.errors import BalanceTooLarge, UserNotFound
 from service.rules.money import MAX_MINOR
@@ -59,13 +58,3 @@ async def test_a_wallet_takes_the_largest_balance_and_not_a_unit_more(house: Hou
 async def test_nobody_unknown_is_topped_up(house: House):
     with pytest.raises(UserNotFound):
         await top_up(house, "no@example.org", 1)
-
-
-async def test_every_rate_is_kept_with_its_source(house: House):
-    for rate in ("3.12", "3.13"):
-        await arrange(house, lambda tx, r=rate: rates.set_rate(tx, "USD", Decimal(r), "bank"))
-    rows = await house.pool.fetch("SELECT currency, rate, source FROM fx_rate ORDER BY id")
-    assert [tuple(row) for row in rows] == [
-        ("USD", Decimal("3.12"), "bank"),
-        ("USD", Decimal("3.13"), "bank"),
-    ]

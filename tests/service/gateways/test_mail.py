@@ -9,8 +9,10 @@ from email.policy import SMTP
 
 import pytest
 import pytest_asyncio
+from aiosmtplib import SMTPAuthenticationError
+from structlog.testing import capture_logs
 
-from service.gateways.mail import Letter, SandboxMailer, SmtpMailer, composed
+from service.gateways.mail import Letter, SandboxMailer, SmtpMailer, composed, failure_of
 from service.rules.errors import GatewayFailure
 from tests.mail_server import MailServer, serving
 
@@ -106,9 +108,19 @@ async def test_content_is_refused_as_the_server_says(
 
 async def test_a_server_that_is_down_is_a_temporary_failure(mailer: SmtpMailer):
     away = SmtpMailer("smtp://127.0.0.1:1", SENDER)
-    with pytest.raises(GatewayFailure) as failed:
+    with capture_logs() as told, pytest.raises(GatewayFailure) as failed:
         await send(away, letter())
     assert not failed.value.permanent
+    assert str(failed.value) == "the mail server could not be reached"
+    assert "127.0.0.1" in told[0]["reason"]
+
+
+def test_what_the_server_says_to_us_is_for_the_log_alone():
+    with capture_logs() as told:
+        failed = failure_of(SMTPAuthenticationError(535, "no such login: amana@mail-7.internal"))
+    assert not failed.permanent
+    assert str(failed) == "the mail server takes nothing from us at the moment"
+    assert told[0]["reason"] == "535 no such login: amana@mail-7.internal"
 
 
 async def test_a_slow_server_is_given_up_in_time(server: MailServer, mailer: SmtpMailer):

@@ -80,6 +80,7 @@ async def test_the_list_and_the_one_show_the_same_without_a_secret(call, develop
         "timeoutSeconds": 10,
         "maxPerSecond": None,
         "disabledReason": None,
+        "flag": None,
     }
     assert (status, listed) == (200, {"webhooks": [expected]})
     assert await call(developer, "GET", f"/{made['id']}") == (200, {"webhook": expected})
@@ -96,6 +97,35 @@ async def test_update_changes_what_it_names_and_nothing_else(call, developer):
     assert await call(developer, "GET", f"/{made['id']}") == (200, {"webhook": answer["webhook"]})
     status, again = await call(developer, "PUT", f"/{made['id']}", {})
     assert (status, again["webhook"]["events"]) == (200, ["escrow.*"])
+
+
+async def test_a_pace_is_set_kept_and_taken_off_by_0(call, developer):
+    made = await added(call, developer, maxPerSecond=5)
+    for given, kept in (({}, 5), ({"maxPerSecond": 7}, 7), ({"maxPerSecond": None}, 7),
+                        ({"maxPerSecond": 0}, None), ({}, None)):  # fmt: skip
+        status, answer = await call(developer, "PUT", f"/{made['id']}", given)
+        assert (status, answer["webhook"]["maxPerSecond"]) == (200, kept)
+    free = await added(call, developer, maxPerSecond=0)
+    assert (await call(developer, "GET", f"/{free['id']}"))[1]["webhook"]["maxPerSecond"] is None
+
+
+async def test_what_is_wrong_with_the_address_is_shown_until_there_is_another(
+    call, developer, owner
+):
+    made = await added(call, developer)
+    await owner.execute("UPDATE webhook_endpoint SET flag = 'blocked' WHERE id = $1", made["id"])
+    for change, flag in (({}, "blocked"), ({"url": f"{URL}/2"}, None)):
+        status, answer = await call(developer, "PUT", f"/{made['id']}", change)
+        assert (status, answer["webhook"]["flag"]) == (200, flag)
+        assert (await call(developer, "GET", f"/{made['id']}"))[1]["webhook"]["flag"] == flag
+
+
+@pytest.mark.parametrize("option", ["fifo", "ed25519"])
+async def test_an_option_that_is_not_offered_yet_is_refused_not_ignored(call, developer, option):
+    error = {"error": f"{option} is not offered yet"}
+    assert await call(developer, "POST", json={"url": URL, option: True}) == (400, error)
+    made = await added(call, developer, **{option: False})
+    assert await call(developer, "PUT", f"/{made['id']}", {option: True}) == (400, error)
 
 
 async def test_a_new_secret_is_another_one(call, developer):
@@ -147,6 +177,8 @@ async def test_the_third_endpoint_is_one_too_many(call, developer):
         ({"url": URL, "ladder": "steep"}, "ladder must be one of 'standard' or 'brief'"),
         ({"url": URL, "timeoutSeconds": 31}, "timeoutSeconds must be at most 30"),
         ({"url": URL, "timeoutSeconds": "5"}, "timeoutSeconds must be a whole number"),
+        ({"url": URL, "maxPerSecond": 1001}, "maxPerSecond must be at most 1000"),
+        ({"url": URL, "maxPerSecond": -1}, "maxPerSecond must be at least 0"),
         ({"url": URL, "headers": {"Host": "x"}}, "headers must not set Host"),
     ],
 )

@@ -4,10 +4,12 @@ from string import Formatter
 
 import pytest
 
+from service.rules.delivery import DisableReason
 from service.words.catalogue import read_catalogues
 from service.words.languages import LANGUAGES
 from service.words.mails import SCRIPTS
 from service.words.timeline import STATIONS
+from service.words.topics import ESCROW
 
 CATALOGUES = read_catalogues()
 ENGLISH = CATALOGUES["en"].sentences
@@ -39,7 +41,9 @@ def test_no_sentence_is_empty_or_the_english_one(code: str):
         assert code == "en" or sentence != ENGLISH[key], key
 
 
-@pytest.mark.parametrize("template", sorted(SCRIPTS))
+@pytest.mark.parametrize(
+    "template", sorted(name for name, script in SCRIPTS.items() if script.about is ESCROW)
+)
 def test_every_mail_has_its_subject_and_action_for_both_sides(template: str):
     for role in ("seller", "buyer"):
         for key in ("subject", "opening", "action"):
@@ -59,6 +63,11 @@ def test_every_reason_to_cancel_has_its_sentence():
         "dispute",
     }
     assert {key.removeprefix("reason.") for key in ENGLISH if key.startswith("reason.")} == reasons
+
+
+def test_every_reason_to_disable_an_endpoint_has_its_sentence():
+    told = {key.removeprefix("disabled.") for key in ENGLISH if key.startswith("disabled.")}
+    assert told == {reason.name.lower() for reason in DisableReason}
 
 
 def test_every_station_has_its_name():

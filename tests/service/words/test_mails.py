@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
-from service.words.facts import EscrowFacts
+from service.rules.delivery import DisableReason
+from service.words.facts import EndpointFacts, EscrowFacts
 from service.words.languages import LANGUAGES
 from service.words.mails import SCRIPTS, Words
+from service.words.topics import ESCROW
 
 WORDS = Words.read()
+ESCROW_MAILS = [name for name, script in SCRIPTS.items() if script.about is ESCROW]
 LINKS = {
+    "endpoint": "http://amana.test/dashboard/webhooks/0123456789abcdef01234567",
     "escrow": "http://amana.test/dashboard/escrow/0123456789abcdef01234567",
     "register": "http://amana.test/register/" + "t" * 43,
 }
@@ -46,13 +50,17 @@ def facts(**changes: Any) -> EscrowFacts:
     return {**told, **changes}  # type: ignore[typeddict-item,return-value]
 
 
+def told_of(url: str, reason: DisableReason = DisableReason.GONE) -> EndpointFacts:
+    return EndpointFacts(endpoint_id="0" * 24, url=url, reason=reason.name.lower())
+
+
 def body_of(html: str) -> str:
     """The document without the styles that are ours."""
     return html.partition("<body")[2]
 
 
 @pytest.mark.parametrize(
-    ("template", "role", "code"), list(product(SCRIPTS, ("seller", "buyer"), LANGUAGES))
+    ("template", "role", "code"), list(product(ESCROW_MAILS, ("seller", "buyer"), LANGUAGES))
 )
 def test_every_mail_is_written_for_both_sides_in_every_language(template, role, code):
     mail = WORDS.render(template, code, facts(role=role), LINKS)
@@ -84,7 +92,7 @@ def test_a_mail_names_its_language_and_direction(code, direction):
     assert f'<html lang="{code}" dir="{direction}">' in html
 
 
-@pytest.mark.parametrize(("template", "code"), list(product(SCRIPTS, LANGUAGES)))
+@pytest.mark.parametrize(("template", "code"), list(product(ESCROW_MAILS, LANGUAGES)))
 def test_a_mail_loads_nothing_and_is_small(template, code):
     html = WORDS.render(template, code, facts(), LINKS).html
     for loader in ("<img", "<script", "<link", "<iframe", "src=", "url(", "@import", "<style"):
@@ -93,7 +101,7 @@ def test_a_mail_loads_nothing_and_is_small(template, code):
     assert len(html.encode()) < 10_000
 
 
-@pytest.mark.parametrize(("template", "code"), list(product(SCRIPTS, LANGUAGES)))
+@pytest.mark.parametrize(("template", "code"), list(product(ESCROW_MAILS, LANGUAGES)))
 def test_what_people_typed_is_inert(template, code):
     told = facts(title=HOSTILE, seller=HOSTILE, buyer=HOSTILE, status="cancelled", reason="seller")
     mail = WORDS.render(template, code, told, LINKS)
@@ -189,3 +197,34 @@ def test_a_language_that_we_do_not_speak_is_english():
     assert WORDS.render("invitation", "xx", facts(), LINKS).html.startswith(
         '<!doctype html>\n<html lang="en"'
     )
+
+
+@pytest.mark.parametrize(("reason", "code"), list(product(DisableReason, LANGUAGES)))
+def test_a_developer_is_told_which_endpoint_was_disabled_why_and_how_to_enable_it(reason, code):
+    told = told_of("https://shop.example/hook", reason)
+    mail = WORDS.render("endpoint_disabled", code, told, LINKS)
+    assert mail.links == (LINKS["endpoint"],)
+    for part in (mail.text, mail.html):
+        assert "https://shop.example/hook" in part
+        assert f"PUT /api/developer/webhooks/{'0' * 24}" in part
+        assert {"GONE": "410 Gone", "ASKED": "webhook-delivery: disable"}[reason.name] in part
+        assert "{" not in part
+        assert "None" not in part
+    assert "TND" not in mail.text
+    assert "\n\n\n" not in mail.text
+    assert mail.html.count("href=") == 1
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_an_endpoints_address_is_inert_and_cut(code):
+    told = told_of("https://evil.test/<script>alert(1)</script>?" + "x" * 2000)
+    mail = WORDS.render("endpoint_disabled", code, told, LINKS)
+    assert "<script" not in mail.html
+    assert len(mail.subject) < 120
+    assert len(mail.html.encode()) < 10_000
+
+
+def test_a_mail_about_an_escrow_shows_no_gap_before_its_timeline():
+    text = WORDS.render("escrow_paid", "en", facts(), LINKS).text
+    assert "\nBuyer: buyer@example.org\n\nWhere it stands\n[x] Created" in text
+    assert "\n\n\n" not in text

@@ -1,0 +1,122 @@
+"""What a mail can be about, an escrow or a developer's webhook endpoint: its values and its frame.
+
+Law: pure; what people typed is made inert by the medium before it stands anywhere.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.words.catalogue import Catalogue
+from service.words.dates import date_text, distance_text
+from service.words.facts import EndpointFacts, EscrowFacts, Times
+from service.words.media import Medium, shortened
+from service.words.money import amount_text
+from service.words.timeline import timeline_of
+
+Say = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """How the facts of one kind become words.
+
+    `prefix` (of template and facts) is where the sentences stand in the catalogue. `values` (of
+    facts, catalogue, medium and the length of a title) may stand in a sentence's places. `frame`
+    (of facts, catalogue, values and what says a sentence) is what stands around the sentences.
+    """
+
+    prefix: Callable[[str, Any], str]
+    values: Callable[[Any, Catalogue, Medium, int], Mapping[str, str]]
+    frame: Callable[[Any, Catalogue, Mapping[str, str], Say], Mapping[str, object]]
+
+
+def _escrow_prefix(template: str, facts: EscrowFacts) -> str:
+    return f"mail.{template}.{facts['role']}."
+
+
+def _escrow_values(
+    facts: EscrowFacts, catalogue: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    """A date only where the facts have it."""
+    speech, ledger = catalogue.language, facts["ledger_currency"]
+    seller, buyer = medium.typed(facts["seller"]), medium.typed(facts["buyer"])
+    return {
+        "title": medium.typed(shortened(facts["title"], title_characters)),
+        "seller": seller,
+        "buyer": buyer,
+        "other": buyer if facts["role"] == "seller" else seller,
+        "amount": medium.figure(amount_text(facts["amount"], facts["currency"], speech)),
+        "held": medium.figure(amount_text(facts["held"], ledger, speech)),
+        "net": medium.figure(amount_text(facts["net"], ledger, speech)),
+        "escrow_id": medium.figure(facts["escrow_id"]),
+        **_dates(facts, catalogue),
+    }
+
+
+def _dates(facts: EscrowFacts, catalogue: Catalogue) -> Mapping[str, str]:
+    times: Times = facts["times"]
+    known = {
+        "expires": times.get("expires_at"),
+        "due": times.get("delivery_due_at"),
+        "completion": times.get("completion_due_at"),
+        "refund_due": times.get("refund_due_at"),
+    }
+    zone = facts["timezone"]
+    return {name: date_text(at, zone, catalogue) for name, at in known.items() if at}
+
+
+def _escrow_frame(
+    facts: EscrowFacts, catalogue: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": values["amount"],
+        "title": values["title"],
+        "parties": [say(".label.seller"), say(".label.buyer")],
+        "timeline_label": say(".label.timeline"),
+        "timeline": list(_stations(facts, catalogue)),
+        "footer": say(".mail.footer"),
+    }
+
+
+def _stations(facts: EscrowFacts, catalogue: Catalogue) -> Iterator[tuple[str, str, str, str]]:
+    """(what, done | now | next, that in words, when in words or nothing)."""
+    for station in timeline_of(facts):
+        when = ""
+        if station.instant:
+            when = date_text(station.instant, facts["timezone"], catalogue)
+        if station.instant and station.due:
+            distance = distance_text(station.instant, facts["at"], catalogue)
+            when = catalogue.text("label.due").format(instant=when, distance=distance)
+        what = catalogue.text(f"station.{station.name}")
+        yield what, station.state, catalogue.text(f"state.{station.state}"), when
+
+
+def _endpoint_prefix(template: str, _: EndpointFacts) -> str:
+    return f"mail.{template}."
+
+
+def _endpoint_values(
+    facts: EndpointFacts, _: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    return {
+        "url": medium.typed(shortened(facts["url"], title_characters)),
+        "endpoint_id": medium.figure(facts["endpoint_id"]),
+        "call": medium.typed(f"PUT /api/developer/webhooks/{facts['endpoint_id']}"),
+    }
+
+
+def _endpoint_frame(
+    _: EndpointFacts, __: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": say("headline"),
+        "title": values["url"],
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.endpoint_footer"),
+    }
+
+
+ESCROW = Topic(_escrow_prefix, _escrow_values, _escrow_frame)
+ENDPOINT = Topic(_endpoint_prefix, _endpoint_values, _endpoint_frame)
