@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import create, deliver, latency
+from bench import create, deliver, expire, latency
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -19,6 +19,7 @@ CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "create": create.measure,
     "deliver": deliver.measure,
     "latency": latency.measure,
+    "expire": expire.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -43,6 +44,12 @@ class Receiver:
     @property
     def types(self) -> list[str]:
         return [parcel.type for parcel in self.parcels]
+
+    @property
+    def stamps(self) -> list[datetime]:
+        """When each parcel's attempt began, by its header."""
+        named = [parcel.headers["X-Webhook-Timestamp"] for parcel in self.parcels]
+        return [datetime.fromisoformat(stamp) for stamp in named]
 
     async def take(self, request: web.Request) -> web.Response:
         self.at_once += 1

@@ -30,6 +30,9 @@ from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
 LETTERS_AT_ONCE = 4
+BREATH_SECONDS = 0.01
+"""A rest after each letter, which takes some 3 ms of the one core that webhooks need as well: they
+are in a hurry and letters are not."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 0.5
 GRACE_SECONDS = 12.0
@@ -94,6 +97,7 @@ class Postman:
                 await asyncio.wait(
                     self._sending, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
+                await asyncio.sleep(BREATH_SECONDS)
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more and let what is in flight end; then say goodbye to the server."""

@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator
 
 from service.commands.perform import House
 from service.gateways.bell import ArqBell
-from service.settings import Settings
+from service.health import NotReady, require_schema
+from service.settings import Settings, SettingsError
 from service.store.db import open_pool
 from service.store.vault import Vault
 
 
 @contextlib.asynccontextmanager
 async def open_house(settings: Settings) -> AsyncIterator[House]:
-    """Open what `perform` and `tend` need. Raises SettingsError and Unavailable."""
+    """Open what `perform` and `tend` need. Raises SettingsError, also where the schema is too old, and Unavailable."""
     settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(
@@ -22,6 +23,10 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
             pgbouncer=settings.pgbouncer,
         )
         stack.push_async_callback(pool.close)
+        try:
+            await require_schema(pool)
+        except NotReady as reason:
+            raise SettingsError(str(reason)) from reason
         bell = ArqBell(settings.redis_url or "")
         stack.push_async_callback(bell.close)
         yield House(pool, settings.policy(), Vault(settings.secret_keys), bell)

@@ -1,8 +1,9 @@
 """The bell: after COMMIT it wakes a worker through arq. Every ring is a hint; none is a promise.
 
 What must happen stands in PostgreSQL and is found by polling; a ring that is lost costs a second.
-Each ring that is sent is a job of its own: one with a shared id would be refused while its job runs,
-or removed by the end of it. Rings that come too close together become one, at the end of the wait.
+Each ring that is sent is a job of its own: one with a shared id would be refused while its job
+runs, or removed by the end of it. Rings that come too close together become one, which is sent at
+the end of the wait.
 """
 
 import asyncio

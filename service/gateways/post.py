@@ -71,7 +71,9 @@ class _Dial:
     """What the connector did for one exchange; nothing when it reused a connection."""
 
     address: str | None = None
+    began_at: float = 0.0
     dns_ms: int | None = None
+    connect_ms: int | None = None
 
 
 _DIAL: ContextVar[_Dial] = ContextVar("dial")
@@ -94,8 +96,11 @@ class HttpPost:
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
             socket_factory=self._dial,
         )
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_connected)
         self._session = aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[trace],
             response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -151,6 +156,7 @@ class HttpPost:
                 answer=answer,
                 address=address or dial.address,
                 dns_ms=dial.dns_ms,
+                connect_ms=dial.connect_ms,
                 first_byte_ms=first_byte_ms,
                 total_ms=_ms_since(started),
             )
@@ -160,10 +166,17 @@ class HttpPost:
         host, port = str(address[0]), int(address[1])
         dial = _DIAL.get(None)
         if dial is not None:
-            dial.address = host
+            dial.address, dial.began_at = host, time.monotonic()
         if not is_dialable(host, port, allow_private=self._allow_private):
             raise Blocked(f"the guard refuses to dial {host} port {port}")
         return socket.socket(family, kind, protocol)
+
+
+async def _connected(*_: object) -> None:
+    """aiohttp has a new connection: how long the dialled address took, TLS and all."""
+    dial = _DIAL.get(None)
+    if dial is not None:
+        dial.connect_ms = _ms_since(dial.began_at)
 
 
 class _Response(aiohttp.ClientResponse):

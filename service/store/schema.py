@@ -49,6 +49,7 @@ END $$
 
 # {role} is quoted by the database; everything that is not here is refused to the application.
 GRANTS = """
+REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role};

@@ -12,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
 from aiohttp import web
 
-from tests.chaos.world import PATIENCE_SECONDS, Program, World
+from tests.chaos.outside import Line
+from tests.chaos.world import PATIENCE_SECONDS, World
 from tests.makers import Buyer, Shop, make_buyer, make_shop
 from tests.receiver import make_endpoint
 
@@ -39,6 +40,24 @@ ENDS = {
     "delivered": "completed",
     "acknowledged": "completed",
 }
+
+# Raced steps, the state they start from, and every pair of answers and end that is sound:
+# (status of the first, status of the second, state).
+RACES = {
+    ("pay", "cancel"): ("pending", {(200, 409, "paid"), (409, 200, "cancelled"),
+                                    (200, 400, "paid"), (400, 200, "cancelled")}),
+    ("deliver", "cancel"): ("paid", {(200, 400, "completed")}),
+    ("deliver", "deliver"): ("paid", {(200, 400, "completed"), (400, 200, "completed")}),
+    ("cancel", "cancel"): ("pending", {(200, 400, "cancelled"), (400, 200, "cancelled")}),
+    ("pay", "pay"): ("pending", {(200, 409, "paid"), (409, 200, "paid")}),
+}  # fmt: skip
+
+
+class Door(Protocol):
+    """An ingress, wherever it runs."""
+
+    @property
+    def url(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ class Trade:
     shop: Shop
     buyer: Buyer
     chance: random.Random
-    ingresses: Callable[[], Sequence[Program]]
+    ingresses: Callable[[], Sequence[Door]]
     client: aiohttp.ClientSession
     answered: list[Answered] = field(default_factory=list)
     escrows: dict[str, str] = field(default_factory=dict)
@@ -256,7 +275,7 @@ async def sinking() -> AsyncIterator[Sink]:
 async def trading(
     world: World,
     chance: random.Random,
-    ingresses: Callable[[], Sequence[Program]],
+    ingresses: Callable[[], Sequence[Door]],
     sink: Sink | None = None,
     endpoints: int = 2,
 ) -> AsyncIterator[Trade]:
@@ -282,3 +301,31 @@ async def under_load(trade: Trade, side_by_side: int = 6) -> AsyncIterator[None]
             yield
         finally:
             over.set()
+
+
+async def unheard(trade: Trade, line: Line, path: str, body: object, key: str) -> Any:
+    """Carried out over the line that loses the answer; then asked again at the door."""
+    lost = line.lost
+    assert await trade.attempt(path, orjson.dumps(body), key, line.url) is None
+    assert line.lost == lost + 1
+    return await trade.ask(path, body, key)
+
+
+async def live_unheard(trade: Trade, line: Line, name: str) -> str:
+    """An escrow opened, paid and delivered by somebody who never hears the first answer."""
+    terms = {"title": name, "amount": 10, "buyerEmail": trade.buyer.email, "mode": "instant"}
+    opened = await unheard(trade, line, "/api/v1/escrows", terms, name)
+    escrow_id: str = opened["escrow"]["id"]
+    trade.escrows[escrow_id] = "delivered"
+    for step in ("pay", "deliver"):
+        await unheard(trade, line, *trade.request(escrow_id, step), f"{escrow_id}-{step}")
+    return escrow_id
+
+
+async def asked(trade: Trade, at: int, escrow_id: str, step: str, after: float = 0.0) -> int:
+    """The status of one step, asked once at this ingress after so many seconds."""
+    path, body = trade.request(escrow_id, step)
+    url = trade.ingresses()[at].url + path
+    await asyncio.sleep(after)
+    async with trade.client.post(url, json=body, headers=trade.shop.headers) as answer:
+        return answer.status

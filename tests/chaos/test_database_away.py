@@ -11,15 +11,12 @@ import pytest
 
 from tests.chaos.conftest import Tell
 from tests.chaos.load import Trade, sinking, trading, under_load
-from tests.chaos.world import World, until
+from tests.chaos.world import ESCROWS, EXPIRE, ONE_ESCROW, World, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 CUTS = 6
 HELD_SECONDS = 25
 ASKING = 20
-ESCROW = "SELECT FROM escrow WHERE id = $1 FOR UPDATE"
-ESCROWS = "SELECT FROM escrow WHERE id = ANY ($1) FOR UPDATE"
-EXPIRE = "UPDATE deadline SET due_at = business_now() WHERE escrow_id = $1 AND kind = 'expiry'"
 LATE_SECONDS = 10  # a lane's poll and a busy machine; a stall lasts as long as the lock is held
 
 
@@ -74,7 +71,7 @@ async def test_a_held_lock_and_a_full_pool_are_503_and_harm_nobody_for_long(
         escrow_id = await trade.open("Held", "delivered")
         await trade.step(escrow_id, "pay")
         path, _ = trade.request(escrow_id, "deliver")
-        async with world.holding(ESCROW, escrow_id):
+        async with world.holding(ONE_ESCROW, escrow_id):
             asked = [
                 asyncio.create_task(trade.attempt(path, b"{}", f"deliver-{n}"))
                 for n in range(ASKING)

@@ -10,7 +10,7 @@ from service.rules.delivery import LEASE_MARGIN_SECONDS
 from tests.books import read_log
 from tests.chaos.conftest import Tell
 from tests.chaos.load import sinking, trading, under_load
-from tests.chaos.world import World, until
+from tests.chaos.world import LANE, WALLET, World, until
 from workers.webhooks import SLOTS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
@@ -18,11 +18,6 @@ CAP = 16
 ENDPOINTS = 2
 KILLS = 6
 ATTEMPT_SECONDS = 1
-
-LANE = """
-SELECT FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id WHERE e.url = $1 FOR UPDATE OF l
-"""
-WALLET = "SELECT FROM account WHERE kind = 'available' AND owner = $1 FOR UPDATE"
 
 
 async def test_workers_killed_under_load_lose_nothing(

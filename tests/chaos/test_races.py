@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tests.chaos.conftest import Tell
-from tests.chaos.load import Trade, trading
+from tests.chaos.load import RACES, Trade, asked, trading
 from tests.chaos.world import World, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
@@ -17,26 +17,6 @@ ROUNDS = 40
 CLOCK_ROUNDS = 12
 STATUS = "SELECT status FROM escrow WHERE id = $1"
 STEPS = "SELECT step FROM event WHERE subject_id = $1 ORDER BY seq"
-
-# Raced steps, the state they start from, and every pair of answers and end that is sound:
-# (status of the first, status of the second, state).
-RACES = {
-    ("pay", "cancel"): ("pending", {(200, 409, "paid"), (409, 200, "cancelled"),
-                                    (200, 400, "paid"), (400, 200, "cancelled")}),
-    ("deliver", "cancel"): ("paid", {(200, 400, "completed")}),
-    ("deliver", "deliver"): ("paid", {(200, 400, "completed"), (400, 200, "completed")}),
-    ("cancel", "cancel"): ("pending", {(200, 400, "cancelled"), (400, 200, "cancelled")}),
-    ("pay", "pay"): ("pending", {(200, 409, "paid"), (409, 200, "paid")}),
-}  # fmt: skip
-
-
-async def asked(trade: Trade, at: int, escrow_id: str, step: str, after: float = 0.0) -> int:
-    """The status of one step, asked once at this ingress after so many seconds."""
-    path, body = trade.request(escrow_id, step)
-    url = trade.ingresses()[at].url + path
-    await asyncio.sleep(after)
-    async with trade.client.post(url, json=body, headers=trade.shop.headers) as answer:
-        return answer.status
 
 
 @pytest.mark.parametrize("steps", RACES, ids=" and ".join)

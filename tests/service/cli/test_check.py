@@ -7,7 +7,7 @@ from service.rules.invariants import NAMES
 from tests.makers import make_buyer, make_escrow, make_shop, reread
 from tests.service.cli.conftest import Amana
 
-FORGE = "UPDATE escrow SET held_minor = held_minor + $2, refunded_minor = $3 WHERE id = $1"
+FORGE = "UPDATE escrow SET funded_minor = funded_minor + $2, refunded_minor = $3 WHERE id = $1"
 
 
 async def test_check_says_a_line_for_each_invariant_and_the_head(
@@ -29,10 +29,10 @@ async def test_a_breach_is_said_freezes_and_is_mended(
     house: House, owner: asyncpg.Connection, amana: Amana
 ) -> None:
     paid = await make_escrow(house, await make_shop(house), status="paid")
-    await owner.execute(FORGE, paid.id, -1, 1)
+    await owner.execute(FORGE, paid.id, 1, 1)
     said = await amana("check")
     assert said.exit_code == 1
-    parts = "funded 100000, held 99999, released 0, refunded 1, fees 0"
+    parts = "funded 100001, held 100000, released 0, refunded 1, fees 0"
     ledger = "by the ledger 100000, 100000, 0, 0, 0"
     broken = ["✗ C  Every escrow's parts are what its transfers say"]
     broken += [f"     {paid.id}: {parts}; {ledger}"]
@@ -55,7 +55,7 @@ async def test_a_breach_is_said_freezes_and_is_mended(
     refused = await amana("unfreeze", paid.id, "--note", "looked at")
     assert refused.exit_code == 1
     assert refused.stderr == f"Error: The escrow stays frozen: C: {parts}; {ledger}.\n"
-    await owner.execute(FORGE, paid.id, 1, 0)
+    await owner.execute(FORGE, paid.id, -1, 0)
     lifted = await amana("unfreeze", paid.id, "--note", "put right", "--json")
     assert lifted.facts == {"id": paid.id, "frozen": False}
     assert "put right" in lifted.stderr

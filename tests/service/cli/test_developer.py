@@ -23,7 +23,7 @@ async def test_a_developer_is_made_with_a_key_and_a_user(house: House, amana: Am
     assert (key.developer_id, key.user_id) == (facts["developerId"], facts["userId"])
     user = await read_user(house.pool, "seller@shop.example")
     assert user is not None
-    assert (user.is_email_verified, user.is_phone_verified) == (True, True)
+    assert (user.is_email_verified, user.person.is_phone_verified) == (True, True)
     assert [row["email"] for row in await read_developers(house.pool)] == ["dev@shop.example"]
 
 

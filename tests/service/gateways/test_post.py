@@ -101,6 +101,23 @@ async def test_an_answer_is_reported_with_its_headers_and_first_bytes(post: Http
     assert reply.first_byte_ms <= reply.total_ms < 2000
 
 
+async def test_the_time_to_connect_is_told_where_there_was_anything_to_connect(
+    post: HttpPost,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readexactly(7)
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")
+
+    async with receiver(answer) as (port, _):
+        first, second = [await post.send(request_to(f"http://127.0.0.1:{port}/")) for _ in range(2)]
+    assert first.connect_ms is not None
+    assert first.first_byte_ms is not None
+    assert 0 <= first.connect_ms <= first.first_byte_ms
+    assert second.connect_ms is None
+
+
 async def test_the_request_is_a_plain_post_of_the_exact_bytes(post: HttpPost) -> None:
     bodies = []
 
