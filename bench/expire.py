@@ -26,8 +26,8 @@ CREATE TEMP SEQUENCE number;
 CREATE TEMP TABLE copied AS
 SELECT e.* FROM escrow e CROSS JOIN generate_series(1, {escrows} * 2)
 WHERE e.creator_id = '{developer_id}';
-UPDATE copied SET id = CASE WHEN n.value % 2 = 0 THEN 'a' ELSE 'f' END || lpad(n.value::text, 23, '0')
-FROM (SELECT ctid AS place, nextval('number') AS value FROM copied) AS n WHERE copied.ctid = n.place;
+UPDATE copied SET id =
+    to_hex(10 + nextval('number') % 2 * 5) || lpad(currval('number')::text, 23, '0');
 INSERT INTO event (subject_id, seq, subject_kind, id, type, family, mode, step, from_state,
                    to_state, actor_kind, at, fanned_at)
 SELECT c.id, 1, 'escrow', gen_random_uuid(), v.type, v.family, v.mode, v.step, v.from_state,
@@ -36,7 +36,7 @@ FROM copied c CROSS JOIN event v JOIN escrow e ON e.id = v.subject_id
 WHERE e.creator_id = '{developer_id}' AND v.seq = 1;
 INSERT INTO escrow SELECT * FROM copied;
 INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
-SELECT id, 'expiry', CASE WHEN id < 'b' THEN now() - interval '1 hour' ELSE now() + interval '1 day' END, 1
+SELECT id, 'expiry', now() + CASE WHEN id < 'b' THEN '-1 hour' ELSE '1 day' END::interval, 1
 FROM copied;
 """
 FRESH = ("VACUUM ANALYZE escrow", "VACUUM ANALYZE event", "VACUUM ANALYZE deadline")

@@ -70,7 +70,7 @@ async def pace(port: int, request: Callable[[], bytes], per_second: float, secon
         else:
             line = free.pop()
         line.ask()
-    while len(free) < len(lines) and not tally.unexpected:
+    while len(free) < len(lines) and not tally.unexpected:  # noqa: ASYNC110 - cheap to ask
         await asyncio.sleep(0.01)
     tally.seconds = loop.time() - began
     for line in lines:

@@ -274,10 +274,12 @@ class World:
         return [tuple(row) for row in await self.owner.fetch(query, *args)]
 
     async def is_quiet(self) -> bool:
-        """Whether every event is fanned out and no delivery and no due deadline waits."""
+        """Whether every event is fanned out and no delivery, receipt or due deadline waits."""
         return not await self.owner.fetchval(
             """SELECT EXISTS (SELECT FROM event WHERE fanned_at IS NULL AND type IS NOT NULL)
                    OR EXISTS (SELECT FROM delivery WHERE state = 'pending')
+                   OR EXISTS (SELECT FROM delivery WHERE state = 'delivered' AND acknowledges
+                              AND acknowledged_at IS NULL)
                    OR EXISTS (SELECT FROM deadline WHERE fired_at IS NULL AND cancelled_at IS NULL
                               AND due_at <= business_now())"""
         )
