@@ -2,11 +2,13 @@
 
 Law: nobody is frozen for what was true a moment ago: the question is asked again under the
 escrow's lock, and an escrow is unfrozen only once the answer is clean. An invariant that did not
-hold, or was never asked, is asked in full until it holds.
+hold, or was never asked, is asked in full until it holds. One that cannot be asked does not hold,
+and keeps none of the others from being asked.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -18,7 +20,7 @@ from service.rules.escrow import choose, take
 from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor
 from service.store import checks
-from service.store.checks import OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
+from service.store.checks import HOUSE, OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
 from service.store.db import Clash, Reader, Transaction
 from service.store.escrows import lock_escrows
 from service.store.users import read_users
@@ -39,23 +41,37 @@ class Findings:
     """The breaches of every invariant that was asked, at most `checks.LIMIT` each."""
 
     of: dict[str, list[Breach]] = field(default_factory=dict)
+    unasked: set[str] = field(default_factory=set)
 
     def add(self, invariant_id: str, breaches: Sequence[Breach]) -> None:
         """Note that it was asked, and what came of it."""
         known = self.of.setdefault(invariant_id, [])
         known += breaches[: checks.LIMIT - len(known)]
 
-    def to_freeze(self) -> list[str]:
-        """The escrows that a breach freezes, in id order."""
-        return sorted(
-            {
-                breach.escrow_id
-                for invariant_id, breaches in self.of.items()
-                if invariant_id in FREEZING
-                for breach in breaches
-                if breach.escrow_id is not None
-            }
-        )
+    async def ask(
+        self, invariant_id: str, question: Callable[[], Awaitable[Sequence[Breach]]]
+    ) -> None:
+        """Note what comes of this question; one without an answer is the invariant's last here."""
+        if invariant_id in self.unasked:
+            return
+        try:
+            self.add(invariant_id, await question())
+        except Exception as failure:
+            log.exception("invariant_not_asked", invariant=invariant_id)
+            self.unasked.add(invariant_id)
+            why = type(failure.__cause__ or failure).__name__
+            known = self.of.get(invariant_id, [])
+            self.of[invariant_id] = [Breach(HOUSE, None, f"it could not be asked: {why}")]
+            self.add(invariant_id, known)
+
+    def to_freeze(self) -> dict[str, set[str]]:
+        """The escrows that a breach freezes, in id order, with the invariants that name them."""
+        named: dict[str, set[str]] = {}
+        for invariant_id in FREEZING & set(self.of):
+            for breach in self.of[invariant_id]:
+                if breach.escrow_id is not None:
+                    named.setdefault(breach.escrow_id, set()).add(invariant_id)
+        return dict(sorted(named.items()))
 
 
 async def check_changed(house: House) -> list[Result]:
@@ -65,13 +81,9 @@ async def check_changed(house: House) -> list[Result]:
     since = min((int(known[i].seen_xid) for i in OF_SUBJECTS if i in known), default=0)
     findings = Findings()
     horizon = await _ask_changed(house.pool, set(OF_SUBJECTS) - doubtful, since, findings)
-    for invariant_id in sorted(BY_THE_MINUTE - doubtful - set(OF_SUBJECTS)):
-        if invariant_id == "I":
-            head = await checks.read_head(house.pool)
-            last = head.number if head else 0
-            findings.add("I", await checks.read_broken_seals(house.pool, last - 1, last))
-        else:
-            findings.add(invariant_id, await checks.read_breaches(house.pool, invariant_id))
+    await _ask_house(house.pool, BY_THE_MINUTE - doubtful, findings)
+    if "I" not in doubtful:
+        await findings.ask("I", lambda: _read_broken_last(house.pool))
     await _ask_in_full(house.pool, doubtful, findings, _unheard)
     return await _conclude(house, findings, horizon)
 
@@ -92,15 +104,18 @@ async def seal(house: House) -> int:
     return made
 
 
-def freeze(escrow_id: str) -> Command:
-    """Freeze the escrow if it is (still) in breach; its due deadlines do not come first."""
+def freeze(escrow_id: str, invariant_ids: Collection[str] = FREEZING) -> Command:
+    """Freeze the escrow if it is (still) in breach of one of these that freeze.
+
+    Its due deadlines do not come first.
+    """
 
     async def command(tx: Transaction) -> Standing:
         locked = await lock_escrows(tx, [escrow_id])
         if not locked:
             raise EscrowNotFound
         escrow = locked[0].escrow
-        if escrow.frozen or not await breaches_of(tx, escrow_id):
+        if escrow.frozen or not await breaches_of(tx, escrow_id, invariant_ids):
             return Standing(id=escrow_id, frozen=escrow.frozen)
         taken = take(choose("freeze", escrow, tx.actor), escrow, tx.actor, tx.now)
         await record(tx, [taken])
@@ -166,11 +181,13 @@ def unfreeze(escrow_id: str) -> Command:
     return command
 
 
-async def breaches_of(reader: Reader, escrow_id: str) -> list[str]:
+async def breaches_of(
+    reader: Reader, escrow_id: str, invariant_ids: Collection[str] = FREEZING
+) -> list[str]:
     """What keeps this escrow frozen, one sentence each with the invariant's letter."""
     return [
         f"{invariant_id}: {breach.says}"
-        for invariant_id in sorted(FREEZING & set(OF_SUBJECTS))
+        for invariant_id in sorted(set(invariant_ids) & set(OF_SUBJECTS))
         for breach in await checks.read_breaches_among(reader, invariant_id, [escrow_id])
     ]
 
@@ -192,18 +209,27 @@ async def _ask_changed(
 async def _ask_in_full(
     reader: Reader, invariant_ids: Collection[str], findings: Findings, progress: Progress
 ) -> None:
-    for invariant_id in sorted(set(invariant_ids) & set(OF_HOUSE)):
-        findings.add(invariant_id, await checks.read_breaches(reader, invariant_id))
+    await _ask_house(reader, invariant_ids, findings)
     seals = subjects = 0
+
+    async def count_seals() -> list[Breach]:
+        nonlocal seals
+        seals = await _read_last_seal(reader)
+        return []
+
     if "I" in invariant_ids:
-        head = await checks.read_head(reader)
-        seals = head.number if head else 0
+        await findings.ask("I", count_seals)
     asked = set(invariant_ids) & set(OF_SUBJECTS)
     if asked:
         subjects = await checks.count_subjects(reader)
         await _ask_everybody(reader, asked, findings, lambda n: progress(n, subjects + seals))
     if "I" in invariant_ids:
         await _verify(reader, seals, findings, lambda n: progress(subjects + n, subjects + seals))
+
+
+async def _ask_house(reader: Reader, invariant_ids: Collection[str], findings: Findings) -> None:
+    for invariant_id in sorted(set(invariant_ids) & set(OF_HOUSE)):
+        await findings.ask(invariant_id, partial(checks.read_breaches, reader, invariant_id))
 
 
 async def _ask_everybody(
@@ -227,27 +253,37 @@ async def _ask_subjects(
     reader: Reader, invariant_ids: Collection[str], subjects: Sequence[str], findings: Findings
 ) -> None:
     for invariant_id in sorted(invariant_ids):
-        breaches = (
-            await checks.read_breaches_among(reader, invariant_id, subjects) if subjects else []
-        )
-        findings.add(invariant_id, breaches)
+        findings.add(invariant_id, [])
+        if subjects:
+            question = partial(checks.read_breaches_among, reader, invariant_id, subjects)
+            await findings.ask(invariant_id, question)
+
+
+async def _read_broken_last(reader: Reader) -> list[Breach]:
+    """The last seal, if it no longer verifies."""
+    last = await _read_last_seal(reader)
+    return await checks.read_broken_seals(reader, last - 1, last)
+
+
+async def _read_last_seal(reader: Reader) -> int:
+    head = await checks.read_head(reader)
+    return head.number if head else 0
 
 
 async def _verify(
     reader: Reader, seals: int, findings: Findings, done: Callable[[int], None]
 ) -> None:
     """Recompute the whole chain up to the head."""
-    findings.add("I", [])
     for after in range(0, seals, SEALS_A_PAGE):
         up_to = min(after + SEALS_A_PAGE, seals)
-        findings.add("I", await checks.read_broken_seals(reader, after, up_to))
+        await findings.ask("I", partial(checks.read_broken_seals, reader, after, up_to))
         done(up_to)
 
 
 async def _conclude(house: House, findings: Findings, horizon: str) -> list[Result]:
     """Freeze whom a breach names, keep what was found, raise the alarm."""
-    for escrow_id in findings.to_freeze():
-        await _freeze(house, escrow_id)
+    for escrow_id, invariant_ids in findings.to_freeze().items():
+        await _freeze(house, escrow_id, invariant_ids)
     found: Mapping[str, Sequence[Breach]] = dict(sorted(findings.of.items()))
     await tend(house, lambda tx: checks.write_results(tx, found, NAMES, horizon))
     for invariant_id, breaches in found.items():
@@ -261,9 +297,9 @@ async def _conclude(house: House, findings: Findings, horizon: str) -> list[Resu
     return await checks.read_results(house.pool)
 
 
-async def _freeze(house: House, escrow_id: str) -> None:
+async def _freeze(house: House, escrow_id: str, invariant_ids: Collection[str]) -> None:
     try:
-        await perform(house, SYSTEM, freeze(escrow_id))
+        await perform(house, SYSTEM, freeze(escrow_id, invariant_ids))
     except (Unavailable, Clash):
         raise
     except Exception:

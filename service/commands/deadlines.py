@@ -5,6 +5,7 @@ are passed over and met again. Should a batch fail, its members are tried one by
 bad escrow holds nobody up.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ from service.store.deadlines import Deadline, read_due
 from service.wire.base import Wire
 
 BATCH = 100
+LANES = 3
+"""Batches of a sweep that are under way at once: one is thought over while others are written."""
 LEASE = timedelta(seconds=30)
 
 log = structlog.get_logger()
@@ -60,11 +63,24 @@ async def sweep(
         clock = await read_clock(house.pool)
         if clock.is_advancing:
             break
-        due = await read_due(house.pool, clock.now, BATCH, done.passed_over)
+        most = min(BATCH * LANES, limit - len(done.fired))
+        due = await read_due(house.pool, clock.now, most, done.passed_over)
         if not due:
             break
-        await _fire_batch(house, due, done, now=None)
+        firing = (_fire_batch(house, part, done, now=None) for part in _shared_out(due))
+        for failure in await asyncio.gather(*firing, return_exceptions=True):
+            if failure is not None:
+                raise failure
     return done
+
+
+def _shared_out(due: Sequence[Deadline]) -> list[list[Deadline]]:
+    """A part for each lane, in due order; what belongs to one escrow stays together."""
+    lane_of: dict[str, int] = {}
+    parts: list[list[Deadline]] = [[] for _ in range(LANES)]
+    for one in due:
+        parts[lane_of.setdefault(one.escrow_id, len(lane_of) % LANES)].append(one)
+    return [part for part in parts if part]
 
 
 Finish = Callable[[Transaction], Awaitable[None]]

@@ -9,13 +9,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from service.ingress.errors import BodyBroken, BodyTooLarge, BodyTooSlow
+from service.ingress.errors import BodyBroken, BodyTooLarge, BodyTooSlow, EncodingUnknown
 from service.rules.errors import Invalid, Malformed
 from service.wire.complaints import complaints
 
 BODY_BYTES_MAX = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
+"""What aiohttp undoes, and what needs no undoing; of any other it would give the bytes as sent."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -28,10 +30,12 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """All of the body, decompressed, at most `limit` bytes, within 10 s.
 
     Raises:
-        BodyTooLarge, BodyTooSlow, BodyBroken, ClientGone.
+        BodyTooLarge, BodyTooSlow, BodyBroken, EncodingUnknown, ClientGone.
     """
     if not request.body_exists:
         return b""
+    if ", ".join(request.headers.getall("Content-Encoding", [])).lower() not in ENCODINGS:
+        raise EncodingUnknown
     declared = request.content_length
     if declared is not None and declared > limit:
         raise BodyTooLarge(limit=limit)

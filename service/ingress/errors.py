@@ -4,8 +4,9 @@ Law: the only place that knows both refusals and statuses. A refusal of the rule
 from REFUSALS fails a test. Whatever is no refusal is a bug: 500, with the request id in it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +30,8 @@ REASONS: Mapping[int, str] = {
     503: "Service Unavailable",
 }
 UNAVAILABLE_RETRY_SECONDS = 2
+COMPATIBLE = re.compile(r"/api/v1/(?!sandbox/|milestone-escrows)")
+"""The paths that others had before us, whose statuses stay as their integrators know them."""
 
 
 class Family(StrEnum):
@@ -60,6 +63,14 @@ class BodyBroken(Refused):
     """The body is not what its headers announce: its encoding or its length is broken."""
 
 
+class EncodingUnknown(Refused):
+    """Content-Encoding must be gzip or deflate, or be left out."""
+
+
+class Unreadable(Refused):
+    """This is not a request that can be read: its first line, a header or its length is broken."""
+
+
 class PathUnknown(Refused):
     """Not found"""
 
@@ -70,12 +81,16 @@ class MethodNotAllowed(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a refusal is told. `extras` gives the further keys of an E4 body."""
+    """How a refusal is told. `extras` gives the further keys of an E4 body.
+
+    `compatible_status` is its status on the paths of COMPATIBLE, where that is another one.
+    """
 
     status: int
     family: Family = Family.E1
     error: str | None = None
     extras: Callable[[Any], Mapping[str, object]] | None = None
+    compatible_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,8 @@ REFUSALS: Mapping[type[Refused], Shape] = {
     BodyTooLarge: Shape(413),
     BodyTooSlow: Shape(408),
     BodyBroken: Shape(400),
+    EncodingUnknown: Shape(400),
+    Unreadable: Shape(400),
     PathUnknown: Shape(404, Family.E2),
     MethodNotAllowed: Shape(405),
     no.Refused: Shape(400),
@@ -136,11 +153,11 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.EmailTaken,
             no.UserTaken,
             no.UserNotRegistered,
-            no.BalanceTooLarge,
             no.IdempotencyInFlight,
             no.ClockAdvancing,
         ),
     ),
+    no.BalanceTooLarge: Shape(422, compatible_status=400),
     no.IdempotencyKeyReused: Shape(422),
     no.FxRateUnavailable: Shape(503),
     no.DailyCapReached: Shape(
@@ -152,8 +169,14 @@ REFUSALS: Mapping[type[Refused], Shape] = {
 }
 
 
-def reply_to(error: Exception, request_id: str, clashes: Family = Family.E1) -> Reply:
-    """What the caller is told about this error.
+UNREAD = (BodyTooLarge, BodyTooSlow, BodyBroken, EncodingUnknown, Unreadable)
+"""After these the rest of the body is still on its way, and not worth waiting for."""
+
+
+def reply_to(
+    error: Exception, request_id: str, clashes: Family = Family.E1, path: str = ""
+) -> Reply:
+    """What the caller who asked for this path is told about this error.
 
     `clashes` is E3 on the one path (checkout sessions) that tells a clash of steps that way, as
     400.
@@ -161,7 +184,10 @@ def reply_to(error: Exception, request_id: str, clashes: Family = Family.E1) -> 
     if isinstance(error, Refused):
         if clashes is Family.E3 and isinstance(error, no.StepClash):
             return Reply(400, _business_rule(error))
-        return _told(error, shape_of(type(error)))
+        shape = shape_of(type(error))
+        if shape.compatible_status and COMPATIBLE.match(path):
+            shape = replace(shape, status=shape.compatible_status)
+        return _told(error, shape)
     if isinstance(error, Unavailable):
         return _plain(
             503,
@@ -180,7 +206,7 @@ def shape_of(refusal: type[Refused]) -> Shape:
 
 
 def _told(refusal: Refused, shape: Shape) -> Reply:
-    closes = isinstance(refusal, BodyTooLarge | BodyTooSlow | BodyBroken)
+    closes = isinstance(refusal, UNREAD)
     return Reply(shape.status, dump_json(_body(refusal, shape)), _headers(refusal), closes)
 
 

@@ -15,6 +15,7 @@ from service.gateways.limiter import Limiter
 from service.health import Check, Health, require_schema
 from service.ingress.api.mailbox import WORDS
 from service.ingress.auth import KeyRing, KeyUse
+from service.ingress.connection import Runner
 from service.ingress.metrics import DoorMetrics
 from service.ingress.middlewares import (
     GATE,
@@ -112,7 +113,7 @@ async def _serve(settings: Settings, shared: Path | None) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):  # a second one does not cut the drain short
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    runner = web.AppRunner(
+    runner = Runner(
         make_app(settings, shared=shared),
         access_log=None,
         shutdown_timeout=DRAIN_SECONDS,

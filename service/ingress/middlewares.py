@@ -31,10 +31,12 @@ from service.ingress.bodies import (
 )
 from service.ingress.call import Call, Caller
 from service.ingress.errors import (
+    REASONS,
     Family,
     MethodNotAllowed,
     PathUnknown,
     RateLimited,
+    Reply,
     Unauthorized,
     reply_to,
 )
@@ -108,7 +110,7 @@ async def door(request: web.Request, handler: AiohttpHandler) -> web.StreamRespo
     except Exception as bug:
         log.exception("request_failed", method=request.method, route=_route(request))
         response = _refusal(bug, request, visit)
-    _finish(response, visit)
+    _finish(response, visit.request_id, visit.verdict)
     _note(request, response, visit, time.perf_counter() - began)
     return response
 
@@ -314,11 +316,25 @@ def _response(outcome: Any, status: int) -> web.StreamResponse:
 def _refusal(error: Exception, request: web.Request, visit: Visit) -> web.Response:
     route = getattr(request.match_info.handler, "__self__", None)
     clashes = route.route.clashes if isinstance(route, Line) else Family.E1
-    reply = reply_to(error, visit.request_id, clashes)
     if isinstance(error, Unavailable | GatewayFailure):
         log.warning("request_unserved", reason=f"{type(error).__name__}: {error}")
+    return _sent(reply_to(error, visit.request_id, clashes, request.path))
+
+
+def refuse(error: Exception, request_id: str) -> web.Response:
+    """The whole answer to an error that is met before a request has come to the door."""
+    response = _sent(reply_to(error, request_id))
+    _finish(response, request_id)
+    response.force_close()
+    return response
+
+
+def _sent(reply: Reply) -> web.Response:
     response = web.Response(
-        status=reply.status, body=reply.body, headers={"Content-Type": JSON, **reply.headers}
+        status=reply.status,
+        reason=REASONS[reply.status],
+        body=reply.body,
+        headers={"Content-Type": JSON, **reply.headers},
     )
     if reply.closes:
         response.force_close()
@@ -337,15 +353,14 @@ def _aiohttps(answer: web.HTTPException, request: web.Request, visit: Visit) -> 
     return _refusal(refusal, request, visit)
 
 
-def _finish(response: web.StreamResponse, visit: Visit) -> None:
+def _finish(response: web.StreamResponse, request_id: str, verdict: Verdict | None = None) -> None:
     if response.prepared:
         return
     headers = response.headers
     headers["Server"] = "amana"
-    headers["X-Request-Id"] = visit.request_id
+    headers["X-Request-Id"] = request_id
     headers["X-Content-Type-Options"] = "nosniff"
     headers.setdefault("Cache-Control", "no-store")
-    verdict = visit.verdict
     if verdict is not None:
         headers["X-RateLimit-Limit"] = str(verdict.limit)
         headers["X-RateLimit-Remaining"] = str(verdict.remaining)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from service.rules import errors
 from service.rules.errors import Refused
@@ -414,7 +415,8 @@ def take(
     `sellers_part` (minor units, more than 0) is the seller's of a split; the rest is refunded.
     """
     after = replace(
-        _stamped(row, escrow, now),
+        escrow,
+        **_moments(row, escrow, now),
         status=row.target,
         updated_at=now,
         seq=escrow.seq + max(1, len(row.events)),
@@ -436,21 +438,21 @@ def take(
     return Taken(row, escrow, after)
 
 
-def _stamped(row: Step, escrow: Escrow, now: datetime) -> Escrow:
+def _moments(row: Step, escrow: Escrow, now: datetime) -> dict[str, Any]:
     """The moment of each state; a rejected delivery takes its moment back."""
     if row.source == row.target:
-        return escrow
+        return {}
     match row.target:
         case "paid":
-            return replace(escrow, delivered_at=None, paid_at=escrow.paid_at or now)
+            return {"delivered_at": None, "paid_at": escrow.paid_at or now}
         case "delivered":
-            return replace(escrow, delivered_at=escrow.delivered_at or now)
+            return {"delivered_at": escrow.delivered_at or now}
         case "completed":
             delivered_at = now if row.name == "deliver" else escrow.delivered_at
-            return replace(escrow, delivered_at=delivered_at, completed_at=now)
+            return {"delivered_at": delivered_at, "completed_at": now}
         case "cancelled":
-            return replace(escrow, cancelled_at=now)
-    return escrow
+            return {"cancelled_at": now}
+    return {}
 
 
 def _held(row: Step, escrow: Escrow, after: Escrow) -> Taken:

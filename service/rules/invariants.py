@@ -8,7 +8,7 @@ NAMES = {
     "B": "Every stored balance is the sum of its transfers",
     "C": "Every escrow's parts are what its transfers say",
     "D": "A final escrow holds nothing and waits for nothing",
-    "E": "A funded escrow has an open deadline or an owner",
+    "E": "A funded escrow has an open deadline or an owner; no timer is late",
     "F": "Every log is gapless and leads to the state",
     "G": "Every event is fanned out within 5 s",
     "H": "Every payment intent is settled or listed",

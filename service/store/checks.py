@@ -2,8 +2,9 @@
 
 Those in `OF_SUBJECTS` are asked of a page of subjects ($1: ids of escrows, users, developers and
 endpoints): of what has changed, by the minute; of page after page, in full. Those in `OF_HOUSE`
-are asked of everything at once. One statement is one snapshot, so a question never sees half of
-a step. Every row of an answer: subject, escrow_id (which to freeze, or NULL), says.
+are asked of everything at once; E is asked both ways. One statement is one snapshot, so a
+question never sees half of a step. Every row of an answer: subject, escrow_id (which to freeze,
+or NULL), says.
 """
 
 import json
@@ -15,6 +16,8 @@ from service.rules.escrow import ENDED_BY_TIME, FLAGS
 from service.store.db import Reader, Transaction
 
 LIMIT = 100
+HOUSE = "house"
+"""The subject of a breach that is everybody's: an invariant that could not be asked."""
 EVENTS_A_SEAL = 1000
 SEALS_A_PAGE = 20
 
@@ -128,6 +131,17 @@ WHERE e.id = ANY ($1::text[]) AND e.held_minor > 0
 ORDER BY e.id LIMIT 100
 """
 
+# E, of the house: a timer that does not fire writes no event, so nothing has changed where it
+# stands still. By the partial index of open deadlines; business time.
+READ_LATE = """
+SELECT d.escrow_id AS subject, d.escrow_id AS escrow_id,
+       format('its %s deadline is due since %s and has not fired', d.kind, d.due_at) AS says
+FROM deadline d JOIN escrow e ON e.id = d.escrow_id AND NOT e.frozen
+WHERE d.fired_at IS NULL AND d.cancelled_at IS NULL AND d.remaining IS NULL
+  AND d.due_at < business_now() - interval '5 minutes'
+ORDER BY d.due_at, d.id LIMIT 100
+"""
+
 # F. Counter and log of each subject. Of an escrow also: each step starts where the one before it
 # ended (one step may write several events), the last one at its status. $2: the steps that set a
 # flag, which may have been taken while the state itself was wrong.
@@ -229,6 +243,7 @@ OF_SUBJECTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
 
 OF_HOUSE: Mapping[str, str | None] = {
     "A": READ_UNBALANCED,
+    "E": READ_LATE,
     "G": READ_UNFANNED,
     "H": None,  # there are no payment intents yet
     "J": READ_UNCLEARED,

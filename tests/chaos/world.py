@@ -135,8 +135,8 @@ class World:
     pipe: int
     house: House
     owner: "asyncpg.Connection[asyncpg.Record]"
-    redis: Redis
-    redis_child: Child
+    redis: Redis | None = None
+    redis_child: Child | None = None
     postgres: Postgres | None = None
     postgres_child: Child | None = None
     programs: list[Program] = field(default_factory=list)
@@ -271,11 +271,11 @@ class World:
     # ---- What must hold ----
 
     async def rows(self, query: str, *args: object) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await self.owner.fetch(query, *args)]
+        return [tuple(row) for row in await self.house.pool.fetch(query, *args)]
 
     async def is_quiet(self) -> bool:
         """Whether every event is fanned out and no delivery, receipt or due deadline waits."""
-        return not await self.owner.fetchval(
+        return not await self.house.pool.fetchval(
             """SELECT EXISTS (SELECT FROM event WHERE fanned_at IS NULL AND type IS NOT NULL)
                    OR EXISTS (SELECT FROM delivery WHERE state = 'pending')
                    OR EXISTS (SELECT FROM delivery WHERE state = 'delivered' AND acknowledges

@@ -14,6 +14,7 @@ from service.cli.house import open_house
 from service.cli.migrate import migrate_at
 from service.commands.developers import enrol
 from service.commands.perform import tend
+from service.ingress.connection import Runner
 from service.ingress.main import make_app
 from service.settings import load_settings
 
@@ -82,7 +83,7 @@ async def owner(owner_url, environ):
 @contextlib.asynccontextmanager
 async def listening(app):
     """The application on a free port; gives its base URL."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
+    runner = Runner(app, access_log=None, shutdown_timeout=2)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -50,6 +50,21 @@ def test_a_code_rides_beside_the_message():
 
 
 @pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/api/v1/escrows/0/deliver", 400, "Bad Request"),
+        ("/api/v1/sandbox/users/a/topup", 422, "Unprocessable Entity"),
+        ("/api/v1/milestone-escrows/0/release", 422, "Unprocessable Entity"),
+        ("/api/developer/webhooks", 422, "Unprocessable Entity"),
+    ],
+)
+def test_an_amount_too_large_is_422_and_400_where_others_came_first(path, status, error):
+    got, body, _ = told(no.BalanceTooLarge(), path=path)
+    assert (got, body["error"], body["code"]) == (status, error, "AMOUNT_TOO_LARGE")
+    assert told(no.ContractNotSigned(), path=path)[0] == 409
+
+
+@pytest.mark.parametrize(
     ("refusal", "status", "text"),
     [
         (no.EscrowNotFound(), 404, "Escrow not found"),

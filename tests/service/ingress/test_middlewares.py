@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from service.ingress.errors import Family
 from service.ingress.middlewares import HOUSE, Line, client_ip
 from service.ingress.route import Auth, Route, Subject, is_entity_id
 from service.rules.errors import (
+    BalanceTooLarge,
     EscrowNotFound,
     Forbidden,
     InsufficientFunds,
@@ -79,6 +81,10 @@ async def clash(call):
     raise InsufficientFunds(available=1, needed=2, currency="TND")
 
 
+async def outgrow(call):
+    raise BalanceTooLarge
+
+
 async def own_user(call):
     return {"user": call.user_id}
 
@@ -123,6 +129,8 @@ ROUTES = (
     Route("GET", "/api/v1/own", own_user),
     Route("POST", "/api/v1/clash", clash, clashes=Family.E3),
     Route("POST", "/api/v1/other-clash", clash),
+    Route("POST", "/api/v1/large", outgrow),
+    Route("POST", "/api/v1/sandbox/large", outgrow),
     Route("GET", "/api/v1/sandbox/users/{email}", tell, subject=PERSON),
     Route("GET", "/api/v1/sandbox/names/{name}", tell_name),
     Route("GET", "/elsewhere", tell),
@@ -385,7 +393,8 @@ def head(dev, path="/api/v1/things", **headers):
 
 async def test_a_declared_length_over_the_limit_is_413_at_once(client, enrolled):
     heard = await speak(client, head(await enrolled(), Content_Length=10_000_000))
-    assert heard.startswith(b"HTTP/1.1 413")
+    assert heard.startswith(b"HTTP/1.1 413 Payload Too Large\r\n")
+    assert b'{"error":"Payload Too Large"' in heard
 
 
 async def test_a_body_too_long_is_not_asked_for(client, enrolled):
@@ -405,7 +414,7 @@ async def test_a_body_that_does_not_arrive_is_408(client, enrolled, monkeypatch)
     assert b'"Request Timeout"' in heard
 
 
-async def test_a_caller_who_hangs_up_is_no_bug(client, enrolled):
+async def test_a_caller_who_hangs_up_is_one_line_and_no_bug(client, enrolled, caplog):
     dev = await enrolled()
     with capture_logs() as lines:
         host, port = client._base_url.host, client._base_url.port
@@ -415,7 +424,58 @@ async def test_a_caller_who_hangs_up_is_no_bug(client, enrolled):
         await asyncio.sleep(0.2)
         writer.close()
         await asyncio.sleep(0.2)
-    assert [line["event"] for line in lines] == ["request_abandoned"]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("request_abandoned", "info")]
+    assert caplog.records == []
+
+
+async def test_a_caller_who_hangs_up_in_the_answer_is_no_bug(client, enrolled, caplog):
+    dev = await enrolled()
+    host, port = client._base_url.host, client._base_url.port
+    with capture_logs() as lines:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.write(head(dev, Content_Length=14, Expect="100-continue"))
+            writer.transport.abort()
+        await asyncio.sleep(0.2)
+    assert {line["log_level"] for line in lines} <= {"info"}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("expect", ["a miracle", "100-continue"])
+async def test_an_expectation_does_not_make_a_path_known(client, enrolled, expect):
+    dev = await enrolled()
+    heard = await speak(client, head(dev, "/nowhere", Content_Length=0, Expect=expect))
+    heard = heard.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert heard.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert heard.endswith(b'{"error":"Not found"}')
+    heard = await speak(client, head(dev, "/elsewhere", Content_Length=0, Expect=expect))
+    heard = heard.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert heard.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+    assert b"\r\nX-Request-Id: " in heard
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"GET / HTTP/1.1\nHost: x\nX-API-Key: sk_live_secret\n\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-API-Key\x00: sk_live_secret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-API-Key: sk_live_secret" + b"a" * 9000 + b"\r\n\r\n",
+        b"sk_live_secret\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_answered_without_a_word_of_it(client, caplog, text):
+    with capture_logs() as lines:
+        heard = await speak(client, text)
+    start, _, body = heard.partition(b"\r\n\r\n")
+    assert start.startswith((b"HTTP/1.0 400 Bad Request\r\n", b"HTTP/1.1 400 Bad Request\r\n"))
+    for header in (b"X-Request-Id: ", b"Content-Type: application/json", b"Server: amana"):
+        assert header in start
+    assert json.loads(body)["error"] == "Bad Request"
+    assert b"sk_live" not in heard
+    [line] = lines
+    assert (line["event"], line["log_level"]) == ("request_unreadable", "info")
+    assert "sk_live" not in str(lines)
+    assert caplog.records == []
 
 
 async def test_compressed_bodies_are_read_and_broken_ones_are_400(client, enrolled):
@@ -430,8 +490,29 @@ async def test_compressed_bodies_are_read_and_broken_ones_are_400(client, enroll
         assert (status, body["error"]) == (400, "Bad Request")
     bomb = gzip.compress(b" " * 50_000_000)
     assert (await ask(client, *post, headers=headers, data=bomb))[0] == 413
-    headers["Content-Encoding"] = "homegrown"
-    assert (await ask(client, *post, headers=headers, data=zipped))[0] == 400
+
+
+@pytest.mark.parametrize("encoding", ["homegrown", "gzip, gzip", "br", "zstd", "BR"])
+async def test_an_encoding_that_nobody_reads_is_400(client, enrolled, encoding):
+    dev = await enrolled()
+    text = head(dev, Content_Length=13, Content_Encoding=encoding, X_Request_Id="mine")
+    heard = await speak(client, text + b'{"title":"a"}')
+    told = json.loads(heard.split(b"\r\n\r\n")[1])
+    assert heard.startswith((b"HTTP/1.1 400 Bad Request\r\n", b"HTTP/1.0 400 Bad Request\r\n"))
+    assert told == {
+        "error": "Bad Request",
+        "message": "Content-Encoding must be gzip or deflate, or be left out.",
+    }
+    assert b"\r\nX-Request-Id: " in heard
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "Deflate"])
+async def test_a_body_as_it_is_may_say_so(client, enrolled, encoding):
+    dev = await enrolled()
+    raw = b'{"title":"a"}'
+    sent = zlib.compress(raw) if encoding == "Deflate" else raw
+    text = head(dev, Content_Length=len(sent), Content_Encoding=encoding, Connection="close")
+    assert (await speak(client, text + sent)).startswith(b"HTTP/1.1 201 ")
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-API-Key", "Idempotency-Key", "X-Request-Id"])
@@ -503,6 +584,13 @@ async def test_a_clash_is_e3_on_the_path_that_says_so(client, enrolled):
     assert (status, body["error"]["code"]) == (400, "INSUFFICIENT_FUNDS")
     status, body, _ = await ask(client, "POST", "/api/v1/other-clash", headers=dev.headers)
     assert (status, body["code"]) == (409, "INSUFFICIENT_FUNDS")
+
+
+async def test_the_status_of_an_amount_too_large_depends_on_the_path(client, enrolled):
+    dev = await enrolled()
+    for path, expected in (("/api/v1/large", 400), ("/api/v1/sandbox/large", 422)):
+        status, body, _ = await ask(client, "POST", path, headers=dev.headers)
+        assert (status, body["code"]) == (expected, "AMOUNT_TOO_LARGE")
 
 
 async def test_a_database_that_is_away_is_503_with_retry_after(ingress, enrolled):

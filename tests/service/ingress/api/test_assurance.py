@@ -81,6 +81,21 @@ async def test_a_house_that_does_not_balance_concerns_everybody(house, ingress, 
         assert failing(await ask(client, other)) == {"A": []}
 
 
+async def test_what_could_not_be_asked_is_assured_to_nobody(house, ingress, owner):
+    shop = await make_shop(house)
+    await owner.execute("REVOKE SELECT ON transition FROM amana_app")
+    try:
+        await check_all(house)
+    finally:
+        await owner.execute("GRANT SELECT ON transition TO amana_app")
+    async with ingress(None) as client:
+        answer = await ask(client, shop)
+    assert failing(answer) == {"K": [None]}
+    told = next(one for one in answer["invariants"] if one["id"] == "K")
+    assert told["breaches"][0]["message"] == "it could not be asked: InsufficientPrivilegeError"
+    assert told["lastOkAt"] is None
+
+
 async def test_it_takes_a_key(ingress):
     async with ingress(None) as client, client.get(ASSURANCE) as response:
         assert response.status == 401
