@@ -853,6 +853,12 @@ END $$;
 
 -- 8. Reading and locking an escrow ----------------------------------------------------------------
 
+-- An invitation, open until it is accepted or its escrow is final.
+CREATE VIEW invitation_reading AS
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
+       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id;
+
 -- What a door or a command sees of an escrow: the row, its people, its contract, its clocks.
 CREATE VIEW escrow_reading AS
 SELECT e.*,

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -9,11 +10,13 @@ from bench.ground import Ground
 from service.cli.house import open_house
 from service.commands import developers, endpoints, escrows, users
 from service.commands.gathering import TOGETHER_MAX
-from service.commands.perform import perform, perform_grouped, tend
+from service.commands.perform import perform, perform_grouped
 from service.ingress.api.escrows import terms_of
-from service.rules.machine import Actor, ActorKind
+from service.rules.machine import SYSTEM, Actor, ActorKind
+from service.store.db import Transaction
 from service.wire.escrows import NewEscrow
 from service.wire.reading import read_object
+from service.wire.sandbox import DeveloperAnswer
 from service.wire.webhooks import WebhookCreate
 
 TERMS = {
@@ -52,19 +55,23 @@ def request_bytes(path: str, port: int, body: bytes, headers: str = "") -> bytes
 async def open_shop(ground: Ground, name: str, urls: tuple[str, ...] = ()) -> Shop:
     """A developer with a user that sells, a registered buyer, an endpoint at each of the URLs."""
     async with open_house(ground.settings) as house:
-        made = await tend(
-            house,
-            lambda tx: developers.enrol(
-                tx, f"{name}@shop.example", "Shop", user_email=f"{name}@seller.example"
-            ),
-        )
-        buyer = f"{name}@buyer.example"
-        await tend(house, lambda tx: users.register(tx, buyer, "Bo", "Yer"))
+        answer = await perform(house, SYSTEM, partial(_open, name))
+        made = DeveloperAnswer.model_validate_json(answer.body)
         actor = Actor(ActorKind.DEVELOPER, developer_id=made.developer_id, user_id=made.user_id)
         for url in urls:
             wanted = WebhookCreate(url=url, events=["*"])
             await perform(house, actor, endpoints.create(made.developer_id, wanted))
-    return Shop(made.developer_id, made.api_key, buyer)
+    return Shop(made.developer_id, made.api_key, f"{name}@buyer.example")
+
+
+async def _open(name: str, tx: Transaction) -> DeveloperAnswer:
+    made = await developers.enrol(
+        tx, f"{name}@shop.example", "Shop", user_email=f"{name}@seller.example"
+    )
+    await users.register(tx, f"{name}@buyer.example", "Bo", "Yer")
+    return DeveloperAnswer(
+        developer_id=made.developer_id, api_key=made.api_key, user_id=made.user_id
+    )
 
 
 async def create_escrows(ground: Ground, shop: Shop, count: int) -> None:

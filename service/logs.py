@@ -124,6 +124,8 @@ def _without_values(
 
 
 def _cut(words: str) -> str:
+    if " " not in words and "\n" not in words:  # nearly every fact: ids, names, moments
+        return words
     return QUOTE.sub(r"\1\2", DETAIL.sub("", words))
 
 

@@ -10,6 +10,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from service.cli.ports import check_free, find_free_port
+from service.cli.var import make_private
 
 KEPT_MAILS = 500
 MAIL_BYTES = 5_000_000
@@ -26,8 +27,9 @@ class Catcher:
         self, _server: SMTP, _session: Session, envelope: Envelope
     ) -> str:
         """Keep one mail."""
-        name = f"{time.time_ns():020d}-{next(self.numbers):06d}.eml"
-        (self.folder / name).write_bytes(as_file(envelope))
+        mail = self.folder / f"{time.time_ns():020d}-{next(self.numbers):06d}.eml"
+        mail.touch(0o600)
+        mail.write_bytes(as_file(envelope))
         for old in sorted(self.folder.glob("*.eml"))[:-KEPT_MAILS]:
             old.unlink(missing_ok=True)
         return "250 kept"
@@ -43,7 +45,7 @@ def as_file(envelope: Envelope) -> bytes:
 @contextlib.contextmanager
 def catching(folder: Path, port: int = 0) -> Iterator[str]:
     """Catch mails on a port of the loopback (0: any free one); gives the SMTP_URL."""
-    folder.mkdir(exist_ok=True)
+    make_private(folder)
     port = port or find_free_port()
     check_free(port, "mail")  # the controller itself would be silent about it for long
     controller = Controller(

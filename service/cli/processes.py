@@ -70,6 +70,7 @@ def spawn(
             stdout=descriptor,
             stderr=subprocess.STDOUT,
             env=environ,
+            umask=0o077,
             start_new_session=True,
         )
     return Child(process, None if setpriv else guard(process.pid, dies_by))
@@ -88,10 +89,11 @@ def guard(pid: int, dies_by: signal.Signals) -> "subprocess.Popen[bytes]":
 
 
 def open_log(log: Path) -> BinaryIO:
-    """Open a log for appending; a long one becomes `.old` first."""
+    """Open a log of the owner's alone for appending; a long one becomes `.old` first."""
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_BYTES:
             log.replace(log.with_suffix(".old"))
+    log.touch(0o600)
     return log.open("ab")
 
 

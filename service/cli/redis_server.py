@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from service.cli.processes import Child, end_leftover, read_command_line, read_pid, spawn
-from service.cli.var import Var
+from service.cli.var import Var, make_private
 
 OLDEST = (6, 2)
 READY_WITHIN_SECONDS = 10.0
@@ -47,7 +47,7 @@ class Redis:
 
     def start(self) -> Child:
         """Start the server and wait until it answers. Raises CannotStart."""
-        self.folder.mkdir(exist_ok=True)
+        make_private(self.folder)
         self.end_earlier()
         child = self.launch()
         give_up_at = time.monotonic() + READY_WITHIN_SECONDS

@@ -1,6 +1,7 @@
 """The data folder (`--data-dir`, by default `var`): what stands where in it, and whose it is.
 
-Law: whoever starts a server in the folder holds its lock until that server is gone.
+Law: whoever starts a server in the folder holds its lock until that server is gone. There are
+secrets, links and e-mails in it: whatever is made in it is for its owner alone.
 """
 
 import contextlib
@@ -42,7 +43,8 @@ class Var:
         """Return the folder under its absolute path, made with its `log` if it is new."""
         var = Var(folder.absolute())
         try:
-            var.log.mkdir(parents=True, exist_ok=True)
+            var.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(var.log)
         except OSError as error:
             raise click.ClickException(f"cannot make {folder}: {error.strerror}") from error
         return var
@@ -96,6 +98,12 @@ class Var:
         return (self.folder / "sockets").exists()
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder of ours that nobody else may enter; one that is there becomes so."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+
+
 def prepare_sockets(var: Var) -> None:
     """Have a folder for the sockets: ours alone (0700), its path short and recorded."""
     if not (var.has_sockets() and is_ours_alone(var.sockets)):
@@ -146,6 +154,7 @@ def locked(var: Var, holder: str, patience_seconds: float = 0.0) -> Iterator[Non
     Raises InUse after the patience, or at once where the holder is of those who stay.
     """
     give_up_at = time.monotonic() + patience_seconds
+    var.lock.touch(0o600)
     with var.lock.open("a+", encoding="utf-8") as file:
         while not take(file.fileno()):
             refusal = InUse(var, read_holder(var))

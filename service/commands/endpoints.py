@@ -17,7 +17,7 @@ from service.store.db import Transaction
 from service.store.endpoints import Endpoint, NewEndpoint
 from service.store.events import Entry, append_events
 from service.store.ids import entity_id, event_id
-from service.wire.base import dump_json
+from service.wire.events import envelope
 from service.wire.webhooks import (
     EndpointData,
     Gone,
@@ -100,7 +100,10 @@ def update(developer_id: str, endpoint_id: str, wanted: WebhookUpdate) -> Comman
 
 
 def regenerate_secret(developer_id: str, endpoint_id: str, overlap_hours: int) -> Command:
-    """A new secret; the old ones sign beside it for `overlap_hours` (0: they are dead at once)."""
+    """A new secret; the old ones sign beside it for `overlap_hours` (0: they are dead at once).
+
+    At most `SECRETS_MAX` sign at once: the oldest beyond are dead at once too.
+    """
 
     async def command(tx: Transaction) -> SecretAnswer:
         endpoint = await _lock(tx, developer_id, endpoint_id)
@@ -243,13 +246,9 @@ async def _append(
     event_type: str | None,
     told: ToldWebhook | None,
 ) -> None:
-    uid = event_id(tx.now)
-    envelope = {
-        "id": str(uid),
-        "type": event_type,
-        "timestamp": tx.now,
-        "data": EndpointData(webhook=told) if told else None,
-    }
+    uid, body = event_id(tx.now), None
+    if event_type is not None and told is not None:
+        body = envelope(uid, event_type, EndpointData(webhook=told), tx.now)
     entry = Entry(
         id=uid,
         subject_id=endpoint_id,
@@ -257,6 +256,6 @@ async def _append(
         seq=seq,
         step=step,
         type=event_type,
-        body=dump_json(envelope) if event_type else None,
+        body=body,
     )
     await append_events(tx, [entry])

@@ -7,7 +7,7 @@ derived from the invitation's row, and reminded after two and seven days, then n
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.commands.mails import INVITATION, new_mail
+from service.commands.mails import INVITATION, SIDES, new_mail
 from service.rules.escrow import Escrow
 from service.rules.machine import Actor, Role
 from service.store.db import Transaction
@@ -25,7 +25,6 @@ from service.store.vault import hash_token
 
 REMINDER = "invitation_reminder"
 REMINDED_AFTER = (timedelta(days=2), timedelta(days=7))
-SIDES = (Role.SELLER, Role.BUYER)
 
 
 async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> list[Arming]:
@@ -45,18 +44,6 @@ async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> li
     ]
     await insert_mails(tx, mails)
     return _reminders(tx, invited)
-
-
-async def invite(tx: Transaction, escrow: Escrow, role: Role) -> None:
-    """Ask this party of the escrow to register, once; its reminders are armed here."""
-    invited, mails = await _invited(tx, [(escrow, role)])
-    await insert_mails(tx, mails)
-    await arm_deadlines(tx, _reminders(tx, invited))
-
-
-async def notice(tx: Transaction, escrow: Escrow, role: Role) -> None:
-    """Tell this known party, once, that it was named in the escrow."""
-    await insert_mails(tx, [_notice(tx, escrow, role)])
 
 
 async def fire_reminders(tx: Transaction, deadline_ids: Sequence[int]) -> list[Deadline]:

@@ -62,6 +62,9 @@ async def link_waiting(tx: Transaction, person: Person) -> list[str]:
 async def ensure_user(tx: Transaction, email: str) -> User:
     """The user with this e-mail, made where there is none (named after the address)."""
     user = await read_user(tx, email)
+    if user is None:
+        await lock_email(tx, email)
+        user = await read_user(tx, email)  # whoever registered it meanwhile has committed
     if user is not None:
         return user
     name = email.partition("@")[0].replace(".", " ").title()[:100]

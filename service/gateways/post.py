@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -88,7 +88,7 @@ class HttpPost:
             tls = ssl.create_default_context()
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._resolver = _Resolver()
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=0,  # the caller's slots bound it
             ssl=tls,
             resolver=self._resolver,
@@ -96,11 +96,8 @@ class HttpPost:
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
             socket_factory=self._dial,
         )
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_connected)
         self._session = aiohttp.ClientSession(
             connector=connector,
-            trace_configs=[trace],
             response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -172,11 +169,20 @@ class HttpPost:
         return socket.socket(family, kind, protocol)
 
 
-async def _connected(*_: object) -> None:
-    """aiohttp has a new connection: how long the dialled address took, TLS and all."""
-    dial = _DIAL.get(None)
-    if dial is not None:
-        dial.connect_ms = _ms_since(dial.began_at)
+class _Connector(aiohttp.TCPConnector):
+    """Notes how long a dialled address took, TLS and all; aiohttp's traces cost every request."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        dial = _DIAL.get(None)
+        if dial is not None and dial.began_at:
+            dial.connect_ms = _ms_since(dial.began_at)
+        return connection
 
 
 class _Response(aiohttp.ClientResponse):

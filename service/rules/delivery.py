@@ -22,6 +22,8 @@ ROWS_PER_LANE = 4
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 HEADER_VALUE = re.compile(r"[ -~]*")
+# Receivers behind CGI or WSGI have one variable for all the names that differ in these only.
+FOLDED = re.compile(r"[^a-z0-9]")
 HEADERS_MAX = 10
 HEADERS_BYTES_MAX = 4096
 OURS_TO_SET = (
@@ -222,7 +224,8 @@ def header_fault(headers: Mapping[str, str]) -> str | None:
     for name, value in headers.items():
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
             return f"must have names of tokens and values of printable ASCII: {name!r} has not"
-        if name.lower() in OURS_TO_SET or name.lower().startswith(
+        folded = FOLDED.sub("-", name.lower())
+        if folded in OURS_TO_SET or folded.startswith(
             tuple(start for start in OURS_TO_SET if start.endswith("-"))
         ):
             return f"must not set {name}"

@@ -8,6 +8,7 @@ from decimal import Decimal
 from service.rules.escrow import STATUS_UPDATED, Person
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_id
+from service.store.users import as_person
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +169,16 @@ class Question:
 
 READ_OPENINGS = """
 SELECT d.company, d.signature IS NOT NULL AS has_signature,
-       o.id AS own_id, o.email AS own_email, o.first_name AS own_first_name,
+       o.id AS own_id, o.email AS own_user_email, o.first_name AS own_first_name,
        o.last_name AS own_last_name, o.language AS own_language,
-       s.id AS seller_id, s.email AS seller_email, s.first_name AS seller_first_name,
+       o.phone_verified_at IS NOT NULL AS own_phone_verified,
+       s.id AS seller_id, s.email AS seller_user_email, s.first_name AS seller_first_name,
        s.last_name AS seller_last_name, s.language AS seller_language,
+       s.phone_verified_at IS NOT NULL AS seller_phone_verified,
        s.email_verified_at IS NOT NULL AS is_seller_verified,
-       b.id AS buyer_id, b.email AS buyer_email, b.first_name AS buyer_first_name,
+       b.id AS buyer_id, b.email AS buyer_user_email, b.first_name AS buyer_first_name,
        b.last_name AS buyer_last_name, b.language AS buyer_language,
+       b.phone_verified_at IS NOT NULL AS buyer_phone_verified,
        r.rate, r.fetched_at AS rate_at,
        q.wants_acknowledgement AND EXISTS (
            SELECT FROM webhook_endpoint w
@@ -210,12 +214,12 @@ async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[O
     return [
         Opening(
             company=row["company"],
-            own=_person(row, "own"),
+            own=as_person(row, "own"),
             has_signature=row["has_signature"],
             can_acknowledge=row["can_acknowledge"],
-            seller=_person(row, "seller"),
+            seller=as_person(row, "seller"),
             is_seller_verified=row["is_seller_verified"],
-            buyer=_person(row, "buyer"),
+            buyer=as_person(row, "buyer"),
             rate=row["rate"],
             rate_at=row["rate_at"],
         )
@@ -235,15 +239,3 @@ async def count_today(tx: Transaction, developer_id: str) -> int:
     midnight = tx.now.replace(hour=0, minute=0, second=0, microsecond=0)
     count: int = await tx.fetchval(COUNT_SINCE, developer_id, first_id(midnight))
     return count
-
-
-def _person(row: Row, who: str) -> Person | None:
-    if row[f"{who}_id"] is None:
-        return None
-    return Person(
-        id=row[f"{who}_id"],
-        email=row[f"{who}_email"],
-        first_name=row[f"{who}_first_name"],
-        last_name=row[f"{who}_last_name"],
-        language=row[f"{who}_language"],
-    )

@@ -6,6 +6,9 @@ from datetime import datetime
 
 from service.store.db import Reader, Row, Transaction
 
+SECRETS_MAX = 5
+"""How many secrets of an endpoint sign at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -96,6 +99,14 @@ async def insert_endpoint(tx: Transaction, endpoint: NewEndpoint) -> None:
 INSERT_SIGNING_KEY = """
 INSERT INTO endpoint_secret (endpoint_id, sealed, created_at) VALUES ($1, $2, clock_timestamp())
 """
+# All but so many of the newest that are live: each of them costs 48 bytes in a header that
+# receivers bound. Relies on the endpoint's lock.
+DELETE_SIGNING_KEYS = """
+DELETE FROM endpoint_secret WHERE endpoint_id = $1 AND id NOT IN (
+    SELECT s.id FROM endpoint_secret s
+    WHERE s.endpoint_id = $1 AND coalesce(s.expires_at > clock_timestamp(), true)
+    ORDER BY s.id DESC LIMIT $2)
+"""
 EXPIRE_SIGNING_KEYS = """
 UPDATE endpoint_secret SET expires_at = clock_timestamp() + make_interval(hours => $2)
 WHERE endpoint_id = $1
@@ -106,9 +117,23 @@ WHERE endpoint_id = $1
 async def insert_secret(
     tx: Transaction, endpoint_id: str, sealed: bytes, *, overlap_hours: int = 0
 ) -> None:
-    """The newest secret; the older ones sign for `overlap_hours` more. Relies on the lock."""
+    """The newest secret; the older ones sign for `overlap_hours` more, SECRETS_MAX in all.
+
+    The oldest beyond are dead at once, and without an overlap all of them. Relies on the lock.
+    """
+    kept = SECRETS_MAX - 1 if overlap_hours else 0
+    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, kept)
     await tx.execute(EXPIRE_SIGNING_KEYS, endpoint_id, overlap_hours)
     await tx.execute(INSERT_SIGNING_KEY, endpoint_id, sealed)
+
+
+DELETE_EXPIRED_KEYS = "DELETE FROM endpoint_secret WHERE expires_at <= clock_timestamp()"
+
+
+async def delete_expired_secrets(tx: Transaction) -> int:
+    """How many secrets went whose overlap is over; they sign nothing since."""
+    status = await tx.execute(DELETE_EXPIRED_KEYS)
+    return int(status.split()[-1])
 
 
 READ_ENDPOINTS = "SELECT * FROM endpoint_reading WHERE developer_id = $1 ORDER BY id"
@@ -203,7 +228,7 @@ WHERE id = $1
 async def delete_endpoint(tx: Transaction, endpoint_id: str) -> None:
     """Nothing is sent there any more, and no secret of it signs."""
     await tx.execute(DELETE_ENDPOINT, endpoint_id, tx.now)
-    await tx.execute(EXPIRE_SIGNING_KEYS, endpoint_id, 0)
+    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, 0)
 
 
 # Relies on the endpoints' locks.

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.rules.escrow import Contract, Escrow, Person, Taken
+from service.rules.escrow import Contract, Escrow, Taken
 from service.store.db import Reader, Row, Transaction
+from service.store.users import as_person
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +263,8 @@ def as_escrow(row: Row) -> Escrow:
         estimated_delivery_days=row["estimated_delivery_days"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        seller=_person(row, "seller"),
-        buyer=_person(row, "buyer"),
+        seller=as_person(row, "seller"),
+        buyer=as_person(row, "buyer"),
         seq=row["seq"],
         frozen=row["frozen"],
         description=row["description"],
@@ -287,19 +288,6 @@ def as_escrow(row: Row) -> Escrow:
         completion_deadline=row["completion_deadline"],
         contract=_contract(row),
         creator_company=row["creator_company"],
-    )
-
-
-def _person(row: Row, side: str) -> Person | None:
-    if row[f"{side}_id"] is None:
-        return None
-    return Person(
-        id=row[f"{side}_id"],
-        email=row[f"{side}_user_email"],
-        first_name=row[f"{side}_first_name"],
-        last_name=row[f"{side}_last_name"],
-        language=row[f"{side}_language"],
-        is_phone_verified=row[f"{side}_phone_verified"],
     )
 
 

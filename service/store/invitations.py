@@ -56,32 +56,22 @@ async def insert_invitations(tx: Transaction, invitations: Sequence[Invitation])
 
 
 # Relies on the unique index on the hash.
-READ_INVITATION_BEHIND = """
-SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
-       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
-FROM invitation i JOIN escrow e ON e.id = i.escrow_id
-WHERE i.token_hash = $1
-"""
+READ_INVITATION_BEHIND = "SELECT * FROM invitation_reading WHERE token_hash = $1"
 
 
 async def read_invitation_behind(reader: Reader, token_hash: bytes) -> Invitation | None:
     """The invitation whose link has this hash (32 bytes), open or not."""
     row = await reader.fetchrow(READ_INVITATION_BEHIND, token_hash)
-    return Invitation(*row) if row else None
+    return Invitation(**dict(row)) if row else None
 
 
-READ_INVITATION = """
-SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
-       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
-FROM invitation i JOIN escrow e ON e.id = i.escrow_id
-WHERE i.id = $1
-"""
+READ_INVITATION = "SELECT * FROM invitation_reading WHERE id = $1"
 
 
 async def read_invitation(reader: Reader, invitation_id: str) -> Invitation | None:
     """The invitation with this id, open or not."""
     row = await reader.fetchrow(READ_INVITATION, invitation_id)
-    return Invitation(*row) if row else None
+    return Invitation(**dict(row)) if row else None
 
 
 # Deadlines before invitations, as when a reminder fires: the same order everywhere.

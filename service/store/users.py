@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.rules.escrow import Person
-from service.store.db import Reader, Transaction
+from service.store.db import Reader, Row, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,10 @@ class User:
 
 
 READ_USERS = """
-SELECT id, email, first_name, last_name, language, email_verified_at IS NOT NULL AS email_ok,
-       phone_verified_at IS NOT NULL AS phone_ok
+SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
+       last_name AS own_last_name, language AS own_language,
+       phone_verified_at IS NOT NULL AS own_phone_verified,
+       email_verified_at IS NOT NULL AS is_email_verified
 FROM app_user WHERE email = ANY ($1::text[])
 """
 
@@ -26,19 +28,24 @@ async def read_users(reader: Reader, emails: Sequence[str]) -> dict[str, User]:
     """The registered users among these e-mails, by e-mail."""
     rows = await reader.fetch(READ_USERS, list(emails))
     return {
-        row["email"]: User(
-            Person(
-                row["id"],
-                row["email"],
-                row["first_name"],
-                row["last_name"],
-                row["language"],
-                row["phone_ok"],
-            ),
-            row["email_ok"],
-        )
+        person.email: User(person, row["is_email_verified"])
         for row in rows
+        if (person := as_person(row, "own")) is not None
     }
+
+
+def as_person(row: Row, who: str) -> Person | None:
+    """The person of the columns that begin with `who` and `_`; None where there is nobody."""
+    if row[f"{who}_id"] is None:
+        return None
+    return Person(
+        id=row[f"{who}_id"],
+        email=row[f"{who}_user_email"],
+        first_name=row[f"{who}_first_name"],
+        last_name=row[f"{who}_last_name"],
+        language=row[f"{who}_language"],
+        is_phone_verified=row[f"{who}_phone_verified"],
+    )
 
 
 async def read_user(reader: Reader, email: str) -> User | None:

@@ -10,15 +10,6 @@ from service.wire.base import Wire, dump_json
 from service.wire.escrows import Snapshot, snapshot, wire_mode
 
 
-class Envelope(Wire):
-    """What every delivery carries; its exact bytes are stored, signed and sent."""
-
-    id: str
-    type: str
-    timestamp: datetime
-    data: Wire
-
-
 class EscrowData(Wire):
     """`{escrow: E}`, with `oldStatus` in it where the status changed."""
 
@@ -133,11 +124,9 @@ DATA: Mapping[str, Callable[[Taken, datetime], Wire]] = {
 
 def escrow_event(event_id: UUID, event_type: str, taken: Taken, at: datetime) -> bytes:
     """The exact bytes of this step's webhook."""
-    return dump_json(
-        {
-            "id": str(event_id),
-            "type": event_type,
-            "timestamp": at,
-            "data": DATA[event_type](taken, at),
-        }
-    )
+    return envelope(event_id, event_type, DATA[event_type](taken, at), at)
+
+
+def envelope(event_id: UUID, event_type: str, told: Wire, at: datetime) -> bytes:
+    """What every delivery of this event carries: these bytes are stored, signed and sent."""
+    return dump_json({"id": str(event_id), "type": event_type, "timestamp": at, "data": told})

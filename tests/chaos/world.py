@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,20 @@ class Program:
             for line in self.log.read_text(encoding="utf-8").splitlines()
             if any(sign in line for sign in signs) and '"invariant":"G"' not in line
         ]
+
+    async def figure(self, name: str) -> float:
+        """The sum of a figure of its /metrics over its labels."""
+        text = await asyncio.to_thread(self._metrics)
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.split("{")[0].split(" ")[0] == name
+        )
+
+    def _metrics(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            told: str = answer.read().decode()
+        return told
 
     def memory_mib(self, figure: str = "VmHWM") -> float:
         """Resident memory, by default the most that it ever held."""

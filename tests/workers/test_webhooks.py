@@ -15,6 +15,7 @@ from service.commands.mails import open_mailbox
 from service.commands.perform import House, tend
 from service.gateways.post import HttpPost
 from service.rules.delivery import STANDARD, Reply, judge
+from service.rules.signing import standard_signature
 from service.store.db import Transaction
 from service.store.deliveries import Attempt
 from service.wire.webhooks import WebhookUpdate
@@ -489,6 +490,37 @@ async def test_custom_headers_ride_along_and_a_rotated_secret_signs_beside_the_n
     assert parcel.headers["X-Tenant"] == "blue"
     verify(parcel, rotated["secret"])
     assert len(parcel.headers["webhook-signature"].split(" ")) == 2
+
+
+async def test_at_most_five_secrets_sign_and_the_oldest_beyond_is_dead_at_once(
+    house: House, receiver: Receiver, courier: Courier
+) -> None:
+    shop = await make_shop(house)
+    made = await make_endpoint(house, shop, receiver.url)
+    secrets = [made["secret"]]
+    for _ in range(6):
+        rotate = endpoints.regenerate_secret(shop.developer_id, made["id"], overlap_hours=168)
+        secrets.append((await act(house, shop.actor, rotate))["secret"])
+    assert await rows(house, "SELECT count(*) FROM endpoint_secret") == [(5,)]
+    await make_escrow(house, shop, status="paid")
+    await courier.settle_all()
+    (parcel,) = receiver.parcels
+    verify(parcel, secrets[-1])
+    sent_at = int(parcel.headers["webhook-timestamp"])
+    assert parcel.headers["webhook-signature"].split(" ") == [
+        standard_signature(secret.encode(), parcel.headers["webhook-id"], sent_at, parcel.body)
+        for secret in secrets[:1:-1]
+    ]
+
+    # A shorter overlap shortens that of the older ones; none ends them all.
+    rotate = endpoints.regenerate_secret(shop.developer_id, made["id"], overlap_hours=1)
+    await act(house, shop.actor, rotate)
+    soon = "SELECT count(*) FROM endpoint_secret WHERE expires_at < now() + interval '61 min'"
+    assert await rows(house, soon) == [(4,)]
+    await act(house, shop.actor, endpoints.regenerate_secret(shop.developer_id, made["id"], 0))
+    assert await rows(house, "SELECT expires_at FROM endpoint_secret") == [(None,)]
+    await act(house, shop.actor, endpoints.delete(shop.developer_id, made["id"]))
+    assert await rows(house, "SELECT expires_at FROM endpoint_secret") == []
 
 
 async def test_a_secret_regenerated_without_overlap_is_dead_at_once(

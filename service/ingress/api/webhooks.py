@@ -62,7 +62,10 @@ async def update(call: Call[WebhookUpdate, None]) -> Answer:
 
 
 async def regenerate_secret(call: Call[Regenerate, None]) -> Answer:
-    """A new secret, in this answer only; the old one dies at once unless an overlap is asked."""
+    """A new secret, in this answer only; the old one dies at once unless an overlap is asked.
+
+    At most five sign at once: an overlap ends for the oldest beyond.
+    """
     overlap = call.body.overlap_hours or 0
     return await perform(
         call.house,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiosmtplib
 import asyncpg
 import pytest
 import redis.asyncio as redis
@@ -20,7 +21,7 @@ from service.cli.embedded import Urls, servers
 from service.cli.postgres import CannotStart, Postgres, is_ready
 from service.cli.processes import Child, read_command_line, read_pid
 from service.cli.supervisor import Kept
-from service.cli.var import InUse, Var, locked
+from service.cli.var import InUse, Var, locked, make_secret_key
 
 HOLD = """
 import sys, time
@@ -106,6 +107,42 @@ def test_a_long_temporary_folder_still_gives_a_short_socket(
     monkeypatch.setattr("tempfile.tempdir", str(long))
     with servers(folder) as urls:
         assert len(os.fsencode(urls.sockets / ".s.PGSQL.5432")) < 104
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """What others than the owner may do with the folder and all in it; empty: nothing."""
+    found = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    return {str(path.relative_to(folder)): mode for path, mode in found.items() if mode & 0o077}
+
+
+async def test_nobody_else_may_read_what_is_in_the_data_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    with servers(folder) as urls:
+        make_secret_key(Var(folder))
+        host, port = urls.smtp.removeprefix("smtp://").split(":")
+        mail = "Subject: Your invitation\n\nhttps://amana.test/i/token"
+        await aiosmtplib.send(
+            mail, sender="a@x.example", recipients=["b@x.example"], hostname=host, port=int(port)
+        )
+        assert len(list((folder / "mail").iterdir())) == 1
+        assert modes(folder) == {}
+    (folder / "log").chmod(0o755)  # of a release that left it so
+    with servers(folder):
+        assert modes(folder) == {}
+
+
+async def test_the_log_of_postgres_quotes_no_row(folder: Path) -> None:
+    with servers(folder) as urls:
+        await ask(urls, "CREATE TABLE person (email text PRIMARY KEY)")
+        connection = await asyncpg.connect(urls.owner())
+        for _ in range(2):
+            with contextlib.suppress(asyncpg.UniqueViolationError):
+                await connection.execute("INSERT INTO person VALUES ($1)", "amel@buyers.example")
+        await connection.close()
+    log = (folder / "log" / "postgres.log").read_text()
+    assert "duplicate key value" in log
+    assert "amel" not in log
 
 
 async def test_what_was_stored_is_there_after_a_stop(folder: Path) -> None:
@@ -196,6 +233,8 @@ async def test_without_user_namespaces_root_hands_the_cluster_to_nobody(
         with servers(reachable) as urls:
             assert await ask(urls, "SELECT 1") == 1
         assert owners(reachable / "postgres") == {65534}
+        # Nobody must pass, and that is all that anybody may.
+        assert modes(reachable) == {".": 0o701}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs to become nobody")

@@ -55,6 +55,19 @@ async def test_a_developers_e_mail_is_taken_once_and_nothing_stays_of_the_second
     assert await count_rows(house) == before
 
 
+async def test_of_many_who_want_the_same_new_user_at_once_one_gets_it(house: House):
+    for turn in range(5):
+        ended = await asyncio.gather(
+            *(
+                enrol(house, f"dev{turn}-{n}@example.org", user_email=f"own{turn}@example.org")
+                for n in range(6)
+            ),
+            return_exceptions=True,
+        )
+        refused = [type(one) for one in ended if isinstance(one, BaseException)]
+        assert refused == [UserTaken] * 5  # never that an e-mail is taken: each one's is free
+
+
 async def test_a_user_belongs_to_one_developer(house: House):
     shop, other = await make_shop(house), await enrol(house)
     with pytest.raises(UserTaken) as refusal:

@@ -8,13 +8,12 @@ import asyncpg
 import pytest
 
 from service.commands import escrows, users
-from service.commands.invitations import invite
+from service.commands.invitations import welcome
 from service.commands.mails import open_mailbox
 from service.commands.perform import House
 from service.commands.registration import follow_link
 from service.rules.errors import EmailTaken, Invalid, InvitationNotFound
 from service.rules.escrow import Escrow
-from service.rules.machine import Role
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
 from service.words.mails import Words
@@ -108,7 +107,7 @@ async def test_ten_invitations_of_the_same_person_to_one_escrow_are_one(house: H
     shop = await make_shop(house)
     escrow = await invited(house, shop)
     await asyncio.gather(
-        *(arrange(house, lambda tx: invite(tx, escrow, Role.BUYER)) for _ in range(10))
+        *(arrange(house, lambda tx: welcome(tx, [(escrow, shop.actor)])) for _ in range(10))
     )
     assert await mails_of(house, escrow) == [("invitation", NEW)]
     assert await house.pool.fetchval("SELECT count(*) FROM invitation") == 1

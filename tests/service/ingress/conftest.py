@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from service.cli.house import open_house
 from service.cli.migrate import migrate_at
 from service.commands.developers import enrol
-from service.commands.perform import tend
 from service.ingress.connection import Runner
 from service.ingress.main import make_app
 from service.settings import load_settings
+from tests.makers import arrange
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def enrolled(environ):
         name = secrets.token_hex(6)
         user = f"{name}@users.example" if associated else None
 
-        async def command(tx):
+        async def work(tx):
             return await enrol(tx, f"{name}@dev.example", "Company", user_email=user)
 
         async with open_house(load_settings(environ)) as house:
-            made = await tend(house, command)
+            made = await arrange(house, work)
         return Developer(made.api_key, made.developer_id, made.user_id)
 
     return make
