@@ -14,7 +14,7 @@ GivenT = TypeVar("GivenT")
 
 TOGETHER_MAX = 64
 LANES_MAX = 4
-PATIENCE_SECONDS = 0.02
+PATIENCE_SECONDS = 0.001
 """How long the next ones wait for those before them; then another lane is opened for them."""
 
 

@@ -64,7 +64,14 @@ async def test_without_redis_everything_goes_on_and_it_is_taken_up_again(
             "back": await median_and_most(world, sink, marks[6], marks[7]),
         }
         slowest = max(one.seconds for one in trade.answered)
-        tell(pairs=pairs, slowest_answer_seconds=slowest, back_after_seconds=back, **spans)
+        tell(
+            pairs=pairs,
+            slowest_answer_seconds=slowest,
+            back_after_seconds=back,
+            ingress_peak_mib=ingress.memory_mib(),
+            worker_peak_mib=worker.memory_mib(),
+            **spans,
+        )
         assert max(await sink.waits(world, 0, time.time())) < HEARD_WITHIN_SECONDS
     fired = """SELECT count(*) FROM deadline WHERE kind = 'acknowledged'
                AND fired_at BETWEEN to_timestamp($1) AND to_timestamp($2)"""
