@@ -31,9 +31,9 @@ def main(names: list[str]) -> int:
     peaks_mib: dict[str, float] = {}
     for name in names or CLAIMS:
         print(f"measuring {name} ...", file=sys.stderr)
-        with prepared() as ground:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                findings += runner.run(_measure(name, ground))
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        with prepared() as ground, runner:
+            findings += runner.run(_measure(name, ground))
         for verb, peak in ground.peaks_mib.items():
             peaks_mib[verb] = max(peak, peaks_mib.get(verb, 0.0))
     findings += [

@@ -13,7 +13,10 @@ from service.store.vault import Vault
 
 @contextlib.asynccontextmanager
 async def open_house(settings: Settings) -> AsyncIterator[House]:
-    """Open what `perform` and `tend` need. Raises SettingsError, also where the schema is too old, and Unavailable."""
+    """Open what `perform` and `tend` need.
+
+    Raises SettingsError, also where the schema is too old, and Unavailable.
+    """
     settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(
