@@ -1,6 +1,5 @@
 """`python -m bench [claim …]`: every claim, or those named; writes `bench/results.md`."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,9 +30,8 @@ def main(names: list[str]) -> int:
     peaks_mib: dict[str, float] = {}
     for name in names or CLAIMS:
         print(f"measuring {name} ...", file=sys.stderr)
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        with prepared() as ground, runner:
-            findings += runner.run(_measure(name, ground))
+        with prepared() as ground:
+            findings += uvloop.run(_measure(name, ground))
         for verb, peak in ground.peaks_mib.items():
             peaks_mib[verb] = max(peak, peaks_mib.get(verb, 0.0))
     findings += [

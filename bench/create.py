@@ -2,13 +2,14 @@
 
 Both behind the same client with the same number of connections, on uvloop, on the same server
 with synchronous_commit on, with a pool of the same size; by turns, so that both see the same
-machine. The floor reads JSON, writes a row as long as ours, answers.
+machine. The floor reads JSON, writes a row as long as ours, answers. It is bare, as the libraries
+come; beside it stands one whose pool spares the session's reset after each use, as ours does.
 """
 
 import multiprocessing
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from statistics import median, quantiles
 from typing import Any
@@ -24,10 +25,10 @@ from bench.report import Finding, at_least, told
 from bench.shop import TERMS, open_shop, request_bytes
 from service.cli.ports import find_free_port
 
-CONNECTIONS = 32
+CONNECTIONS = 128
 POOL_SIZE = 8  # as `amana serve` has it
 ROUNDS = 5
-SECONDS = 2.0
+SECONDS = 1.5
 WARM_UP_SECONDS = 1.0
 LEAST = 0.4
 
@@ -39,19 +40,23 @@ INSERT_FLOOR = "INSERT INTO bench_floor (id, row) VALUES ($1, $2)"
 OUR_ROW_BYTES = "SELECT avg(pg_column_size(e.*))::int FROM escrow e"
 
 
-def serve_floor(url: str, port: int, row_bytes: int) -> None:
-    """The floor's process: one handler, one INSERT."""
-    row = "x" * row_bytes
+POOL = web.AppKey("pool", asyncpg.Pool)
 
-    async def opened(app: web.Application) -> Any:
-        async with asyncpg.create_pool(url, min_size=1, max_size=POOL_SIZE, reset=_as_is) as pool:
-            app["pool"] = pool
+
+def serve_floor(url: str, port: int, row_bytes: int, *, resets: bool) -> None:
+    """A floor's process: one handler, one INSERT."""
+    row = "x" * row_bytes
+    reset = None if resets else _leave_as_is
+
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(url, min_size=1, max_size=POOL_SIZE, reset=reset) as pool:
+            app[POOL] = pool
             yield
 
     async def create(request: web.Request) -> web.Response:
         await request.json()
         row_id = secrets.token_hex(12)
-        await request.app["pool"].execute(INSERT_FLOOR, row_id, row)
+        await request.app[POOL].execute(INSERT_FLOOR, row_id, row)
         return web.json_response({"id": row_id}, status=201)
 
     app = web.Application()
@@ -62,8 +67,8 @@ def serve_floor(url: str, port: int, row_bytes: int) -> None:
     )
 
 
-async def _as_is(_: Any) -> None:
-    """As our pool has it: no round trip to reset a session that nobody changed."""
+async def _leave_as_is(_: Any) -> None:
+    """As our pool has it: nobody has changed the session."""
 
 
 async def measure(ground: Ground) -> list[Finding]:
@@ -83,24 +88,42 @@ async def measure(ground: Ground) -> list[Finding]:
 
         await ours(known, WARM_UP_SECONDS)
         await ours(invited, WARM_UP_SECONDS)
-        async with _floor(ground) as floor:
-            await floor(WARM_UP_SECONDS)
+        async with _floors(ground) as (bare, lean):
+            await bare(WARM_UP_SECONDS)
+            await lean(WARM_UP_SECONDS)
             turns = [
-                (await floor(SECONDS), await ours(known), await ours(invited))
+                (await bare(SECONDS), await ours(known), await lean(SECONDS), await ours(invited))
                 for _ in range(ROUNDS)
             ]
     return _found(turns)
 
 
+Floor = Callable[[float], Awaitable[Tally]]
+
+
 @asynccontextmanager
-async def _floor(ground: Ground) -> AsyncIterator[Callable[[float], Awaitable[Tally]]]:
+async def _floors(ground: Ground) -> AsyncIterator[tuple[Floor, Floor]]:
+    """The bare one and the lean one, for as long as the block."""
     owner = await ground.owner()
     await owner.execute(MAKE_FLOOR)
     row_bytes = await owner.fetchval(OUR_ROW_BYTES)
     await owner.close()
+    async with AsyncExitStack() as stack:
+        bare, lean = [
+            await stack.enter_async_context(_floor(ground, row_bytes, resets=resets))
+            for resets in (True, False)
+        ]
+        yield bare, lean
+
+
+@asynccontextmanager
+async def _floor(ground: Ground, row_bytes: int, *, resets: bool) -> AsyncIterator[Floor]:
     port = find_free_port()
     process = multiprocessing.get_context("spawn").Process(
-        target=serve_floor, args=(ground.urls.application(), port, row_bytes), daemon=True
+        target=serve_floor,
+        args=(ground.urls.application(), port, row_bytes),
+        kwargs={"resets": resets},
+        daemon=True,
     )
     process.start()
     try:
@@ -112,24 +135,34 @@ async def _floor(ground: Ground) -> AsyncIterator[Callable[[float], Awaitable[Ta
         process.join(10)
 
 
-def _found(turns: Sequence[tuple[Tally, Tally, Tally]]) -> list[Finding]:
-    floor, known, invited = (median(turn[side].per_second for turn in turns) for side in range(3))
-    ratio = median(turn[1].per_second / turn[0].per_second for turn in turns)
-    ratio_invited = median(turn[2].per_second / turn[0].per_second for turn in turns)
+def _found(turns: Sequence[tuple[Tally, Tally, Tally, Tally]]) -> list[Finding]:
+    bare, known, lean, invited = (
+        median(turn[side].per_second for turn in turns) for side in range(4)
+    )
+
+    def ratio(ours: int, floor: int) -> float:
+        return median(turn[ours].per_second / turn[floor].per_second for turn in turns)
+
     slow_ms = 1000 * median(quantiles(turn[1].waits_seconds, n=100)[98] for turn in turns)
     return [
         at_least(
-            "create over HTTP / one INSERT over HTTP",
+            "create over HTTP / a bare handler with one INSERT",
             f"{known:.0f}/s",
-            f"{floor:.0f}/s",
-            ratio,
+            f"{bare:.0f}/s",
+            ratio(1, 0),
             LEAST,
         ),
         told(
             "… with a buyer who is invited",
             f"{invited:.0f}/s",
-            f"{floor:.0f}/s",
-            f"{ratio_invited:.2f} x",
+            f"{bare:.0f}/s",
+            f"{ratio(3, 0):.2f} x",
+        ),
+        told(
+            "… / the handler with a pool that resets nothing",
+            f"{known:.0f}/s",
+            f"{lean:.0f}/s",
+            f"{ratio(1, 2):.2f} x",
         ),
         told(f"… its p99 over {CONNECTIONS} connections", f"{slow_ms:.0f} ms"),
     ]

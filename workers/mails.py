@@ -30,7 +30,7 @@ from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
 LETTERS_AT_ONCE = 4
-BREATH_SECONDS = 0.01
+BREATH_SECONDS = 0.025
 """A rest after each letter, which takes some 3 ms of the one core that webhooks need as well: they
 are in a hurry and letters are not."""
 POLL_SECONDS = 1.0

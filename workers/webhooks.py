@@ -75,7 +75,7 @@ class Courier:
         self._turn = asyncio.Lock()
         self._has_events = self._has_receipts = True
         self._goes_again = self._is_starved = False
-        self._polled_at = self._reconciled_at = 0.0
+        self._reconciled_at = 0.0
         self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
         self._metrics = metrics or WorkMetrics()
         self._metrics.slots.set_function(lambda: len(self._sending))
@@ -88,8 +88,19 @@ class Courier:
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
-        self._polled_at = self._reconciled_at = asyncio.get_running_loop().time()
-        await self._round.run()
+        self._reconciled_at = asyncio.get_running_loop().time()
+        polling = asyncio.create_task(self._poll())
+        try:
+            await self._round.run()
+        finally:
+            polling.cancel()
+
+    async def _poll(self) -> None:
+        """Look for what nobody rang for; on time, however long the last round has taken."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self._has_receipts = True
+            self.wake()
 
     async def drain(self) -> None:
         """Fan out and claim until nothing more is due or every slot is taken.
@@ -101,9 +112,6 @@ class Courier:
 
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
-        if clock() - self._polled_at >= POLL_SECONDS:
-            self._polled_at = clock()
-            self._has_events = self._has_receipts = True
         await self._drain()
         if clock() - self._reconciled_at >= RECONCILE_SECONDS:
             self._reconciled_at = clock()
@@ -268,7 +276,7 @@ class Courier:
     async def _reconcile(self) -> None:
         late = await tend(self._house, reconcile)
         if late:
-            log.warning("lanes_reconciled", late=late)
+            log.info("lanes_reconciled", late=late)
             self._round.wake()
 
     async def _land(self) -> None:

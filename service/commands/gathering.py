@@ -41,7 +41,7 @@ class Gathering(Generic[AskT, GivenT]):
         return await future
 
     def _lose_patience(self, first: "asyncio.Future[GivenT]") -> None:
-        waits = any(future is first for _, future in self._waiting)
+        waits = bool(self._waiting) and self._waiting[0][1] is first
         if waits and self._open_lanes < LANES_MAX:
             self._open_lane()
 

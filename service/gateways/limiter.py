@@ -162,6 +162,7 @@ class _Link(asyncio.Protocol):
         self._loop = loop
         self._parser = hiredis.Reader()
         self._waiting: deque[tuple[asyncio.Future[Any], asyncio.TimerHandle]] = deque()
+        self._unsent: list[bytes] = []
         self._transport: asyncio.Transport
         self.closed: asyncio.Future[None] = loop.create_future()
 
@@ -199,8 +200,15 @@ class _Link(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         timer = self._loop.call_later(ANSWER_TIMEOUT_SECONDS, _expire, future)
         self._waiting.append((future, timer))
-        self._transport.write(hiredis.pack_command(cast(Any, words)))  # typed as a 1-tuple
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(hiredis.pack_command(cast(Any, words)))  # typed as a 1-tuple
         return future
+
+    def _flush(self) -> None:
+        """What was asked for in one turn of the loop goes out in one piece."""
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     async def ask(self, *words: str) -> Any:
         """The reply; an error reply is raised as OSError."""

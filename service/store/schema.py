@@ -63,7 +63,7 @@ GRANT UPDATE (fanned_at) ON event TO {role};
 GRANT DELETE ON idempotency, endpoint_secret TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';
 ALTER ROLE {role} IN DATABASE {database} SET idle_in_transaction_session_timeout = '10s';
-ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '10s';
+ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '3s';
 """
 
 Transition = tuple[str, str, str, str, str]

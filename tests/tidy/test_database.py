@@ -209,7 +209,7 @@ async def test_the_applications_sessions_are_bounded(house: House) -> None:
     for setting, value in (
         ("statement_timeout", "30s"),
         ("idle_in_transaction_session_timeout", "10s"),
-        ("lock_timeout", "10s"),
+        ("lock_timeout", "3s"),
         ("TimeZone", "UTC"),
     ):
         assert await house.pool.fetchval("SELECT current_setting($1)", setting) == value
