@@ -12,12 +12,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.errors import MessageError
+from email.headerregistry import BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.policy import SMTPUTF8 as SMTPUTF8_POLICY
 from email.utils import format_datetime, parseaddr
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiosmtplib
@@ -39,9 +40,6 @@ ADDRESS_CHARACTERS = 254
 AWAY = (aiosmtplib.SMTPException, TimeoutError, OSError)
 
 log = structlog.get_logger()
-
-# Most headers are the same in every letter, and parsing them is most of the work.
-COMPOSING = SMTP_POLICY.clone(header_factory=lru_cache(maxsize=256)(SMTP_POLICY.header_factory))
 
 HandOver = Callable[[], Awaitable[None]]
 
@@ -71,6 +69,27 @@ class Mailer(Protocol):
 
     async def close(self) -> None:
         """Say goodbye."""
+
+
+class Headers(HeaderRegistry):
+    """Makes a header once: most are the same in every letter, and making them is most of the work.
+
+    A header is a string that nobody changes, so letters can share it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kind_of = lru_cache(maxsize=64)(super().__getitem__)
+        self._made = lru_cache(maxsize=256)(super().__call__)
+
+    def __getitem__(self, name: str) -> type[BaseHeader]:
+        return self._kind_of(name)
+
+    def __call__(self, name: str, value: Any) -> BaseHeader:
+        return self._made(name, value)
+
+
+COMPOSING = SMTP_POLICY.clone(header_factory=Headers())
 
 
 class SandboxMailer:
