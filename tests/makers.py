@@ -63,9 +63,10 @@ async def jump(house: House, ahead: timedelta) -> None:
 
 async def advance(house: House, to: datetime) -> list[Deadline]:
     """The sandbox's clock moves to `to`, through what is due; what was fired."""
-    fired, finish = await deadlines.advance(house, to)
-    await tend(house, finish)
-    return fired
+    async with deadlines.holding_clock(house) as holder:
+        fired = await deadlines.advance(house, holder, to)
+        await tend(house, deadlines.move(holder, to))
+        return fired
 
 
 class Done(Wire):

@@ -34,6 +34,8 @@ from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
 SLOTS = 128
+CLAIM_ROWS = SLOTS // 2
+"""The most that one claim takes: while one half is being sent the other one is claimed."""
 POLL_SECONDS = 1.0
 RECONCILE_SECONDS = 30.0
 SETTLE_AFTER_SECONDS = 0.005
@@ -165,13 +167,15 @@ class Courier:
             fanned = await tend(self._house, fan_out)
             self._has_events |= fanned >= FAN_OUT_BATCH
         free = self._slots - len(self._sending)
-        claimed = await tend(self._house, partial(self._claim, free)) if free > 0 else []
+        asked = min(free, CLAIM_ROWS)
+        claimed = await tend(self._house, partial(self._claim, asked)) if asked > 0 else []
         for one in claimed:
             self._start(one)
         self._wake_after(one.hold_seconds for one in claimed)
         # Whoever frees a slot wakes us, so a full house needs no second look now.
         self._is_starved = len(claimed) >= free
-        return self._has_events and not self._is_starved
+        has_more = self._has_events or len(claimed) >= asked
+        return has_more and not self._is_starved
 
     async def _claim(self, free: int, tx: Transaction) -> list[Claimed]:
         self._clock_read = tx.real_now, asyncio.get_running_loop().time()

@@ -6,7 +6,8 @@ bad escrow holds nobody up.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -19,7 +20,7 @@ from service.commands.steps import fire_due_of
 from service.rules.errors import ClockAdvancing, Unavailable
 from service.rules.escrow import STEP_OF_KIND
 from service.rules.machine import CLOCK
-from service.store.clock import lease_clock, move_clock, read_clock
+from service.store.clock import lease_clock, move_clock, read_clock, release_clock
 from service.store.db import Transaction
 from service.store.deadlines import Deadline, read_due
 from service.wire.base import Wire
@@ -86,27 +87,43 @@ def _shared_out(due: Sequence[Deadline]) -> list[list[Deadline]]:
 Finish = Callable[[Transaction], Awaitable[None]]
 
 
-async def advance(house: House, to: datetime) -> tuple[list[Deadline], Finish]:
-    """Move the sandbox's clock forward to `to`; every deadline on the way fires at its own time.
+@asynccontextmanager
+async def holding_clock(house: House) -> AsyncIterator[UUID]:
+    """Hold the sandbox's clock for as long as the block: nobody else moves it, no sweep runs.
 
-    Gives what was fired, and the last move, for the caller's own transaction. Business time moves
-    along with what is fired: should this die half-way, the clock stands at the last of them.
+    What the block reads of the clock stays true until it moves it itself.
 
     Raises:
         ClockAdvancing: another call is at it.
     """
-    done, holder = Sweep(), uuid4()
+    holder = uuid4()
     if not await tend(house, lambda tx: lease_clock(tx, holder, LEASE)):
         raise ClockAdvancing
+    try:
+        yield holder
+    finally:
+        with suppress(Unavailable):  # the lease lapses by itself then
+            await tend(house, lambda tx: release_clock(tx, holder))
+
+
+async def advance(house: House, holder: UUID, to: datetime) -> list[Deadline]:
+    """Fire every deadline up to `to`, each at its own time, and move the clock along; what fired.
+
+    The last move, `move(holder, to)`, is left to the caller's own transaction. Should this die
+    half-way, the clock stands at the last deadline that it fired.
+    """
+    done = Sweep()
     while due := await read_due(house.pool, to, 1, done.passed_over):
         await _fire_batch(house, due, done, now=due[0].due_at)
-        await tend(house, _move(holder, due[0].due_at, LEASE))
-    return done.fired, _move(holder, to, timedelta())
+        await tend(house, move(holder, due[0].due_at))
+    return done.fired
 
 
-def _move(holder: UUID, to: datetime, lease: timedelta) -> Finish:
+def move(holder: UUID, to: datetime) -> Finish:
+    """Business time is at least `to` once this is done; ClockAdvancing without the lease."""
+
     async def move(tx: Transaction) -> None:
-        if not await move_clock(tx, holder, to, lease):
+        if not await move_clock(tx, holder, to, LEASE):
             raise ClockAdvancing
 
     return move

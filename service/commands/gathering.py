@@ -64,8 +64,14 @@ class Gathering(Generic[AskT, GivenT]):
         given: Sequence[GivenT | Exception]
         try:
             given = await self._serve([one for one, _ in group])
+            if len(given) != len(group):
+                raise AssertionError(f"{len(given)} answers for {len(group)} that asked")
         except Exception as failure:  # noqa: BLE001 - whoever asked is told, each of them
             given = [failure] * len(group)
+        except BaseException:
+            for _, future in group:
+                future.cancel()
+            raise
         for (_, future), answer in zip(group, given, strict=True):
             if future.done():  # whoever asked has gone
                 continue

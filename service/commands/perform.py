@@ -5,6 +5,7 @@ the database reports a clash. Claim, then pay: a command locks, chooses its row 
 moves the state, posts the money, tells. Nothing else begins a transaction (a test holds it).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from service.commands.gathering import Gathering
 from service.commands.steps import DeadlineDue, fire_due_of
 from service.gateways.bell import Bell
 from service.rules.errors import (
+    Busy,
     IdempotencyInFlight,
     IdempotencyKeyReused,
     Refused,
@@ -32,6 +34,7 @@ from service.wire.base import Wire, dump_json
 
 TRIES = 3
 DUE_STEPS_LIMIT = 20
+ALONE_AT_ONCE = 3
 KEPT = timedelta(days=30)
 KEPT_SEALED = timedelta(hours=24)
 
@@ -144,31 +147,40 @@ async def _together(
     house: House, command: GroupCommand[OrderT], orders: Sequence[OrderT]
 ) -> Sequence[bytes | Exception]:
     try:
-        return await _group(house, command, orders)
-    except Unavailable:
-        raise
-    except Exception as failure:  # noqa: BLE001 - one may be in the way of all: each alone then
-        log.info("group_failed", count=len(orders), reason=f"{type(failure).__name__}: {failure}")
-    return [await _alone(house, command, order) for order in orders]
+        given, rings = await _group(house, command, orders)
+    except Exception as failure:
+        # Lost on the way, it may have been committed: then nobody is tried again.
+        if isinstance(failure, Unavailable) and not isinstance(failure, Busy):
+            raise
+        log.info("group_failed", count=len(orders), reason=type(failure).__name__)
+    else:
+        house.bell.ring(rings)
+        return given
+    # One may be in the way of all: each alone then, a few at a time.
+    few = asyncio.Semaphore(ALONE_AT_ONCE)
+    return await asyncio.gather(*(_alone(house, command, order, few) for order in orders))
 
 
-async def _alone(house: House, command: GroupCommand[OrderT], order: OrderT) -> bytes | Exception:
+async def _alone(
+    house: House, command: GroupCommand[OrderT], order: OrderT, few: asyncio.Semaphore
+) -> bytes | Exception:
     try:
-        [given] = await _tried(lambda: _group(house, command, [order]))
+        async with few:
+            [given], rings = await _tried(lambda: _group(house, command, [order]))
     except Exception as failure:  # noqa: BLE001 - it is raised at whoever ordered
         return failure
+    house.bell.ring(rings)
     return given
 
 
 async def _group(
     house: House, command: GroupCommand[OrderT], orders: Sequence[OrderT]
-) -> Sequence[bytes | Exception]:
+) -> tuple[Sequence[bytes | Exception], set[str]]:
     async with house.pool.begin(SYSTEM, house.policy, house.vault) as tx:
         await _open(tx, None, None)
         answers = await command(tx, orders)
         given = [one if isinstance(one, Refused) else dump_json(one) for one in answers]
-    house.bell.ring(tx.rings)
-    return given
+    return given, tx.rings
 
 
 async def _once(

@@ -225,6 +225,10 @@ class Unavailable(Exception):
     """The database is away: nothing was changed, unless it went away during the COMMIT itself."""
 
 
+class Busy(Unavailable):
+    """Somebody held a lock for too long: this was rolled back for certain."""
+
+
 class GatewayFailure(Exception):
     """The outside failed; `permanent` says that trying again will not help."""
 

@@ -61,7 +61,15 @@ async def lease_clock(tx: Transaction, holder: UUID, lease: timedelta) -> bool:
     return bool(await tx.fetchval(LEASE_CLOCK, holder, lease))
 
 
-# Forward only, by the holder of the lease only; the lease runs anew, or ends where $3 is zero.
+RELEASE_CLOCK = "UPDATE clock SET lease_until = statement_timestamp() WHERE held_by = $1"
+
+
+async def release_clock(tx: Transaction, holder: UUID) -> None:
+    """Others may move the clock at once, however this holder fared."""
+    await tx.execute(RELEASE_CLOCK, holder)
+
+
+# Forward only, by the holder of the lease only; the lease runs anew.
 MOVE_CLOCK = """
 UPDATE clock SET shift = greatest(shift, $2 - statement_timestamp()),
     lease_until = statement_timestamp() + $3

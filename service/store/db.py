@@ -15,6 +15,7 @@ import asyncpg
 
 from service.rules.errors import (
     BalanceTooLarge,
+    Busy,
     EmailTaken,
     InsufficientFunds,
     Refused,
@@ -36,7 +37,6 @@ AWAY = (
     asyncpg.OperatorInterventionError,  # shut down, starting up, statement_timeout
     asyncpg.InsufficientResourcesError,  # connections, memory, disk
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,  # failing over
     TimeoutError,
     OSError,
@@ -155,6 +155,8 @@ class Pool:
                 yield Transaction(connection, actor, policy, vault)
         except CLASHES as clash:
             raise Clash(str(clash)) from clash
+        except asyncpg.LockNotAvailableError as held:
+            raise Busy("a lock was held for too long") from held
         except asyncpg.IntegrityConstraintViolationError as violation:
             refusal = REFUSALS.get(violation.constraint_name or "")
             if refusal is None:

@@ -65,8 +65,8 @@ class NewEscrow(Body):
             return handler(given)
         except ValidationError as failure:
             mode = given.get("mode") or STANDARD
-            silent = (None, False, "manual")
-            present = {name for name, value in given.items() if value not in silent}
+            silent = {"autoComplete": "manual", "autoSign": False}
+            present = {name for name, said in given.items() if said not in (None, silent.get(name))}
             raise Invalid({**misplaced(str(mode), present), **complaints(failure)}) from None
 
 

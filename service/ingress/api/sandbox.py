@@ -5,10 +5,11 @@ Mounted only where AMANA_ENV is sandbox; any valid sandbox key may use them.
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from service.commands import developers, escrows, rates, users, wallets
-from service.commands.deadlines import advance
-from service.commands.perform import Answer, perform
+from service.commands.deadlines import advance, holding_clock, move
+from service.commands.perform import Answer, perform, replay
 from service.commands.registration import follow_link
 from service.ingress.api.escrows import ESCROW
 from service.ingress.call import Call, Caller
@@ -168,11 +169,18 @@ async def read_time(call: Call[None, None]) -> ClockAnswer:
 
 async def advance_clock(call: Call[Advance, None]) -> Answer:
     """Move the clock forward; what falls due on the way fires in due order."""
-    now = (await read_clock(call.house.pool)).now
-    fired, finish = await advance(call.house, _target(call.body, now))
+    async with holding_clock(call.house) as holder:
+        # A request with the same key may have held the clock until just now.
+        stored = await replay(call.house, call.idempotency) if call.idempotency else None
+        return stored or await _advance(call, holder)
+
+
+async def _advance(call: Call[Advance, None], holder: UUID) -> Answer:
+    to = _target(call.body, (await read_clock(call.house.pool)).now)
+    fired = await advance(call.house, holder, to)
 
     async def command(tx: Transaction) -> Wire:
-        await finish(tx)
+        await move(holder, to)(tx)
         shown = [
             FiredDeadline(escrow_id=one.escrow_id, kind=one.kind, due_at=one.due_at)
             for one in fired

@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+import asyncpg
 import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from service.commands import developers, endpoints, escrows, rates, users
 from service.commands.perform import Answer, House, perform, perform_grouped
-from service.rules.errors import DailyCapReached, Forbidden, FxRateUnavailable, Invalid
+from service.rules.errors import Busy, DailyCapReached, Forbidden, FxRateUnavailable, Invalid
 from service.rules.escrow import months_later
 from service.rules.fees import FLOORS_MINOR
 from service.rules.machine import Actor, ActorKind
@@ -458,3 +459,22 @@ async def test_gathered_creations_and_registrations_of_the_same_people_all_meet(
             ),
         )
     assert await house.pool.fetchval("SELECT count(*) FROM escrow WHERE buyer_id IS NULL") == 0
+
+
+async def test_an_e_mail_that_somebody_holds_delays_nobody_elses_creation(
+    house: House, owner: asyncpg.Connection
+):
+    """A registration that takes its time: its own create is told to come again, no other is."""
+    shop = await make_shop(house)
+    emails = ["held@shop.example", *(f"free-{n}@shop.example" for n in range(12))]
+    orders = [
+        escrows.Order(shop.actor, shop.developer_id, make_terms(shop, email)) for email in emails
+    ]
+    async with owner.transaction():
+        await owner.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('register/held@shop.example', 0))"
+        )
+        held, *free = await gathered(house, *orders)
+    assert isinstance(held, Busy)
+    assert [answer.status for answer in free] == [201] * 12
+    assert await house.pool.fetchval("SELECT count(*) FROM escrow") == 12

@@ -407,3 +407,13 @@ async def test_bells_ring_for_what_the_clock_has_done(house: House):
     await advance(replace(house, bell=Noting()), await clock(house) + 40 * DAY)
     assert {"webhooks", "mails"} <= set(rung)
     assert deadlines.BATCH == BATCH
+
+
+async def test_the_clock_is_given_back_however_its_holder_fared(house: House):
+    with pytest.raises(ZeroDivisionError):
+        async with deadlines.holding_clock(house):
+            raise ZeroDivisionError
+    async with deadlines.holding_clock(house):
+        with pytest.raises(ClockAdvancing):
+            await advance(house, await clock(house) + DAY)
+    assert await advance(house, await clock(house) + DAY) == []
