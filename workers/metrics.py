@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import astuple
 
@@ -57,8 +58,9 @@ class WorkMetrics:
 
     def note_settled(self, batch: Sequence[Attempt], settled: int) -> None:
         """Count a batch of attempts; `settled` of them were still ours to settle."""
-        for attempt in batch:
-            self._attempts.labels(_answer(attempt.reply), attempt.outcome.state.value).inc()
+        ends = Tally((_answer(one.reply), one.outcome.state.value) for one in batch)
+        for labels, count in ends.items():
+            self._attempts.labels(*labels).inc(count)
         self._fenced.inc(len(batch) - settled)
 
     async def look(self, reader: Reader) -> None:
