@@ -1,11 +1,13 @@
 """The invariants, asked: by the minute of what has changed, in full by night and by `amana check`.
 
 Law: nobody is frozen for what was true a moment ago: the question is asked again under the
-escrow's lock, and an escrow is unfrozen only once the answer is clean. An invariant that did not
-hold, or was never asked, is asked in full until it holds. One that cannot be asked does not hold,
-and keeps none of the others from being asked.
+escrow's lock, and an escrow is unfrozen only once the answer is clean. An escrow that cannot be
+frozen now is left to the next run and keeps nobody else from being frozen. An invariant that did
+not hold, or was never asked, is asked in full until it holds. One that cannot be asked does not
+hold, and keeps none of the others from being asked.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +23,7 @@ from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor
 from service.store import checks
 from service.store.checks import HOUSE, OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
-from service.store.db import Clash, Reader, Transaction
+from service.store.db import Reader, Transaction
 from service.store.escrows import lock_escrows
 from service.store.users import read_users
 from service.wire.assurance import Standing
@@ -104,10 +106,18 @@ async def seal(house: House) -> int:
     return made
 
 
-def freeze(escrow_id: str, invariant_ids: Collection[str] = FREEZING) -> Command:
+def freeze(
+    escrow_id: str,
+    invariant_ids: Collection[str] = FREEZING,
+    proven: Callable[[], object] | None = None,
+) -> Command:
     """Freeze the escrow if it is (still) in breach of one of these that freeze.
 
-    Its due deadlines do not come first.
+    Its due deadlines do not come first. `proven` is told once it is found to be, before the step
+    is written.
+
+    Raises:
+        EscrowNotFound: there is none of this id.
     """
 
     async def command(tx: Transaction) -> Standing:
@@ -117,6 +127,8 @@ def freeze(escrow_id: str, invariant_ids: Collection[str] = FREEZING) -> Command
         escrow = locked[0].escrow
         if escrow.frozen or not await breaches_of(tx, escrow_id, invariant_ids):
             return Standing(id=escrow_id, frozen=escrow.frozen)
+        if proven is not None:
+            proven()
         taken = take(choose("freeze", escrow, tx.actor), escrow, tx.actor, tx.now)
         await record(tx, [taken])
         return Standing(id=escrow_id, frozen=True)
@@ -281,11 +293,8 @@ async def _verify(
 
 
 async def _conclude(house: House, findings: Findings, horizon: str) -> list[Result]:
-    """Freeze whom a breach names, keep what was found, raise the alarm."""
-    for escrow_id, invariant_ids in findings.to_freeze().items():
-        await _freeze(house, escrow_id, invariant_ids)
+    """Raise the alarm, freeze whom a breach names, keep what was found."""
     found: Mapping[str, Sequence[Breach]] = dict(sorted(findings.of.items()))
-    await tend(house, lambda tx: checks.write_results(tx, found, NAMES, horizon))
     for invariant_id, breaches in found.items():
         if breaches:
             log.error(
@@ -294,25 +303,50 @@ async def _conclude(house: House, findings: Findings, horizon: str) -> list[Resu
                 count=len(breaches),
                 first=breaches[0].subject,
             )
+    for escrow_id, invariant_ids in findings.to_freeze().items():
+        await _freeze(house, escrow_id, invariant_ids)
+    await tend(house, lambda tx: checks.write_results(tx, found, NAMES, horizon))
     return await checks.read_results(house.pool)
 
 
 async def _freeze(house: House, escrow_id: str, invariant_ids: Collection[str]) -> None:
+    """Freeze it, or leave it to the next run: its breach is kept, so it is asked about again.
+
+    Raises:
+        Unavailable: the database is away, not just this escrow held or slow.
+    """
     try:
-        await perform(house, SYSTEM, freeze(escrow_id, invariant_ids))
-    except (Unavailable, Clash):
+        await _freeze_or_mark(house, escrow_id, invariant_ids)
+    except Unavailable as reason:
+        log.warning("freeze_put_off", escrow_id=escrow_id, reason=str(reason))
+        await checks.read_horizon(house.pool)
+    except Exception:
+        log.exception("freeze_failed", escrow_id=escrow_id)
+
+
+async def _freeze_or_mark(house: House, escrow_id: str, invariant_ids: Collection[str]) -> None:
+    proven = asyncio.Event()
+    try:
+        await perform(house, SYSTEM, freeze(escrow_id, invariant_ids, proven.set))
+    except Unavailable:
         raise
     except Exception:
+        if not proven.is_set():
+            raise
         # Its log is so broken that the step cannot be written: the flag alone must do.
         log.exception("freeze_not_told", escrow_id=escrow_id)
-        await perform(house, SYSTEM, _mark(escrow_id))
+        await perform(house, SYSTEM, _mark(escrow_id, invariant_ids))
 
 
-def _mark(escrow_id: str) -> Command:
+def _mark(escrow_id: str, invariant_ids: Collection[str]) -> Command:
+    """The flag without the step, if the escrow is still in breach."""
+
     async def command(tx: Transaction) -> Standing:
         await lock_escrows(tx, [escrow_id])
-        await checks.mark_frozen(tx, escrow_id)
-        return Standing(id=escrow_id, frozen=True)
+        is_breached = bool(await breaches_of(tx, escrow_id, invariant_ids))
+        if is_breached:
+            await checks.mark_frozen(tx, escrow_id)
+        return Standing(id=escrow_id, frozen=is_breached)
 
     return command
 

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from service.commands import escrows, wallets
 from service.commands.checks import check_all, check_changed, freeze, lift, seal, unfreeze
 from service.commands.deadlines import sweep
 from service.commands.perform import House, perform
+from service.rules.aggregate import Escrow
 from service.rules.errors import EscrowFrozen, EscrowNotFound, StillBreached
-from service.rules.escrow import Escrow
 from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.settings import Settings
 from service.store import checks
-from service.store.checks import EVENTS_A_SEAL, Result, read_head
+from service.store.checks import EVENTS_A_SEAL, Result, read_head, read_results
 from service.store.db import open_pool
 from tests.makers import (
     PATHS,
@@ -147,6 +148,103 @@ async def test_d_sees_a_final_escrow_that_waits_for_something(
     gone = street["instant", "cancelled"]
     await broken("UPDATE deadline SET cancelled_at = NULL WHERE escrow_id = $1", gone.id)
     assert breaches(await check_all(house)) == {"D": [gone.id]}
+
+
+@pytest.mark.parametrize("ending", ["to_seller", "to_buyer", "buyers_withdrawal"])
+async def test_d_sees_an_open_dispute_of_a_final_escrow(
+    house: House, shop: Shop, buyer: Buyer, broken: Break, ending: str
+) -> None:
+    then = ("buyers_dispute", ending, *(("complete",) if "withdrawal" in ending else ()))
+    over = await make_escrow(house, shop, buyer, mode="quick", status="delivered", then=then)
+    assert breaches(await check_all(house)) == {}
+    await broken(
+        "UPDATE dispute SET resolved_at = NULL, outcome = NULL, resolved_by = NULL,"
+        " seller_minor = NULL, buyer_minor = NULL, escrow_fee_minor = NULL,"
+        " developer_fee_minor = NULL, seller_net_minor = NULL WHERE escrow_id = $1",
+        over.id,
+    )
+    results = await check_all(house)
+    assert breaches(results) == {"D": [over.id]}
+    says = next(one for one in results if one.id == "D").breaches[0].says
+    assert "1 disputes, 0 requests" in says
+    assert (await reread(house, over.id)).frozen
+
+
+@pytest.mark.parametrize("ending", ["accept_cancellation", "cancel_escrow", "complete"])
+async def test_d_sees_an_open_request_of_a_final_escrow(
+    house: House, shop: Shop, buyer: Buyer, broken: Break, ending: str
+) -> None:
+    over = await make_escrow(
+        house, shop, buyer, mode="quick", status="delivered", then=("request_cancellation", ending)
+    )
+    assert breaches(await check_all(house)) == {}
+    await broken(
+        "UPDATE cancellation_request SET status = 'pending', answered_at = NULL,"
+        " answered_by = NULL WHERE escrow_id = $1",
+        over.id,
+    )
+    results = await check_all(house)
+    assert breaches(results) == {"D": [over.id]}
+    says = next(one for one in results if one.id == "D").breaches[0].says
+    assert "0 disputes, 1 requests" in says
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "status", "then"),
+    [
+        ("cancellation_answer", "quick", "paid", ("request_cancellation",)),
+        ("cancellation_answer", "standard", "delivered", ("request_cancellation",)),
+        ("cancellation_answer", "instant", "paid", ("request_cancellation",)),
+        ("dispute_answer", "quick", "delivered", ("sellers_dispute",)),
+        ("dispute_answer", "instant", "paid", ("buyers_dispute",)),
+        ("proof_upload", "quick_proof", "paid", ()),
+        ("proof_upload", "quick_proof", "paid", ("request_cancellation",)),
+        ("proof_upload", "quick_proof", "paid", ("buyers_dispute",)),
+        ("completion", "quick", "delivered", ("request_cancellation",)),
+        ("overdue_refund", "instant", "paid", ("request_cancellation",)),
+    ],
+)
+async def test_e_sees_each_clock_that_is_missing(
+    house: House, shop: Shop, buyer: Buyer, broken: Break, kind: str, mode: str, status: str, then
+) -> None:
+    stuck = await make_escrow(house, shop, buyer, mode=mode, status=status, then=then)
+    assert breaches(await check_all(house)) == {}
+    await broken(
+        "UPDATE deadline SET cancelled_at = now(), remaining = NULL"
+        " WHERE escrow_id = $1 AND kind = $2",
+        stuck.id,
+        kind,
+    )
+    results = await check_all(house)
+    assert breaches(results) == {"E": [stuck.id]}
+    says = next(one for one in results if one.id == "E").breaches[0].says
+    assert f"no {kind} deadline is open" in says
+    assert not (await reread(house, stuck.id)).frozen
+
+
+SITUATIONS = {
+    "paid": [("request_cancellation",), ("request_cancellation", "reject_cancellation"),
+             ("request_cancellation", "accept_cancellation"), ("cancel_escrow",),
+             ("sellers_dispute",), ("buyers_dispute", "buyers_withdrawal"),
+             ("request_cancellation", "buyers_dispute", "to_seller"),
+             ("sellers_dispute", "to_buyer")],
+    "delivered": [("request_cancellation",), ("request_cancellation", "complete"),
+                  ("request_cancellation", "reject_delivery"), ("reject_delivery", "deliver"),
+                  ("sellers_dispute", "sellers_withdrawal", "complete"),
+                  ("request_cancellation", "sellers_dispute", "sellers_withdrawal")],
+}  # fmt: skip
+"""State -> ways on from there."""
+
+
+async def test_everything_holds_in_every_situation_of_every_mode(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    for mode, paths in PATHS.items():
+        for status in sorted(set(paths) & set(SITUATIONS)):
+            for then in SITUATIONS[status]:
+                await make_escrow(house, shop, buyer, mode=mode, status=status, then=then)
+    assert breaches(await check_settled(house)) == {}
+    assert breaches(await check_all(house)) == {}
 
 
 @pytest.mark.parametrize(("mode", "status"), [("instant", "paid"), ("quick", "delivered")])
@@ -514,6 +612,108 @@ async def test_what_does_not_exist_cannot_be_frozen(house: House, command: objec
 
 def test_what_freezes_is_what_the_ledger_says() -> None:
     assert "".join(sorted(FREEZING)) == "ABCDFK"
+
+
+# ---- Who cannot be frozen now ----
+
+
+PAID_AND_REFUNDED = (
+    "UPDATE escrow SET funded_minor = funded_minor + 1, refunded_minor = 1 WHERE id = ANY ($1)"
+)
+IN_THE_WAY = """
+CREATE FUNCTION in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; END $$;
+CREATE TRIGGER in_the_way BEFORE UPDATE ON escrow FOR EACH ROW WHEN (OLD.id = '{id}')
+EXECUTE FUNCTION in_the_way();
+"""
+CLASH = "RAISE EXCEPTION 'in the way' USING ERRCODE = 'serialization_failure'"
+CUT = "PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW"
+
+
+@pytest.fixture
+async def two_broken(house: House, shop: Shop, buyer: Buyer, broken: Break) -> tuple[str, str]:
+    """The ids of two escrows in breach of C, the first to be frozen first."""
+    first, second = sorted(
+        [(await make_escrow(house, shop, buyer, status="paid")).id for _ in range(2)]
+    )
+    await broken(PAID_AND_REFUNDED, [first, second])
+    return first, second
+
+
+@pytest.fixture
+async def impatient(house: House, migrated: Settings) -> AsyncIterator[House]:
+    """The house, with a database that waits for a lock for a quarter of a second."""
+    pool = await open_pool(f"{migrated.database_url}&lock_timeout=250")
+    yield replace(house, pool=pool)
+    await pool.close()
+
+
+async def test_an_escrow_that_somebody_holds_keeps_no_other_from_being_frozen(
+    house: House,
+    impatient: House,
+    owner: asyncpg.Connection,
+    two_broken: tuple[str, str],
+) -> None:
+    held, other = two_broken
+    with capture_logs() as logs:
+        async with owner.transaction():
+            await owner.execute("SELECT FROM escrow WHERE id = $1 FOR UPDATE", held)
+            assert breaches(await check_all(impatient)) == {"C": [held, other]}
+            assert breaches(await read_results(house.pool)) == {"C": [held, other]}
+    [alarm] = [one for one in logs if one["event"] == "invariant_breached"]
+    assert (alarm["invariant"], alarm["count"], alarm["first"]) == ("C", 2, held)
+    assert [one["escrow_id"] for one in logs if one["event"] == "freeze_put_off"] == [held]
+    assert not (await reread(house, held)).frozen
+    assert (await reread(house, other)).frozen
+    assert breaches(await check_settled(house)) == {"C": [held, other]}
+    assert (await reread(house, held)).frozen
+
+
+@pytest.mark.parametrize("does", [CLASH, CUT])
+async def test_an_escrow_whose_freeze_is_cut_short_keeps_no_other_from_being_frozen(
+    house: House, owner: asyncpg.Connection, two_broken: tuple[str, str], does: str
+) -> None:
+    clashing, other = two_broken
+    await owner.execute(IN_THE_WAY.format(does=does, id=clashing))
+    try:
+        assert breaches(await check_all(house)) == {"C": [clashing, other]}
+    finally:
+        await owner.execute("DROP FUNCTION in_the_way CASCADE")
+    assert breaches(await read_results(house.pool)) == {"C": [clashing, other]}
+    assert not (await reread(house, clashing)).frozen
+    assert (await reread(house, other)).frozen
+    await check_settled(house)
+    assert (await reread(house, clashing)).frozen
+
+
+@pytest.mark.parametrize("fails", ["1 / 0", "length(pg_sleep(9)::text)"])
+async def test_nobody_is_frozen_by_a_question_that_gets_no_second_answer(
+    house: House,
+    hurried: House,
+    two_broken: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+) -> None:
+    once = (
+        "SELECT id AS subject, id AS escrow_id, 'it is wrong' AS says FROM escrow"
+        " WHERE id = ANY ($1::text[])"
+        f" AND CASE WHEN cardinality($1::text[]) = 1 THEN {fails} ELSE 0 END = 0 ORDER BY id"
+    )
+    with monkeypatch.context() as at_first_only:
+        at_first_only.setitem(checks.OF_SUBJECTS, "C", (once, ()))  # type: ignore[arg-type]
+        assert breaches(await check_all(hurried)) == {"C": list(two_broken)}
+    assert breaches(await read_results(house.pool)) == {"C": list(two_broken)}
+    for escrow_id in two_broken:
+        assert not (await reread(house, escrow_id)).frozen
+
+
+async def test_an_escrow_that_is_gone_keeps_no_other_from_being_frozen(
+    house: House, broken: Break, two_broken: tuple[str, str]
+) -> None:
+    gone, other = two_broken
+    await broken("DELETE FROM escrow WHERE id = $1", gone)
+    found = breaches(await check_all(house))
+    assert set(found["K"]) == {gone}
+    assert (await reread(house, other)).frozen
 
 
 # ---- The hash chain ----
