@@ -1,7 +1,8 @@
 """Gathering: what is asked for at the same time is done together.
 
 Under load a transaction a request is mostly ceremony, so requests that come while others are being
-served wait for their turn and share one. Nobody waits for company: the first one goes at once.
+served wait for their turn and share one. Whoever comes after one that was alone goes at once; after
+a group, the first one waits for company, a millisecond at most.
 """
 
 import asyncio
@@ -13,9 +14,16 @@ AskT = TypeVar("AskT")
 GivenT = TypeVar("GivenT")
 
 TOGETHER_MAX = 64
+ENOUGH = 16
+"""So many share well: then a second group is begun beside the first."""
+LANES = 2
+"""While one group is being written, the next is read; more at once makes them small and dear."""
 LANES_MAX = 4
+"""Where those in the lanes are held up, by a lock say, others need not be."""
 PATIENCE_SECONDS = 0.001
-"""How long the next ones wait for those before them; then another lane is opened for them."""
+"""How long the first waits for company while nobody is being served."""
+HELD_UP_SECONDS = 0.05
+"""After which those before them are taken for held up: several times what a group needs."""
 
 
 class Gathering(Generic[AskT, GivenT]):
@@ -27,22 +35,35 @@ class Gathering(Generic[AskT, GivenT]):
         self._serve = serve
         self._waiting: list[tuple[AskT, asyncio.Future[GivenT]]] = []
         self._open_lanes = 0
+        self._under_way = 0
+        self._last_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, one: AskT) -> GivenT:
         """The answer to this one. Raises what `serve` raised, or gave in its place."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[GivenT] = loop.create_future()
+        future: asyncio.Future[GivenT] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, future))
-        if not self._open_lanes:
-            self._open_lane()
-        elif len(self._waiting) == 1:
-            loop.call_later(PATIENCE_SECONDS, self._lose_patience, future)
+        if len(self._waiting) == 1:
+            self._mind(future)
+        elif len(self._waiting) == ENOUGH:
+            self._open_second_lane()
         return await future
+
+    def _mind(self, first: "asyncio.Future[GivenT]") -> None:
+        """See to it that the first of those who wait does not wait for long."""
+        if not self._open_lanes and self._last_count <= 1:
+            self._open_lane()
+            return
+        seconds = HELD_UP_SECONDS if self._open_lanes else PATIENCE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._lose_patience, first)
 
     def _lose_patience(self, first: "asyncio.Future[GivenT]") -> None:
         waits = bool(self._waiting) and self._waiting[0][1] is first
         if waits and self._open_lanes < LANES_MAX:
+            self._open_lane()
+
+    def _open_second_lane(self) -> None:
+        if self._open_lanes < LANES:
             self._open_lane()
 
     def _open_lane(self) -> None:
@@ -56,11 +77,32 @@ class Gathering(Generic[AskT, GivenT]):
         try:
             while self._waiting:
                 await self._serve_some()
+                if self._under_way and len(self._waiting) < ENOUGH:
+                    break  # the other lane takes them, with those who come meanwhile
         finally:
             self._open_lanes -= 1
 
     async def _serve_some(self) -> None:
-        group, self._waiting = self._waiting[:TOGETHER_MAX], self._waiting[TOGETHER_MAX:]
+        group = self._take()
+        self._under_way += 1
+        try:
+            await self._serve_group(group)
+        finally:
+            self._under_way -= 1
+
+    def _take(self) -> list[tuple[AskT, "asyncio.Future[GivenT]"]]:
+        """Those whose turn it is: half where nobody is served, so that the lanes alternate."""
+        half = -(-len(self._waiting) // 2)
+        count = TOGETHER_MAX if self._under_way else min(TOGETHER_MAX, max(ENOUGH, half))
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._last_count = len(group)
+        if self._waiting:
+            self._mind(self._waiting[0][1])
+        if len(self._waiting) >= ENOUGH:
+            self._open_second_lane()
+        return group
+
+    async def _serve_group(self, group: "list[tuple[AskT, asyncio.Future[GivenT]]]") -> None:
         given: Sequence[GivenT | Exception]
         try:
             given = await self._serve([one for one, _ in group])
