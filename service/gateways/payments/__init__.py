@@ -1,0 +1,1 @@
+"""Money from outside: one small file per provider, behind the one Protocol of `provider.py`."""
