@@ -1,5 +1,5 @@
 # What can be done here; each target installs what it needs first. See README.md.
-.PHONY: install install-dev run test check demo bench chaos
+.PHONY: install install-dev localstripe run test check demo bench chaos
 .DELETE_ON_ERROR:
 
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
@@ -37,6 +37,21 @@ install-dev: .venv/installed-dev
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch .venv/installed $@
+
+# The fake Stripe of the payment tests, in an environment of its own; without it they are skipped.
+localstripe: .venv/localstripe/installed
+	@:
+
+LOCALSTRIPE = .venv/localstripe/bin/python -m pip --quiet --disable-pip-version-check --no-input
+LOCALSTRIPE_LOCK = requirements-localstripe.txt
+
+.venv/localstripe/installed: $(LOCALSTRIPE_LOCK) | .venv/bin/python
+	@echo "Installing the fake Stripe of the tests ..."
+	@rm -rf .venv/localstripe && .venv/bin/python -m venv .venv/localstripe
+	@sed -n '/^setuptools==/,/[^\]$$/p' $(LOCALSTRIPE_LOCK) > .venv/localstripe/setuptools.txt
+	@$(LOCALSTRIPE) install --require-hashes -r .venv/localstripe/setuptools.txt
+	@$(LOCALSTRIPE) install --require-hashes --no-build-isolation -r $(LOCALSTRIPE_LOCK)
+	@touch $@
 
 run: .venv/installed
 	@.venv/bin/amana up

@@ -6,7 +6,9 @@
 
 -- 1. Ground ---------------------------------------------------------------------------------------
 
-CREATE DOMAIN entity_id AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{24}$');
+-- 24 hex digits. Each row has several: '{24}' in an expression costs six times as much to check.
+CREATE DOMAIN entity_id AS text COLLATE "C"
+    CHECK (octet_length(VALUE) = 24 AND VALUE !~ '[^0-9a-f]');
 
 CREATE TABLE schema_version (
     version    integer PRIMARY KEY,
@@ -182,13 +184,91 @@ CREATE INDEX escrow_awaits_seller ON escrow (seller_email) WHERE seller_id IS NU
 CREATE INDEX escrow_awaits_buyer ON escrow (buyer_email) WHERE buyer_id IS NULL;
 
 CREATE TABLE contract (
-    id               entity_id PRIMARY KEY,
-    escrow_id        entity_id NOT NULL UNIQUE REFERENCES escrow,
-    terms            text NOT NULL CHECK (length(terms) BETWEEN 1 AND 10000),
-    seller_signed_at timestamptz,
-    buyer_signed_at  timestamptz,
-    created_at       timestamptz NOT NULL,
-    updated_at       timestamptz NOT NULL
+    id         entity_id PRIMARY KEY,
+    escrow_id  entity_id NOT NULL UNIQUE REFERENCES escrow,
+    terms      text NOT NULL CHECK (length(terms) BETWEEN 1 AND 10000),
+    version    integer NOT NULL DEFAULT 1 CHECK (version > 0),
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL
+);
+
+-- A signature is given to one version of the contract; a change of terms makes a new version.
+-- `image` is sealed: a drawn signature, or the stored one. `name` is a typed one.
+CREATE TABLE contract_signature (
+    contract_id entity_id NOT NULL REFERENCES contract,
+    version     integer NOT NULL,
+    role        text NOT NULL CHECK (role IN ('seller', 'buyer')),
+    user_id     entity_id NOT NULL REFERENCES app_user,
+    email       text NOT NULL,
+    method      text NOT NULL CHECK (method IN ('stored', 'drawn', 'typed')),
+    image       text,
+    name        text CHECK (length(name) BETWEEN 1 AND 200),
+    ip          text,
+    signed_at   timestamptz NOT NULL,
+    PRIMARY KEY (contract_id, version, role),
+    CHECK ((method = 'typed') = (name IS NOT NULL) AND (method = 'typed') = (image IS NULL))
+);
+
+CREATE TABLE delivery_rejection (
+    escrow_id             entity_id NOT NULL REFERENCES escrow,
+    n                     integer NOT NULL CHECK (n > 0),
+    reason                text CHECK (length(reason) <= 2000),
+    rejected_at           timestamptz NOT NULL,
+    previous_delivered_at timestamptz NOT NULL,
+    PRIMARY KEY (escrow_id, n)
+);
+
+CREATE TABLE cancellation_request (
+    id           entity_id PRIMARY KEY,
+    escrow_id    entity_id NOT NULL REFERENCES escrow,
+    requested_by entity_id NOT NULL REFERENCES app_user,
+    reason       text CHECK (length(reason) <= 2000),
+    status       text NOT NULL CHECK (status IN ('pending', 'accepted', 'rejected', 'closed')),
+    requested_at timestamptz NOT NULL,
+    answered_at  timestamptz,
+    answered_by  entity_id REFERENCES app_user,
+    CHECK ((status = 'pending') = (answered_at IS NULL))
+);
+CREATE INDEX cancellation_request_of_escrow ON cancellation_request (escrow_id, id DESC);
+CREATE UNIQUE INDEX cancellation_request_pending ON cancellation_request (escrow_id) WHERE status = 'pending';
+
+-- Tickets count up; a number whose transaction failed is not used again.
+CREATE SEQUENCE dispute_ticket;
+CREATE TABLE dispute (
+    id                  entity_id PRIMARY KEY,
+    escrow_id           entity_id NOT NULL REFERENCES escrow,
+    ticket_number       bigint NOT NULL UNIQUE,
+    opener              text NOT NULL CHECK (opener IN ('seller', 'buyer')),
+    opened_by           entity_id NOT NULL REFERENCES app_user,
+    reason              text NOT NULL CHECK (length(reason) BETWEEN 1 AND 2000),
+    opened_at           timestamptz NOT NULL,
+    back_to             text NOT NULL CHECK (back_to IN ('paid', 'delivered')),
+    answered_at         timestamptz,
+    resolved_at         timestamptz,
+    outcome             text CHECK (outcome IN ('seller', 'buyer', 'split', 'withdrawn')),
+    resolved_by         text CHECK (resolved_by IN ('operator', 'offer', 'clock')),
+    seller_minor        bigint CHECK (seller_minor >= 0),
+    buyer_minor         bigint CHECK (buyer_minor >= 0),
+    escrow_fee_minor    bigint CHECK (escrow_fee_minor >= 0),
+    developer_fee_minor bigint CHECK (developer_fee_minor >= 0),
+    seller_net_minor    bigint CHECK (seller_net_minor >= 0),
+    CHECK ((resolved_at IS NULL) = (outcome IS NULL)),
+    CHECK ((resolved_by IS NULL) = (outcome IS NULL OR outcome = 'withdrawn')),
+    CHECK (num_nonnulls(resolved_by, seller_minor, buyer_minor, escrow_fee_minor, developer_fee_minor,
+                        seller_net_minor) IN (0, 6)),
+    CHECK (seller_minor = escrow_fee_minor + developer_fee_minor + seller_net_minor)
+);
+CREATE INDEX dispute_of_escrow ON dispute (escrow_id, id DESC);
+CREATE UNIQUE INDEX dispute_open ON dispute (escrow_id) WHERE resolved_at IS NULL;
+
+CREATE TABLE purchase_proof (
+    escrow_id         entity_id PRIMARY KEY REFERENCES escrow,
+    phase             text NOT NULL CHECK (phase IN (
+                          'waiting_seller_proof', 'submitted_waiting_buyer_review', 'correction_requested',
+                          'needs_dhmad_review', 'accepted', 'accepted_by_timeout', 'expired_no_proof', 'rejected')),
+    correction_rounds integer NOT NULL DEFAULT 0 CHECK (correction_rounds >= 0),
+    upload_deadline   timestamptz NOT NULL,
+    review_deadline   timestamptz
 );
 
 -- The audit trail, the webhook outbox and the source of replay at once. Key: (subject, seq).
@@ -385,7 +465,45 @@ CREATE TABLE invariant_result (
     seen_xid   xid8 NOT NULL DEFAULT '0'
 );
 
--- 6. Invitations and mails ------------------------------------------------------------------------
+-- 6. Identities, invitations and mails --------------------------------------------------------------
+-- identity: begin
+-- Who somebody is, asked by a developer. `expires_at` is business time: past it a pending one is
+-- found by its id alone, and is superseded by the next. `mailed_at` is real time. The mailed link's
+-- token is an HMAC over this row's id and `counter`: only its hash is kept; none in the sandbox.
+CREATE TABLE identity_verification (
+    id                 entity_id PRIMARY KEY,
+    developer_id       entity_id NOT NULL REFERENCES developer,
+    email              text NOT NULL CHECK (email = lower(btrim(email))),
+    external_user_id   text CHECK (length(external_user_id) BETWEEN 1 AND 255),
+    redirect_url       text CHECK (length(redirect_url) <= 2048),
+    metadata           jsonb NOT NULL CHECK (jsonb_typeof(metadata) = 'object'),
+    kyc_status         text NOT NULL CHECK (kyc_status IN ('pending', 'approved', 'rejected')),
+    needs_admin_review boolean NOT NULL DEFAULT false,
+    superseded         boolean NOT NULL DEFAULT false,
+    token_hash         bytea UNIQUE CHECK (length(token_hash) = 32),
+    counter            smallint NOT NULL DEFAULT 0 CHECK (counter >= 0),
+    mails              integer NOT NULL DEFAULT 0 CHECK (mails >= 0),
+    mailed_at          timestamptz,
+    linked_user_id     entity_id REFERENCES app_user,
+    linked_at          timestamptz,
+    seq                bigint NOT NULL CHECK (seq > 0),
+    expires_at         timestamptz NOT NULL,
+    created_at         timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL,
+    CONSTRAINT identity_link_has_moment CHECK ((linked_user_id IS NULL) = (linked_at IS NULL)),
+    CONSTRAINT identity_mails_have_moment CHECK ((mails = 0) = (mailed_at IS NULL)),
+    CONSTRAINT identity_mails_have_link CHECK (mails = 0 OR token_hash IS NOT NULL),
+    CONSTRAINT identity_decided_is_done CHECK (
+        kyc_status = 'pending' OR NOT needs_admin_review AND NOT superseded),
+    CONSTRAINT identity_expires_later CHECK (expires_at > created_at)
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX identity_pending ON identity_verification (developer_id, email)
+    WHERE kyc_status = 'pending' AND NOT superseded;
+CREATE INDEX identity_of_email ON identity_verification (developer_id, email, created_at DESC);
+CREATE INDEX identity_unlinked ON identity_verification (email) WHERE linked_user_id IS NULL;
+CREATE INDEX identity_of_user ON identity_verification (linked_user_id) WHERE linked_user_id IS NOT NULL;
+CREATE INDEX identity_undecided ON identity_verification (id) WHERE kyc_status = 'pending' AND NOT superseded;
+-- identity: end
 -- mail: begin
 -- One invitation per person and escrow. The link's token is an HMAC over this row's id and
 -- `counter`: only its hash is kept. Spent once accepted, void once the escrow is final.
@@ -425,6 +543,7 @@ CREATE TABLE mail (
     sent_at       timestamptz,
     last_error    text CHECK (length(last_error) <= 500),
     created_at    timestamptz NOT NULL,
+    identity_id   entity_id REFERENCES identity_verification,
     CHECK ((state = 'sent') = (sent_at IS NOT NULL)),
     CHECK (state = 'pending' OR claim_token IS NULL)
 ) WITH (fillfactor = 70);
@@ -634,6 +753,9 @@ BEGIN
             UNION ALL
             SELECT s.developer_id, false
             FROM webhook_endpoint s WHERE t.subject_kind = 'endpoint' AND s.id = t.subject_id
+            UNION ALL
+            SELECT i.developer_id, false
+            FROM identity_verification i WHERE t.subject_kind = 'identity' AND i.id = t.subject_id
         ) AS a (developer_id, acknowledges)
         JOIN webhook_endpoint e ON e.developer_id = a.developer_id AND e.deleted_at IS NULL
         WHERE e.is_active AND e.id <> t.subject_id
@@ -859,7 +981,8 @@ SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders,
        i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
 FROM invitation i JOIN escrow e ON e.id = i.escrow_id;
 
--- What a door or a command sees of an escrow: the row, its people, its contract, its clocks.
+-- What a door or a command sees of an escrow: the row, its people, its parts, its clocks. Most have
+-- none of the parts: what can exist only once it is paid is not looked for before.
 CREATE VIEW escrow_reading AS
 SELECT e.*,
        s.email AS seller_user_email, s.first_name AS seller_first_name,
@@ -869,8 +992,21 @@ SELECT e.*,
        b.last_name AS buyer_last_name, b.language AS buyer_language,
        b.phone_verified_at IS NOT NULL AS buyer_phone_verified,
        d.company AS creator_company,
-       c.id AS contract_id, c.terms AS contract_terms,
-       c.seller_signed_at AS contract_seller_signed_at, c.buyer_signed_at AS contract_buyer_signed_at,
+       c.id AS contract_id, c.terms AS contract_terms, c.version AS contract_version,
+       cs.signed_at AS contract_seller_signed_at, cb.signed_at AS contract_buyer_signed_at,
+       CASE WHEN e.paid_at IS NOT NULL THEN (
+           SELECT jsonb_agg(jsonb_build_array(r.rejected_at, r.previous_delivered_at, r.reason) ORDER BY r.n)
+           FROM delivery_rejection r WHERE r.escrow_id = e.id) END AS rejections,
+       q.id AS cancellation_id, q.requested_by AS cancellation_by, q.reason AS cancellation_reason,
+       q.status AS cancellation_status, q.requested_at AS cancellation_at,
+       q.answered_at AS cancellation_answered_at, q.answered_by AS cancellation_answered_by,
+       t.id AS dispute_id, t.ticket_number, t.opener AS dispute_opener, t.opened_by AS dispute_by,
+       t.reason AS dispute_reason, t.opened_at AS dispute_at, t.back_to AS dispute_back_to,
+       t.answered_at AS dispute_answered_at, t.resolved_at AS dispute_resolved_at,
+       t.outcome AS dispute_outcome, t.resolved_by AS dispute_resolved_by,
+       t.seller_minor, t.buyer_minor, t.escrow_fee_minor AS settled_escrow_fee_minor,
+       t.developer_fee_minor AS settled_developer_fee_minor, t.seller_net_minor,
+       p.phase AS proof_phase, p.correction_rounds, p.upload_deadline, p.review_deadline,
        (SELECT l.due_at FROM deadline l
         WHERE l.escrow_id = e.id AND l.kind = 'completion' AND l.fired_at IS NULL
           AND l.cancelled_at IS NULL AND l.remaining IS NULL) AS completion_deadline
@@ -878,7 +1014,18 @@ FROM escrow e
 JOIN developer d ON d.id = e.creator_id
 LEFT JOIN app_user s ON s.id = e.seller_id
 LEFT JOIN app_user b ON b.id = e.buyer_id
-LEFT JOIN contract c ON c.escrow_id = e.id;
+LEFT JOIN contract c ON c.escrow_id = e.id AND e.mode = 'standard'
+LEFT JOIN contract_signature cs ON cs.contract_id = c.id AND cs.version = c.version AND cs.role = 'seller'
+LEFT JOIN contract_signature cb ON cb.contract_id = c.id AND cb.version = c.version AND cb.role = 'buyer'
+LEFT JOIN LATERAL (
+    SELECT * FROM cancellation_request n WHERE n.escrow_id = e.id AND e.paid_at IS NOT NULL
+    ORDER BY n.id DESC LIMIT 1
+) AS q ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM dispute n WHERE n.escrow_id = e.id AND e.paid_at IS NOT NULL
+    ORDER BY n.id DESC LIMIT 1
+) AS t ON true
+LEFT JOIN purchase_proof p ON p.escrow_id = e.id AND e.mode = 'quick_proof';
 
 CREATE TYPE locked_escrow AS (reading escrow_reading, read_at timestamptz, due_deadline bigint);
 

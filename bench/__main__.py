@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import create, deliver, expire, latency
+from bench import create, deliver, expire, latency, listing
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -19,6 +19,7 @@ CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "deliver": deliver.measure,
     "latency": latency.measure,
     "expire": expire.measure,
+    "listing": listing.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}
 

@@ -36,6 +36,11 @@ def at_least(claim: str, ours: str, floor: str, ratio: float, least: float) -> F
     return Finding(claim, ours, floor, f"{ratio:.2f} x", f">= {least} x", ratio >= least)
 
 
+def at_most(claim: str, ours: str, floor: str, ratio: float, most: float) -> Finding:
+    """A time as a multiple of another."""
+    return Finding(claim, ours, floor, f"{ratio:.2f} x", f"< {most} x", ratio < most)
+
+
 def below(claim: str, ours: str, value: float, most: float, unit: str) -> Finding:
     """A size or a time with a bound."""
     return Finding(claim, ours, "", f"{value:.0f} {unit}", f"< {most:.0f} {unit}", value < most)

@@ -8,6 +8,7 @@ out of `repr`.
 
 import ipaddress
 import os
+import re
 import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -24,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from service.rules.identity import BLOCKED_DOMAINS, ascii_domain
+from service.rules.payment import BANK_TRANSFER, PROVIDERS, SANDBOX, STRIPE
 from service.rules.policy import Policy
 from service.wire.complaints import complaint
 
@@ -33,6 +36,10 @@ DAYS_MAX = 3650
 # Where a path says it all, and where no host means the usual one: a socket, this machine.
 BY_PATH = ("file", "unix")
 BY_DEFAULT = ("postgresql", "postgres", "redis", "rediss")
+
+DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+
+_NEEDED = "must be set when PAYMENT_PROVIDERS names {}"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -87,6 +94,32 @@ def _networks(listed: object) -> object:
         raise ValueError("must be a list of addresses or networks, parted by commas") from None
 
 
+def _domains(listed: object) -> object:
+    """Parted by commas; `none` stands for an empty list, since an empty variable is unset."""
+    if not isinstance(listed, str):
+        return listed
+    names = [part.strip().removeprefix("@") for part in listed.split(",") if part.strip()]
+    domains = frozenset(ascii_domain(name) for name in names if name.lower() != "none")
+    if not all(DOMAIN.fullmatch(domain) for domain in domains):
+        raise ValueError("must be a list of domains, parted by commas, or none")
+    return domains
+
+
+def _providers(listed: object) -> object:
+    if not isinstance(listed, str):
+        return listed
+    names = tuple(part.strip() for part in listed.split(",") if part.strip())
+    if not names or len(set(names)) < len(names) or not set(names) <= set(PROVIDERS):
+        raise ValueError(f"must be a list of {', '.join(PROVIDERS)}, parted by commas, each once")
+    return names
+
+
+def _hook_secrets(listed: object) -> object:
+    if not isinstance(listed, str):
+        return listed
+    return tuple(part.strip() for part in listed.split(",") if part.strip())
+
+
 def _timezone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)
@@ -102,6 +135,12 @@ Bps = Annotated[int, Field(ge=0, le=10_000)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
+Domains = Annotated[frozenset[str], BeforeValidator(_domains)]
+Providers = Annotated[tuple[str, ...], BeforeValidator(_providers)]
+HookSecrets = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^whsec_[\x21-\x7e]+$")], ...],
+    BeforeValidator(_hook_secrets),
+]
 
 
 class Settings(BaseModel):
@@ -132,7 +171,16 @@ class Settings(BaseModel):
     webhook_allow_private: bool = False
     max_webhooks_per_developer: Annotated[int, Field(ge=1, le=100)] = 2
     daily_escrow_cap: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    blocked_email_domains: Domains = BLOCKED_DOMAINS
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+
+    payment_providers: Providers | None = None
+    bank_transfer_details: Annotated[str, Field(max_length=1_000)] | None = None
+    stripe_secret_key: (
+        Annotated[str, Field(pattern=r"^(sk|rk)_(test|live)_[A-Za-z0-9_]+$")] | None
+    ) = Field(default=None, repr=False)
+    stripe_webhook_secret: HookSecrets = Field(default=(), repr=False)
+    stripe_api_base: WebUrl | None = None
 
     platform_fee_bps: Bps = 500
     instant_fee_bps: Bps = 0
@@ -177,6 +225,35 @@ class Settings(BaseModel):
             raise _of("RATE_LIMIT_PER_MINUTE", "must be at least 1 when AMANA_ENV is live")
         return self
 
+    @model_validator(mode="after")
+    def _able_to_take_money(self) -> Self:
+        is_live = self.amana_env == "live"
+        if is_live and SANDBOX in self.providers:
+            raise _of("PAYMENT_PROVIDERS", "must not name sandbox when AMANA_ENV is live")
+        if BANK_TRANSFER in self.providers and is_live and not self.bank_transfer_details:
+            raise _of("BANK_TRANSFER_DETAILS", _NEEDED.format(BANK_TRANSFER))
+        if STRIPE in self.providers and not self.stripe_secret_key:
+            raise _of("STRIPE_SECRET_KEY", _NEEDED.format(STRIPE))
+        if STRIPE in self.providers and not self.stripe_webhook_secret:
+            raise _of("STRIPE_WEBHOOK_SECRET", _NEEDED.format(STRIPE))
+        if self.stripe_secret_key and ("_live_" in self.stripe_secret_key[:8]) != is_live:
+            kind = "live" if is_live else "test"
+            raise _of(
+                "STRIPE_SECRET_KEY", f"must be a {kind} key when AMANA_ENV is {self.amana_env}"
+            )
+        if is_live and self.stripe_api_base:
+            raise _of("STRIPE_API_BASE", "must not be set when AMANA_ENV is live")
+        return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """How money may come in: what was chosen, else what can be had without choosing."""
+        if self.payment_providers is not None:
+            return self.payment_providers
+        if self.is_sandbox:
+            return (SANDBOX, BANK_TRANSFER)
+        return (BANK_TRANSFER,) if self.bank_transfer_details else ()
+
     @property
     def is_sandbox(self) -> bool:
         """Whether this deployment plays with money that is not real."""
@@ -220,6 +297,7 @@ class Settings(BaseModel):
             timezone=self.default_timezone,
             # Live without a gateway nobody could be sent a code, so that paying asks for none.
             phone_is_required=self.is_sandbox or self.sms_url is not None,
+            blocked_email_domains=self.blocked_email_domains,
         )
 
 

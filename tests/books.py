@@ -4,6 +4,7 @@ await assert_sound(house)
 """
 
 from service.commands.perform import House
+from service.store.checks import OF_SUBJECTS, read_breaches_among, read_subjects
 from service.store.ledger import read_trial_balance
 
 # Each answers with the rows that must not be there.
@@ -35,7 +36,29 @@ BREACHES = {
         SELECT e.id FROM escrow e
         WHERE e.status IN ('completed', 'cancelled') AND (e.held_minor <> 0 OR EXISTS (
             SELECT FROM deadline d
-            WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL))""",
+            WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL)
+          OR EXISTS (SELECT FROM dispute t WHERE t.escrow_id = e.id AND t.resolved_at IS NULL)
+          OR EXISTS (SELECT FROM cancellation_request q
+                     WHERE q.escrow_id = e.id AND q.status = 'pending'))""",
+    "an escrow is disputed while a dispute is open, and not longer": """
+        SELECT e.id, e.status FROM escrow e
+        WHERE (e.status = 'disputed') <> EXISTS (
+            SELECT FROM dispute t WHERE t.escrow_id = e.id AND t.resolved_at IS NULL)""",
+    "a request to cancel waits only where the escrow is paid or delivered": """
+        SELECT e.id, e.status FROM escrow e
+        JOIN cancellation_request q ON q.escrow_id = e.id AND q.status = 'pending'
+        WHERE e.status NOT IN ('paid', 'delivered')""",
+    "a settlement sums to what was held, and its fees to the seller's part": """
+        SELECT t.escrow_id FROM dispute t JOIN escrow e ON e.id = t.escrow_id
+        WHERE t.resolved_by IS NOT NULL AND (
+            t.seller_minor + t.buyer_minor <> e.funded_minor OR t.seller_net_minor < 0
+            OR t.escrow_fee_minor + t.developer_fee_minor + t.seller_net_minor <> t.seller_minor
+            OR (t.buyer_minor, t.seller_net_minor) <> (e.refunded_minor, e.released_minor))""",
+    "time stands still in a dispute, but for its answer": """
+        SELECT d.escrow_id, d.kind FROM deadline d JOIN escrow e ON e.id = d.escrow_id
+        WHERE e.status = 'disputed' AND d.fired_at IS NULL AND d.cancelled_at IS NULL
+          AND d.kind NOT IN ('invitation_reminder', 'session')
+          AND (d.remaining IS NULL) <> (d.kind = 'dispute_answer')""",
     "an escrow that is not final has a clock": """
         SELECT e.id, e.status FROM escrow e
         WHERE e.status IN ('pending', 'delivered') AND NOT EXISTS (
@@ -79,6 +102,11 @@ async def assert_sound(house: House, *, in_time: bool = True) -> None:
     for law, query in laws.items():
         found = [dict(row) for row in await house.pool.fetch(query)]
         assert found == [], law
+    after = ""
+    while page := await read_subjects(house.pool, after, 500):
+        for invariant in OF_SUBJECTS:
+            assert await read_breaches_among(house.pool, invariant, page) == [], invariant
+        after = page[-1]
 
 
 async def read_log(house: House, subject_id: str) -> list[tuple[str, str | None, str]]:
@@ -92,7 +120,8 @@ async def read_log(house: House, subject_id: str) -> list[tuple[str, str | None,
 async def count_rows(house: House) -> dict[str, int]:
     """How many rows each table that a command may write has: equal before and after a refusal."""
     tables = (
-        "account", "app_user", "contract", "deadline", "developer", "escrow", "event",
-        "idempotency", "invitation", "mail", "transfer", "webhook_body",
+        "account", "app_user", "cancellation_request", "contract", "contract_signature",
+        "deadline", "delivery_rejection", "developer", "dispute", "escrow", "event", "idempotency",
+        "identity_verification", "invitation", "mail", "purchase_proof", "transfer", "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}

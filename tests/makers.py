@@ -18,9 +18,20 @@ from uuid import uuid4
 
 import orjson
 
-from service.commands import deadlines, developers, escrows, users, wallets
+from service.commands import (
+    amendments,
+    cancellations,
+    contracts,
+    deadlines,
+    developers,
+    disputes,
+    escrows,
+    users,
+    wallets,
+)
+from service.commands.contracts import TYPED, Mark
 from service.commands.perform import Command, House, perform, tend
-from service.rules.escrow import Escrow, Person
+from service.rules.aggregate import Escrow, Person
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.rules.money import to_minor
 from service.rules.terms import Terms
@@ -30,18 +41,68 @@ from service.store.deadlines import Deadline
 from service.store.escrows import read_escrow
 from service.wire.base import Wire
 
+_SIGNED = ("sellers_signature", "buyers_signature")
 PATHS: dict[str, dict[str, tuple[str, ...]]] = {
     mode: {"pending": (), "cancelled": ("cancel",)}
     for mode in ("standard", "quick", "quick_proof", "instant")
+}
+PATHS["standard"] |= {
+    "paid": (*_SIGNED, "pay"),
+    "delivered": (*_SIGNED, "pay", "deliver"),
+    "completed": (*_SIGNED, "pay", "deliver", "complete"),
+    "disputed": (*_SIGNED, "pay", "buyers_dispute"),
 }
 PATHS["quick"] |= {
     "paid": ("pay",),
     "delivered": ("pay", "deliver"),
     "completed": ("pay", "deliver", "complete"),
+    "disputed": ("pay", "buyers_dispute"),
 }
-PATHS["quick_proof"] |= {"paid": ("pay",)}
-PATHS["instant"] |= {"paid": ("pay",), "completed": ("pay", "deliver")}
+PATHS["quick_proof"] |= {
+    "paid": ("pay",),
+    "completed": ("pay", "buyers_dispute", "to_seller"),
+    "disputed": ("pay", "buyers_dispute"),
+}
+PATHS["instant"] |= {
+    "paid": ("pay",),
+    "completed": ("pay", "deliver"),
+    "disputed": ("pay", "buyers_dispute"),
+}
 """Mode and state -> the steps that lead there today."""
+
+SELLER, BUYER, OPERATOR = "seller", "buyer", "operator"
+_OF_SELLER: dict[str, Callable[[str], Command]] = {
+    "sellers_signature": lambda escrow_id: contracts.sign(escrow_id, Mark(TYPED, name="S. Eller")),
+    "deliver": escrows.deliver,
+    "cancel": escrows.cancel,
+    "update": lambda escrow_id: amendments.update(
+        escrow_id, amendments.Changes(title="Another camera")
+    ),
+    "cancel_escrow": cancellations.cancel_paid,
+    "accept_cancellation": cancellations.accept,
+    "reject_cancellation": cancellations.reject,
+    "sellers_dispute": lambda escrow_id: disputes.open_dispute(escrow_id, "I was not heard."),
+    "sellers_withdrawal": disputes.withdraw,
+}
+_OF_BUYER: dict[str, Callable[[str], Command]] = {
+    "buyers_signature": lambda escrow_id: contracts.sign(escrow_id, Mark(TYPED, name="Bo Y")),
+    "pay": escrows.pay,
+    "complete": escrows.complete,
+    "reject_delivery": lambda escrow_id: escrows.reject_delivery(escrow_id, "It is broken."),
+    "request_cancellation": lambda escrow_id: cancellations.request(escrow_id, "Too late."),
+    "buyers_dispute": lambda escrow_id: disputes.open_dispute(escrow_id, "It is not a camera."),
+    "buyers_withdrawal": disputes.withdraw,
+}
+_OF_OPERATOR: dict[str, Callable[[str], Command]] = {
+    "to_seller": lambda escrow_id: disputes.resolve(escrow_id, "seller"),
+    "to_buyer": lambda escrow_id: disputes.resolve(escrow_id, "buyer"),
+}
+STEPS: dict[str, tuple[str, Callable[[str], Command]]] = {
+    name: (who, command)
+    for who, of in ((SELLER, _OF_SELLER), (BUYER, _OF_BUYER), (OPERATOR, _OF_OPERATOR))
+    for name, command in of.items()
+}
+"""A step that somebody takes here -> who, and the command."""
 
 PROOF_POLICY = {
     "type": "purchase_proof_required",
@@ -82,7 +143,7 @@ class Buyer:
 
     @property
     def actor(self) -> Actor:
-        return Actor(ActorKind.USER, user_id=self.user_id)
+        return user_actor(self.user_id)
 
 
 @dataclass(frozen=True)
@@ -173,21 +234,38 @@ async def make_escrow(
     *,
     mode: str = "instant",
     status: str = "pending",
+    then: tuple[str, ...] = (),
     **changes: Any,
 ) -> Escrow:
-    """An escrow of this shop, brought to `status` step by step; `changes` are fields of `Terms`.
+    """An escrow of this shop, brought to `status` step by step, and `then` on by these steps.
 
-    Without a buyer one is made, with 1000 TND.
+    `changes` are fields of `Terms`. Without a buyer one is made, with 1000 TND.
     """
     steps = PATHS[mode][status]
     buyer = buyer or await make_buyer(house)
     terms = make_terms(shop, changes.pop("buyer_email", buyer.email), mode, **changes)
     created = await act(house, shop.actor, escrows.create(shop.developer_id, terms))
     escrow_id: str = created["escrow"]["id"]
+    return await bring_on(house, shop, escrow_id, *steps, *then)
+
+
+async def bring_on(house: House, shop: Shop, escrow_id: str, *steps: str) -> Escrow:
+    """The escrow after these steps of `STEPS`, each by whoever takes it; the shop by its key."""
+    escrow = await reread(house, escrow_id)
+    actors = {
+        SELLER: shop.actor if escrow.seller_id == shop.user_id else user_actor(escrow.seller_id),
+        BUYER: user_actor(escrow.buyer_id),
+        OPERATOR: Actor(ActorKind.OPERATOR),
+    }
     for name in steps:
-        actor = buyer.actor if name in ("pay", "complete") else shop.actor
-        await act(house, actor, getattr(escrows, name)(escrow_id))
+        who, command = STEPS[name]
+        await act(house, actors[who], command(escrow_id))
     return await reread(house, escrow_id)
+
+
+def user_actor(user_id: str | None) -> Actor:
+    """The registered person, at no door in particular."""
+    return Actor(ActorKind.USER, user_id=user_id)
 
 
 async def reread(house: House, escrow_id: str) -> Escrow:

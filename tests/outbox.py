@@ -3,7 +3,7 @@
 from service.commands.mails import open_mailbox
 from service.commands.perform import House
 from service.gateways.mail import SandboxMailer
-from service.rules.escrow import Escrow
+from service.rules.aggregate import Escrow
 from service.words.mails import Words
 from workers.mails import Postman
 

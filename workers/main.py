@@ -20,6 +20,7 @@ from arq import ArqRedis, Worker, func
 from service.commands.deliveries import prepare_partitions
 from service.commands.perform import House, tend
 from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
+from service.gateways.fx import HttpRateFeed, RateFeed
 from service.gateways.mail import SandboxMailer, SmtpMailer
 from service.gateways.post import HttpPost
 from service.health import Check, Health, require_schema
@@ -31,11 +32,13 @@ from service.words.mails import Words
 from workers import checks, retention
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
+from workers.rates import Rates
 from workers.rounds import Round
 from workers.timers import Timers
 from workers.webhooks import Courier
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+RATES_SECONDS = 15.0  # how often the rates' job looks whether it is due; see workers/rates.py
 
 # Bells end within microseconds; all of them may be read at once and none waits for a slot.
 BELLS_AT_ONCE = 50
@@ -60,9 +63,14 @@ class Keeper(Protocol):
 
 
 def keepers(
-    house: House, courier: Courier, postman: Postman, metrics: WorkMetrics
+    house: House,
+    courier: Courier,
+    postman: Postman,
+    metrics: WorkMetrics,
+    feed: RateFeed | None = None,
 ) -> Mapping[str, Keeper]:
     """Who works in this process, by the bell that wakes them; then the pace of the others."""
+    rates = None if feed is None else Rates(house, feed, metrics)
 
     def each(name: str, seconds: float, work: Callable[[House], Awaitable[object]]) -> Round:
         return Round(name, seconds, lambda: work(house), metrics)
@@ -75,6 +83,7 @@ def keepers(
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),
         "partitions": each("partitions", DAY, lambda h: tend(h, prepare_partitions)),
+        **({"rates": Round("rates", RATES_SECONDS, rates.turn, metrics)} if rates else {}),
     }
 
 
@@ -180,7 +189,10 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         metrics = WorkMetrics()
         courier = Courier(house, post, metrics=metrics)
         postman = Postman(house, mailer, Words.read(), metrics=metrics)
-        crew = Crew(keepers(house, courier, postman, metrics), redis, metrics)
+        feed = HttpRateFeed(settings.fx_url) if settings.fx_url else None
+        if feed is not None:
+            stack.push_async_callback(feed.close)
+        crew = Crew(keepers(house, courier, postman, metrics, feed), redis, metrics)
         checks = (
             Check("database", lambda: require_schema(pool)),
             Check("redis", redis.ping, required=False),

@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import math
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from service.rules.delivery import Reply
 from service.rules.errors import Unavailable
+from service.rules.money import RATED_CURRENCIES
 from service.store.db import Clash, Reader
 from service.store.deliveries import Attempt
 from service.store.mails import read_mail_backlog
 from service.store.outbox import read_outbox
+from service.store.rates import read_ages
 
 READ_TIMEOUT_SECONDS = 3.0
 
@@ -55,6 +57,15 @@ class WorkMetrics:
         self._waiting = [
             Gauge(name, sentence, registry=self.registry) for name, sentence in WAITING
         ]
+        self.rate_fetches = self._counter(
+            "amana_rate_fetches", "Times that the rates' feed was asked, by the end.", "end"
+        )
+        self._rate_ages = Gauge(
+            "amana_rate_age_seconds",
+            "Age of the newest exchange rate; +Inf where there never was one.",
+            ["currency"],
+            registry=self.registry,
+        )
 
     def note_settled(self, batch: Sequence[Attempt], settled: int) -> None:
         """Count a batch of attempts; `settled` of them were still ours to settle."""
@@ -66,12 +77,16 @@ class WorkMetrics:
     async def look(self, reader: Reader) -> None:
         """Read what waits in the tables; NaN while the database is away."""
         figures: Sequence[float] = [math.nan] * len(WAITING)
+        ages: Mapping[str, float | None] = dict.fromkeys(RATED_CURRENCIES, math.nan)
         with contextlib.suppress(Unavailable, Clash, TimeoutError):
             async with asyncio.timeout(READ_TIMEOUT_SECONDS):
                 outbox, mails = await read_outbox(reader), await read_mail_backlog(reader)
+                ages = await read_ages(reader, RATED_CURRENCIES)
             figures = (*astuple(outbox), *astuple(mails))
         for gauge, figure in zip(self._waiting, figures, strict=True):
             gauge.set(figure)
+        for currency, age in ages.items():
+            self._rate_ages.labels(currency).set(math.inf if age is None else age)
 
     def _counter(self, name: str, sentence: str, *labels: str) -> Counter:
         return Counter(name, sentence, labels, registry=self.registry)

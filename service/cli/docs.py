@@ -1,4 +1,4 @@
-"""`amana docs`: writes those pages of docs/ that say what the tables say. A test holds them equal.
+"""`amana docs`: writes what of docs/ says what the tables say. A test holds it equal.
 
 Law: nothing here knows a fact of its own; every line comes from a row.
 """
@@ -8,9 +8,13 @@ from pathlib import Path
 
 import click
 
-from service.rules import escrow, events, proof
-from service.rules.escrow import CLOCKS, FINAL, FLAGS, MODES
+from service.ingress.openapi import pretty
+from service.ingress.routes import routes
+from service.rules import escrow, events, identity, proof
+from service.rules.clocks import CLOCKS, Clock
+from service.rules.escrow import FINAL, FLAGS, MODES
 from service.rules.machine import NOWHERE, Movement, Role, Step
+from service.rules.policy import Policy
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 GENERATED = (
@@ -42,17 +46,21 @@ def states() -> str:
         "In every state the house may `freeze` an escrow that breaks an invariant, and the operator"
         " may `unfreeze` it; a frozen escrow takes no other step, and its clocks wait.",
         "## Clocks",
-        "Entering a state arms its clocks; leaving it stops them.",
+        "A clock runs while its row fits the escrow. A dispute pauses all but its own; a pending"
+        " request to cancel pauses those that would pay the seller.",
         _table(
             ("In", "Deadline", "Due", "Step", "To", "Modes"),
             (_clock_cells(clock) for clock in CLOCKS),
         ),
-        "`acknowledged` is armed by a partner's 2xx where `autoComplete` is `on_ack`: due at once,"
-        f" it takes `{escrow.STEP_OF_KIND['acknowledged']}`.",
+        "`acknowledged` is armed by a partner's 2xx, where `autoComplete` is `on_ack`.",
         "## The purchase proof",
         "The phases of a quick escrow with a policy; its status stays `paid` until the gate opens"
         f" ({_listed(f'`{phase}`' for phase in sorted(proof.OPEN_GATE))}).",
         _fence(_arrows(proof.STEPS, proof.TABLE.final)),
+        "## Identity verifications",
+        "The sandbox approves at once; live, the operator decides. Registering with the e-mail"
+        " links the record, however it stands.",
+        _fence(_arrows(identity.STEPS, identity.TABLE.final)),
     )
 
 
@@ -75,7 +83,16 @@ def catalogue() -> str:
     )
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"states.md": states, "events.md": catalogue}
+def openapi() -> str:
+    """docs/openapi.json: what a sandbox serves at /openapi.json."""
+    return pretty(routes(Policy(environment="sandbox")))
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "states.md": states,
+    "events.md": catalogue,
+    "openapi.json": openapi,
+}
 """File name -> what stands in it."""
 
 
@@ -87,7 +104,7 @@ PAGES: Mapping[str, Callable[[], str]] = {"states.md": states, "events.md": cata
     help="Where to write them; the repository's docs/ by default.",
 )
 def docs(folder: Path) -> None:
-    """Write the pages of docs/ that are generated from the tables."""
+    """Write what of docs/ is generated from the tables."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (folder / name).write_text(page(), encoding="utf-8")
@@ -129,11 +146,11 @@ def _step_cells(row: Step) -> tuple[str, ...]:
     )
 
 
-def _clock_cells(clock: escrow.Clock) -> tuple[str, ...]:
+def _clock_cells(clock: Clock) -> tuple[str, ...]:
     targets = {
         row.target
-        for mode in clock.modes
-        if (row := escrow.TABLE.find(clock.step, clock.state, mode)) is not None
+        for row in escrow.STEPS
+        if (row.name, row.source) == (clock.step, clock.state) and row.modes & clock.modes
     }
     return (
         _state(clock.state),

@@ -8,6 +8,7 @@ from service.cli.demo import demo
 from service.cli.developer import developer
 from service.cli.docs import docs
 from service.cli.fx import fx
+from service.cli.identity import identity
 from service.cli.key import key
 from service.cli.migrate import migrate
 from service.cli.serve import serve
@@ -25,6 +26,7 @@ COMMANDS: tuple[click.Command, ...] = (
     key,
     user,
     fx,
+    identity,
     unfreeze,
     check,
     balance,

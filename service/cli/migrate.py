@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import click
 
 from service.cli.verb import Answer, verb
-from service.rules import escrow, proof
+from service.rules import escrow, identity, proof
 from service.settings import Settings
 from service.store.schema import Migrated
 from service.store.schema import migrate as migrate_schema
@@ -20,7 +20,11 @@ async def migrate_at(settings: Settings) -> Migrated:
     """Migrate the database of these settings."""
     settings.require("DATABASE_URL")
     role = urlsplit(settings.database_url or "").username or ""
-    tables = [*escrow.TABLE.transitions(), *proof.TABLE.transitions()]
+    tables = [
+        *escrow.TABLE.transitions(),
+        *proof.TABLE.transitions(),
+        *identity.TABLE.transitions(),
+    ]
     return await migrate_schema(settings.admin_url or "", role, tables)
 
 

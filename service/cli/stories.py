@@ -6,6 +6,7 @@ Each is one life of an escrow; `STORIES` is the order in which they are lived.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from service.cli.partner import Reply
@@ -139,6 +140,51 @@ async def by_completion(world: World) -> None:
     await tale.close("completed", webhooks=webhooks, mails=mails, buyer=-680, seller=646)
 
 
+async def by_rejection(world: World) -> None:
+    """Repriced in dollars, delivered, sent back, delivered again; then the clock completes it."""
+    buyer = await world.person("Sami", "Bouzid", funds=1000)
+    own = {"email": "sami@apps.example", "company": "Sami's app", "userEmail": buyer}
+    key = (await world.ask("POST", "/v1/sandbox/developers", own, status=201))["apiKey"]
+    await world.ask("PUT", "/v1/sandbox/fx", {"currency": "USD", "rate": "3"})
+    terms: dict[str, Any] = {
+        "mode": "quick",
+        "amount": 100,
+        "currency": "USD",
+        "sellerEmail": SELLER,
+        "estimatedDeliveryDays": 4,
+    }
+    tale = await world.open("Quick, sent back and delivered again", "A guitar", buyer, **terms)
+    await world.ask("PUT", "/v1/sandbox/fx", {"currency": "USD", "rate": "3.1"})
+    change = {"amount": 120, "title": "A guitar and its case"}
+    updated = await tale.do(
+        "the seller updates the price", "/v1/escrows/{id}", change, method="PUT"
+    )
+    tale.escrow = {**tale.escrow, "amountTnd": updated["amountTnd"]}
+    await tale.pay()
+    await tale.expect_mail(Sent("seller", "is in escrow"))
+    await tale.deliver()
+    await tale.expect_mail(Sent("buyer", "please confirm"))
+    reason = {"reason": "A string is broken."}
+    await tale.do("the buyer sends it back", "/v1/escrows/{id}/reject-delivery", reason, key=key)
+    await tale.deliver()
+    await tale.expect_mail(Sent("buyer", "please confirm"), count=2)
+    await tale.wait_days(7)
+    webhooks = (
+        CREATED,
+        "escrow.updated",
+        changed("pending", "paid"),
+        changed("paid", "delivered"),
+        "escrow.delivery.rejected delivered → paid",
+        changed("delivered", "paid"),
+        changed("paid", "delivered"),
+        changed("delivered", "completed"),
+    )
+    confirm = Sent("buyer", "please confirm")
+    mails = (NAMED, confirm, confirm, *SOLD)
+    net = Decimal("353.4")  # 120 USD at 3.1, less 5 %
+    await tale.close("completed", webhooks=webhooks, mails=mails, buyer=-372, seller=net)
+
+
 async def by_expiry(world: World) -> None:
     """Nobody pays: two reminders, and after a month the clock cancels it."""
     terms: dict[str, Any] = {"mode": "instant", "amount": 60, "is_known": False}
@@ -162,5 +208,6 @@ STORIES: Sequence[Callable[[World], Awaitable[None]]] = (
     by_invitation,
     by_cancellation,
     by_completion,
+    by_rejection,
     by_expiry,
 )

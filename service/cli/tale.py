@@ -160,11 +160,19 @@ class Tale:
         """The escrow's."""
         return str(self.escrow["id"])
 
-    async def do(self, says: str, path: str, body: Any = None, key: str = "") -> None:
-        """Take a step of the escrow, as who says so."""
+    async def do(
+        self, says: str, path: str, body: Any = None, *, key: str = "", method: str = "POST"
+    ) -> Any:
+        """Take a step of the escrow, as who says so; the answer's escrow."""
         at = self.world.now()
-        answer = await self.world.ask("POST", path.format(id=self.id), body, key=key)
+        answer = await self.world.ask(method, path.format(id=self.id), body, key=key)
         self.moments.append(Moment(at, "step", says, answer["escrow"]["status"]))
+        return answer["escrow"]
+
+    async def act(self, side: str, step: str, says: str, **given: str) -> Any:
+        """Take a step as this side's person, through the sandbox; the escrow after it."""
+        body = {"email": self.people[side], "step": step, "input": given}
+        return await self.do(says, "/v1/sandbox/escrows/{id}/act", body)
 
     async def pay(self) -> None:
         """The buyer pays from the wallet; exactly the amount is held."""
@@ -224,8 +232,8 @@ class Tale:
         *,
         webhooks: Sequence[str],
         mails: Sequence[Sent],
-        buyer: int = 0,
-        seller: int = 0,
+        buyer: int | Decimal = 0,
+        seller: int | Decimal = 0,
     ) -> None:
         """Wait for what is still under way, and hold the life against what it should be.
 

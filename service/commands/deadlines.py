@@ -17,8 +17,8 @@ import structlog
 from service.commands.invitations import REMINDER, fire_reminders
 from service.commands.perform import House, perform, tend
 from service.commands.steps import fire_due_of
+from service.rules.clocks import KINDS
 from service.rules.errors import ClockAdvancing, Unavailable
-from service.rules.escrow import STEP_OF_KIND
 from service.rules.machine import CLOCK
 from service.store.clock import lease_clock, move_clock, read_clock, release_clock
 from service.store.db import Transaction
@@ -153,10 +153,10 @@ async def _fire_batch(
 
 async def _fired_of(house: House, due: Sequence[Deadline], now: datetime | None) -> list[Deadline]:
     """Each kind by its own way; an unknown one is a failure, not something to be met for ever."""
-    unknown = {one.kind for one in due} - {REMINDER, *STEP_OF_KIND}
+    unknown = {one.kind for one in due} - {REMINDER, *KINDS}
     if unknown:
         raise AssertionError(f"nobody fires deadlines of the kind {', '.join(sorted(unknown))}")
-    escrows = sorted({one.escrow_id for one in due if one.kind in STEP_OF_KIND})
+    escrows = sorted({one.escrow_id for one in due if one.kind in KINDS})
     reminders = [one.id for one in due if one.kind == REMINDER]
     fired: list[Deadline] = []
     if escrows:

@@ -112,6 +112,18 @@ async def dissociate(tx: Transaction, developer_id: str) -> None:
     await _tell(tx, developer_id, seq, "dissociate")
 
 
+async def keep_signature(tx: Transaction, developer_id: str, image: str) -> None:
+    """This data URI is the developer's signature from now on; sealed before it is stored."""
+    seq = await developers.store_signature(tx, developer_id, tx.vault.seal(image).decode())
+    await _tell(tx, developer_id, seq, "store_signature")
+
+
+async def allow_redirects(tx: Transaction, developer_id: str, urls: list[str]) -> None:
+    """These are the URLs to which people may be sent back from hosted pages; no others."""
+    seq = await developers.store_redirect_urls(tx, developer_id, urls)
+    await _tell(tx, developer_id, seq, "store_redirect_urls")
+
+
 async def _active_key(tx: Transaction, key: str) -> Row:
     found = await developers.lock_keys(tx, key)
     if len(found) != 1:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from service.commands.contracts import STORED, Mark, keep_signature, signed
 from service.commands.invitations import welcome
 from service.commands.perform import Command
-from service.commands.steps import lock, record, step, told
+from service.commands.steps import lock, record, reread, step, told
+from service.rules.aggregate import Contract, Escrow, Person, Rejection
+from service.rules.clocks import expiry_at, turn
 from service.rules.errors import (
-    ContractNotSigned,
     DailyCapReached,
     Forbidden,
     FxRateUnavailable,
@@ -20,7 +22,6 @@ from service.rules.errors import (
     Invalid,
     PhoneNotVerified,
     Refused,
-    SellerNotReady,
     WrongParty,
 )
 from service.rules.escrow import (
@@ -28,29 +29,35 @@ from service.rules.escrow import (
     PENDING,
     STANDARD,
     TABLE,
-    Contract,
-    Escrow,
-    Person,
     Taken,
-    armed,
     choose,
-    expiry_at,
     take,
 )
 from service.rules.fees import fees, locked_minor
-from service.rules.machine import NOWHERE, Actor, Step
+from service.rules.machine import NOWHERE, Actor, Role, Step
 from service.rules.money import LEDGER_CURRENCY, to_minor
 from service.rules.terms import Circumstances, Terms, faults, faults_in
 from service.store.db import Transaction
-from service.store.deadlines import Arming, arm_deadlines
-from service.store.developers import Opening, Question, count_today, read_openings
-from service.store.escrows import insert_contracts, insert_escrows, read_escrow
+from service.store.deadlines import arm_deadlines, armings
+from service.store.developers import Opening, Question, count_today, read_openings, read_signature
+from service.store.escrows import insert_contracts, insert_escrows
 from service.store.events import append_events
 from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
 from service.store.ledger import lock_wallet
 from service.store.users import await_registrations
-from service.wire.escrows import Creation, EscrowAnswer, StepAnswer, creation, detail, moved
+from service.wire.escrows import (
+    Creation,
+    DeliverAnswer,
+    EscrowAnswer,
+    RejectAnswer,
+    StepAnswer,
+    creation,
+    delivered,
+    detail,
+    moved,
+    returned,
+)
 
 CREATE: dict[str, Step] = {
     mode: row for mode in MODES if (row := TABLE.find("create", NOWHERE, mode)) is not None
@@ -64,6 +71,19 @@ class Order:
     actor: Actor
     developer_id: str
     terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new escrow and its first steps: it is created, and signed at once where that was asked."""
+
+    order: Order
+    steps: tuple[Taken, ...]
+
+    @property
+    def escrow(self) -> Escrow:
+        """As it stands after them."""
+        return self.steps[-1].after
 
 
 def create(developer_id: str, terms: Terms) -> Command:
@@ -81,28 +101,31 @@ def create(developer_id: str, terms: Terms) -> Command:
 async def create_all(tx: Transaction, orders: Sequence[Order]) -> list[Creation | Refused]:
     """Open the escrow of each order, or say why not; what is refused keeps no other back."""
     drafts = await _drafts(tx, orders)
-    opened = [
-        (draft, order.actor)
-        for draft, order in zip(drafts, orders, strict=True)
-        if isinstance(draft, Taken)
-    ]
-    escrows = [taken.after for taken, _ in opened]
+    opened = [draft for draft in drafts if isinstance(draft, Opened)]
+    tx.taken += [taken for one in opened for taken in one.steps]
+    escrows = [one.escrow for one in opened]
     await insert_escrows(tx, escrows)
     await insert_contracts(tx, escrows)
     await append_events(
-        tx, [entry for taken, actor in opened for entry in told(tx, [taken], actor)]
+        tx, [entry for one in opened for entry in told(tx, one.steps, one.order.actor)]
     )
-    reminders = await welcome(tx, [(taken.after, actor) for taken, actor in opened])
+    await _keep_signatures(tx, [one for one in opened if one.order.terms.auto_sign])
+    reminders = await welcome(tx, [(one.escrow, one.order.actor) for one in opened])
     clocks = [
-        Arming(escrow.id, kind, due, escrow.seq)
-        for escrow in escrows
-        for kind, due in armed(escrow, tx.now, tx.policy)
+        arming for escrow in escrows for arming in armings(turn(None, escrow, tx.now, tx.policy))
     ]
     await arm_deadlines(tx, clocks + reminders)
     return [
-        creation(draft.after, tx.policy.public_url) if isinstance(draft, Taken) else draft
+        creation(draft.escrow, tx.policy.public_url) if isinstance(draft, Opened) else draft
         for draft in drafts
     ]
+
+
+async def _keep_signatures(tx: Transaction, signed: Sequence[Opened]) -> None:
+    for one in signed:
+        image = await read_signature(tx, one.order.developer_id)
+        mark = Mark(STORED, image=image)
+        await keep_signature(tx, one.escrow, Role.SELLER, mark, one.order.actor)
 
 
 def check_association(
@@ -124,8 +147,26 @@ def check_association(
 def deliver(escrow_id: str) -> Command:
     """The seller delivers; an instant escrow is released at once."""
 
-    async def command(tx: Transaction) -> StepAnswer:
-        return await _answer(tx, "Delivery recorded", await step(tx, escrow_id, "deliver"))
+    async def command(tx: Transaction) -> DeliverAnswer:
+        await step(tx, escrow_id, "deliver")
+        return delivered("Delivery recorded", await reread(tx, escrow_id))
+
+    return command
+
+
+def reject_delivery(escrow_id: str, reason: str | None) -> Command:
+    """The buyer sends the delivery back: paid again, and nothing of the money moves."""
+
+    async def command(tx: Transaction) -> RejectAnswer:
+        escrow = await lock(tx, escrow_id)
+        row = choose("reject_delivery", escrow, tx.actor)
+        if escrow.delivered_at is None:
+            raise AssertionError(f"escrow {escrow_id} is delivered at no time")
+        rejection = Rejection(tx.now, escrow.delivered_at, reason)
+        changed = replace(escrow, rejections=(*escrow.rejections, rejection))
+        taken = take(row, escrow, tx.actor, tx.now, changed=changed)
+        await record(tx, [taken])
+        return returned(taken.after)
 
     return command
 
@@ -134,7 +175,7 @@ def complete(escrow_id: str) -> Command:
     """The buyer confirms a delivery; the money is released."""
 
     async def command(tx: Transaction) -> StepAnswer:
-        return await _answer(tx, "Escrow completed", await step(tx, escrow_id, "complete"))
+        return moved("Escrow completed", await step(tx, escrow_id, "complete"))
 
     return command
 
@@ -143,7 +184,7 @@ def cancel(escrow_id: str) -> Command:
     """A party or the creator cancels before payment."""
 
     async def command(tx: Transaction) -> StepAnswer:
-        return await _answer(tx, "Escrow cancelled", await step(tx, escrow_id, "cancel"))
+        return moved("Escrow cancelled", await step(tx, escrow_id, "cancel"))
 
     return command
 
@@ -157,7 +198,7 @@ def pay(escrow_id: str) -> Command:
         await _check_payable(tx, escrow)
         taken = take(row, escrow, tx.actor, tx.now)
         await record(tx, [taken])
-        return detail(await _reread(tx, escrow_id))
+        return detail(await reread(tx, escrow_id), tx.policy.ticket_prefix)
 
     return command
 
@@ -184,8 +225,8 @@ async def link_party(
     row = TABLE.find("link_party", escrow.status, escrow.mode)
     if row is None:
         return None
-    taken = take(row, linked, tx.actor, tx.now)
-    await record(tx, [replace(taken, before=escrow)])
+    taken = take(row, escrow, tx.actor, tx.now, changed=linked)
+    await record(tx, [taken])
     await accept_invitation(tx, escrow_id, email, person.id)
     return taken.after
 
@@ -194,10 +235,6 @@ async def _check_payable(tx: Transaction, escrow: Escrow) -> None:
     """What paying needs beyond the table's row, in the spec's order."""
     if escrow.buyer is None:
         raise WrongParty(party="buyer", act="pay")
-    if escrow.contract is not None and not escrow.contract.is_fully_signed:
-        raise ContractNotSigned
-    if escrow.seller is None:
-        raise SellerNotReady
     if tx.policy.phone_is_required and not escrow.buyer.is_phone_verified:
         raise PhoneNotVerified
     available = await lock_wallet(tx, escrow.buyer.id, escrow.ledger_currency)
@@ -205,21 +242,8 @@ async def _check_payable(tx: Transaction, escrow: Escrow) -> None:
         raise InsufficientFunds(available=available, needed=escrow.amount_ledger_minor)
 
 
-async def _answer(tx: Transaction, message: str, escrow: Escrow) -> StepAnswer:
-    """The step's answer; the completion deadline is read where the step has armed one."""
-    after = await _reread(tx, escrow.id) if escrow.status == "delivered" else escrow
-    return moved(message, after)
-
-
-async def _reread(tx: Transaction, escrow_id: str) -> Escrow:
-    escrow = await read_escrow(tx, escrow_id)
-    if escrow is None:
-        raise AssertionError(f"the locked escrow {escrow_id} is gone")
-    return escrow
-
-
-async def _drafts(tx: Transaction, orders: Sequence[Order]) -> list[Taken | Refused]:
-    """Each order's first step, or what stands against it; nothing is written."""
+async def _drafts(tx: Transaction, orders: Sequence[Order]) -> list[Opened | Refused]:
+    """Each order's first steps, or what stands against it; nothing is written."""
     refusals = [await _refusal(tx, order) for order in orders]
     asked = [order for order, no in zip(orders, refusals, strict=True) if no is None]
     openings = await _openings(tx, asked)
@@ -265,17 +289,22 @@ async def _openings(tx: Transaction, orders: Sequence[Order]) -> list[Opening]:
     return openings
 
 
-def _draft(tx: Transaction, order: Order, opening: Opening) -> Taken | Refused:
+def _draft(tx: Transaction, order: Order, opening: Opening) -> Opened | Refused:
     try:
         escrow = _drafted(tx, order.developer_id, order.terms, opening)
     except Refused as refusal:
         return refusal
-    return Taken(CREATE[escrow.mode], escrow, escrow)  # before it, there was nothing
+    created = Taken(CREATE[escrow.mode], escrow, escrow)  # before it, there was nothing
+    if not order.terms.auto_sign:
+        return Opened(order, (created,))
+    signing = choose("sign_contract", escrow, order.actor)
+    changed = signed(escrow, Role.SELLER, tx.now)
+    return Opened(order, (created, take(signing, escrow, order.actor, tx.now, changed=changed)))
 
 
 def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
     """The escrow as it will stand, with its rate locked and its fees fixed."""
-    rate = _rate(tx, terms.currency, opening.rate, opening.rate_at)
+    rate = usable_rate(tx, terms.currency, opening.rate, opening.rate_at)
     ledger_minor = locked_minor(terms.amount, terms.currency, rate)
     found = faults_in(
         terms,
@@ -329,9 +358,14 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
     )
 
 
-def _rate(
+def usable_rate(
     tx: Transaction, currency: str, rate: Decimal | None, fetched_at: datetime | None
 ) -> Decimal:
+    """The newest rate, where it is young enough (real time); the ledger's own currency is 1.
+
+    Raises:
+        FxRateUnavailable: there is none, or it is too old.
+    """
     if currency == LEDGER_CURRENCY:
         return Decimal(1)
     oldest = tx.real_now - timedelta(hours=tx.policy.fx_max_age_hours)

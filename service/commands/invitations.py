@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from service.commands.mails import INVITATION, SIDES, new_mail
-from service.rules.escrow import Escrow
+from service.rules.aggregate import Escrow
 from service.rules.machine import Actor, Role
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines

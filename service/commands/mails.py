@@ -7,8 +7,11 @@ sends. Workers claim and settle through `tend`; a link's token is derived when i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from service.rules.aggregate import Escrow, Person
+from service.rules.clocks import CLOCKS
 from service.rules.delivery import DisableReason
-from service.rules.escrow import CLOCKS, Escrow, Person, Taken, roles
+from service.rules.escrow import Taken, roles
+from service.rules.identity import Verification
 from service.rules.machine import Actor, Role
 from service.rules.money import to_decimal
 from service.rules.policy import Policy
@@ -26,10 +29,11 @@ from service.store.mails import (
 from service.store.vault import Vault
 from service.wire.base import instant
 from service.wire.mailbox import MailboxMail
-from service.words.facts import EndpointFacts, EscrowFacts
+from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts
 from service.words.mails import (
     ENDPOINT_LINK,
     ESCROW_LINK,
+    IDENTITY_LINK,
     REGISTER_LINK,
     Facts,
     Rendered,
@@ -37,7 +41,11 @@ from service.words.mails import (
 )
 
 INVITATION = "invitation"
-"""The purpose of an invitation's link; part of its HMAC."""
+IDENTITY = "identity"
+"""The purposes of links; part of their HMAC."""
+
+LINK_OF = {INVITATION: REGISTER_LINK, IDENTITY: IDENTITY_LINK}
+"""Purpose -> the link's name, which is its page's as well."""
 
 MAILBOX_LIMIT = 200
 SIDES = (Role.SELLER, Role.BUYER)
@@ -143,6 +151,29 @@ def disabled_mail(tx: Transaction, endpoint: Disabled, reason: DisableReason) ->
     )
 
 
+def identity_mail(
+    tx: Transaction, verification: Verification, company: str, language: str
+) -> NewMail:
+    """The row of the mail that asks a person to show who they are; once each time it is sent."""
+    mail_id = entity_id(tx.now)
+    facts = IdentityFacts(
+        verification_id=verification.id,
+        company=company,
+        expires_at=instant(verification.expires_at),
+        timezone=tx.policy.timezone,
+    )
+    return NewMail(
+        id=mail_id,
+        recipient=verification.email,
+        template="identity_verification",
+        language=language,
+        facts=dict(facts),
+        dedupe_key=f"identity_verification:{verification.id}:{verification.mails}",
+        message_id=_message_id(mail_id, tx.policy),
+        identity_id=verification.id,
+    )
+
+
 def address_of(escrow: Escrow, role: Role) -> str:
     """Where this side gets its mail: the user's address, else the one that was invited."""
     if role is Role.SELLER:
@@ -197,16 +228,17 @@ def links_of(mail: Mail, policy: Policy, vault: Vault) -> Mapping[str, str]:
         page = f"{policy.public_url}/dashboard/webhooks/{mail.facts['endpoint_id']}"
         links[ENDPOINT_LINK] = page
     if mail.link is not None:
-        links[REGISTER_LINK] = register_url(mail.link, policy, vault)
+        page = LINK_OF[mail.link.purpose]
+        links[page] = f"{policy.public_url}/{page}/{token_of(mail.link, vault)}"
     return links
 
 
-def register_url(link: Link, policy: Policy, vault: Vault) -> str:
-    """An invitation's link: the same on every try. Raises LookupError when its key is gone."""
-    token = vault.link_token_for(link.token_hash, INVITATION, link.invitation_id, link.counter)
+def token_of(link: Link, vault: Vault) -> str:
+    """A link's token: the same on every try. Raises LookupError when its key is gone."""
+    token = vault.link_token_for(link.token_hash, link.purpose, link.row_id, link.counter)
     if token is None:
-        raise LookupError("the key that made this invitation's link is not in AMANA_SECRET_KEY")
-    return f"{policy.public_url}/register/{token}"
+        raise LookupError("the key that made this link is not in AMANA_SECRET_KEY")
+    return token
 
 
 def rendered(mail: Mail, words: Words, policy: Policy, vault: Vault) -> Rendered:

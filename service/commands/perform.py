@@ -28,9 +28,11 @@ from service.rules.machine import CLOCK, SYSTEM, Actor
 from service.rules.policy import Policy
 from service.store.clock import open_transaction
 from service.store.db import Clash, Pool, Reader, Transaction
+from service.store.deadlines import read_open
 from service.store.idempotency import Stored, insert_answer, read_answer
 from service.store.vault import Vault
 from service.wire.base import Wire, dump_json
+from service.wire.next import rehearsal
 
 TRIES = 3
 DUE_STEPS_LIMIT = 20
@@ -82,7 +84,7 @@ async def perform(
     actor: Actor,
     command: Command,
     *,
-    status: int = 200,
+    status: int | Callable[[Wire], int] = 200,
     idempotency: Idempotency | None = None,
     shows_secret: bool = False,
     now: datetime | None = None,
@@ -90,7 +92,8 @@ async def perform(
     """Carry the command out once and answer with its bytes.
 
     A deadline that is due on the locked escrow is committed first, as the clock's step; a refusal
-    of the person's step never undoes it. `now` is given by the sandbox's clock only.
+    of the person's step never undoes it. `now` is given by the sandbox's clock only. `status` may
+    depend on what the command answers.
 
     Raises:
         Refused: the rules say no; nothing was changed by this command.
@@ -114,6 +117,44 @@ async def perform(
             return answer
 
 
+async def rehearse(house: House, actor: Actor, command: Command, status: int) -> Answer:
+    """What `perform` would do, due deadlines first: the same code, and then it is rolled back.
+
+    Raises: as `perform`.
+    """
+    return await _tried(lambda: _rehearsed(house, actor, command, status))
+
+
+class _Undone(Exception):
+    """Nothing of a rehearsal stays."""
+
+
+async def _rehearsed(house: House, actor: Actor, command: Command, status: int) -> Answer:
+    try:
+        async with house.pool.begin(actor, house.policy, house.vault) as tx:
+            await _open(tx, None, None)
+            given = await _through_due(tx, command)
+            subject = tx.taken[-1].after.id if tx.taken else ""
+            deadlines = [(d.kind, d.due_at, d.remaining) for d in await read_open(tx, subject)]
+            told = dump_json(rehearsal(status, given, tx.taken, deadlines))
+            raise _Undone
+    except _Undone:
+        return Answer(200, told)
+
+
+async def _through_due(tx: Transaction, command: Command) -> Wire:
+    """The command, after the clock's steps that come before it, all in this transaction."""
+    actor = tx.actor
+    for _ in range(DUE_STEPS_LIMIT):
+        try:
+            return await command(tx)
+        except DeadlineDue as due:
+            tx.actor = CLOCK
+            await fire_due_of(tx, [due.escrow_id])
+            tx.actor = actor
+    return await command(tx)
+
+
 async def _tried(work: Callable[[], Awaitable[T]]) -> T:
     """What the work gives, tried again where the database reports a clash, TRIES times in all."""
     for _ in range(TRIES - 1):
@@ -124,7 +165,7 @@ async def _tried(work: Callable[[], Awaitable[T]]) -> T:
     try:
         return await work()
     except Clash as clash:
-        raise Unavailable(f"in the way of others {TRIES} times: {clash}") from clash
+        raise Busy(f"in the way of others {TRIES} times: {clash}") from clash
 
 
 async def perform_grouped(
@@ -187,7 +228,7 @@ async def _once(
     house: House,
     actor: Actor,
     command: Command,
-    status: int,
+    status: int | Callable[[Wire], int],
     idempotency: Idempotency | None,
     now: datetime | None,
     *,
@@ -197,8 +238,8 @@ async def _once(
         stored = await _open(tx, idempotency, now)
         if stored is not None:
             return stored, set()
-        body = dump_json(await command(tx))
-        answer = Answer(status, body)
+        told = await command(tx)
+        answer = Answer(status(told) if callable(status) else status, dump_json(told))
         if idempotency is not None:
             await _remember(tx, idempotency, answer, shows_secret=shows_secret)
     return answer, tx.rings

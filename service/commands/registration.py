@@ -6,8 +6,8 @@ door before, and nobody else's account can be taken over by naming it.
 
 from service.commands import users
 from service.commands.escrows import link_party
+from service.rules.aggregate import Person
 from service.rules.errors import EmailTaken, Invalid, InvitationNotFound
-from service.rules.escrow import Person
 from service.store.db import Transaction
 from service.store.escrows import lock_escrows, read_waiting_for
 from service.store.invitations import Invitation, read_accepted, read_invitation_behind

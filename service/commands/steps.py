@@ -10,21 +10,18 @@ from collections.abc import Sequence
 import structlog
 
 from service.commands.mails import write_notices
+from service.rules.aggregate import Escrow
+from service.rules.clocks import due_step, turn
 from service.rules.errors import EscrowNotFound, Refused
-from service.rules.escrow import FINAL, STEP_OF_KIND, Escrow, Taken, armed, choose, take
+from service.rules.escrow import Taken, choose, take
 from service.rules.machine import Actor, ActorKind
 from service.store import events, ledger
 from service.store.db import Transaction
-from service.store.deadlines import (
-    Arming,
-    Deadline,
-    arm_deadlines,
-    fire_deadlines,
-    stop_deadlines,
-)
-from service.store.escrows import lock_escrows, move_escrows
+from service.store.deadlines import Deadline, fire_deadlines, turn_deadlines
+from service.store.escrows import lock_escrows, move_escrows, read_escrow
 from service.store.ids import event_id
-from service.wire.events import escrow_event
+from service.store.parts import write_parts
+from service.wire.events import Setting, escrow_event
 
 log = structlog.get_logger()
 
@@ -60,12 +57,22 @@ async def step(tx: Transaction, escrow_id: str, name: str) -> Escrow:
     return taken.after
 
 
+async def reread(tx: Transaction, escrow_id: str) -> Escrow:
+    """The locked escrow after its step, with its clocks as they were turned."""
+    escrow = await read_escrow(tx, escrow_id)
+    if escrow is None:
+        raise AssertionError(f"the locked escrow {escrow_id} is gone")
+    return escrow
+
+
 async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     """Move, post, tell: every step that was taken, at most one an escrow."""
     if not taken:
         return
+    tx.taken += taken
     await move_escrows(tx, taken)
-    await _turn_clocks(tx, taken)
+    await write_parts(tx, taken)
+    await turn_deadlines(tx, [turn(t.before, t.after, tx.now, tx.policy) for t in taken])
     await ledger.post_transfers(tx, _entries(taken))
     await events.append_events(tx, told(tx, taken))
     await write_notices(tx, taken)
@@ -81,30 +88,17 @@ async def fire_due_of(
     locked = await lock_escrows(tx, escrow_ids, skip_locked=skip_locked)
     escrows = {one.escrow.id: one.escrow for one in locked}
     fired = await fire_deadlines(tx, [one.due for one in locked if one.due is not None])
-    taken = []
-    for deadline in fired:
-        escrow = escrows[deadline.escrow_id]
-        try:
-            row = choose(STEP_OF_KIND[deadline.kind], escrow, tx.actor)
-        except Refused as refusal:  # the tables disagree: better an alarm than a lost timer
-            raise AssertionError(f"{deadline.kind} of {escrow.id}: {refusal}") from refusal
-        taken.append(take(row, escrow, tx.actor, tx.now))
-    await record(tx, taken)
+    await record(tx, [_by_clock(tx, deadline, escrows[deadline.escrow_id]) for deadline in fired])
     return fired
 
 
-async def _turn_clocks(tx: Transaction, taken: Sequence[Taken]) -> None:
-    """Leaving a state stops its clocks; entering one starts its own."""
-    left = [one.after for one in taken if one.leaves_state]
-    await stop_deadlines(tx, [e.id for e in left], [e.status in FINAL for e in left])
-    await arm_deadlines(
-        tx,
-        [
-            Arming(escrow.id, kind, due, escrow.seq)
-            for escrow in left
-            for kind, due in armed(escrow, tx.now, tx.policy)
-        ],
-    )
+def _by_clock(tx: Transaction, deadline: Deadline, escrow: Escrow) -> Taken:
+    try:
+        name, target = due_step(deadline.kind, escrow)
+        row = choose(name, escrow, tx.actor, target)
+    except (Refused, KeyError) as refusal:  # the tables disagree: an alarm, and no lost timer
+        raise AssertionError(f"{deadline.kind} of {escrow.id}: {refusal}") from refusal
+    return take(row, escrow, tx.actor, tx.now, sellers_part=escrow.held_minor)
 
 
 def _entries(taken: Sequence[Taken]) -> list[ledger.Entry]:
@@ -122,6 +116,7 @@ def told(tx: Transaction, taken: Sequence[Taken], actor: Actor | None = None) ->
     By `actor`, where that is not the transaction's.
     """
     entries = []
+    setting = Setting(tx.now, tx.policy.ticket_prefix)
     for one in taken:
         first = one.after.seq - len(one.events) + 1
         for seq, event_type in enumerate(one.events, start=first):
@@ -134,7 +129,7 @@ def told(tx: Transaction, taken: Sequence[Taken], actor: Actor | None = None) ->
                     seq=seq,
                     step=one.row.name,
                     type=event_type,
-                    body=escrow_event(uid, event_type, one, tx.now) if event_type else None,
+                    body=escrow_event(uid, event_type, one, setting) if event_type else None,
                     family="escrow",
                     mode=one.after.mode,
                     from_state=one.row.source,

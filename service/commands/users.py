@@ -1,8 +1,9 @@
 """Users: made, and linked to the escrows that wait for their e-mail."""
 
 from service.commands.escrows import link_party
+from service.commands.identity import link_verifications
+from service.rules.aggregate import Person
 from service.rules.errors import UserNotRegistered
-from service.rules.escrow import Person
 from service.store import events
 from service.store.db import Reader, Transaction
 from service.store.escrows import read_waiting_for
@@ -51,7 +52,11 @@ async def registered(reader: Reader, email: str) -> User:
 
 
 async def link_waiting(tx: Transaction, person: Person) -> list[str]:
-    """Link the person to every escrow in which the e-mail is a party; the ids, oldest first."""
+    """Link the person to every escrow in which the e-mail is a party; the ids, oldest first.
+
+    And to every identity verification of it.
+    """
+    await link_verifications(tx, person)
     return [
         escrow_id
         for escrow_id in await read_waiting_for(tx, person.email)

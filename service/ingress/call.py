@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from aiohttp import web
 
-from service.commands.perform import House, Idempotency
+from service.commands.perform import Answer, Command, House, Idempotency, perform, rehearse
 from service.rules.errors import NotAssociated
 from service.rules.machine import Actor
 
@@ -30,6 +30,7 @@ class Call(Generic[BodyT, QueryT]):
     `body` is what the route `takes`, `query` what it `asks`, `subject` what its subject's loader
     read; each is None where the route declares none. `status` is the route's, for `perform`.
     `caller` is None where the route lets anybody in. `request` is for pages and files.
+    `is_rehearsal`: the caller wants to know what would happen (`?dry_run=true`).
     """
 
     house: House
@@ -42,6 +43,16 @@ class Call(Generic[BodyT, QueryT]):
     idempotency: Idempotency | None
     status: int
     request: web.Request
+    is_rehearsal: bool = False
+
+    async def perform(self, command: Command, actor: Actor | None = None) -> Answer:
+        """Carry the command out, or rehearse it; as `actor`, where that is not the caller."""
+        actor = actor or self.actor
+        if self.is_rehearsal:
+            return await rehearse(self.house, actor, command, self.status)
+        return await perform(
+            self.house, actor, command, status=self.status, idempotency=self.idempotency
+        )
 
     @property
     def developer_id(self) -> str:

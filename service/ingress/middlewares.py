@@ -54,6 +54,7 @@ LOGGED_ID = re.compile(r"[0-9a-f-]{24,36}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 JSON = "application/json; charset=utf-8"
 UNMATCHED = "unmatched"
+DRY_RUN = "dry_run"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -214,12 +215,15 @@ class Line:
         subject = None
         if route.subject is not None and caller is not None:
             subject = await _subject(route.subject, request, house, caller, visit)
+            if route.subject.screen is not None:
+                route.subject.screen(_actor(caller, visit), subject)
         if self._names_freely and "\0" in request.path:
             raise PathUnknown
         idempotency = body = query = None
+        is_rehearsal = self._is_rehearsal(request)
         if self._has_body:
             raw = await read_body(request, route.body_bytes_max)
-            idempotency = _idempotency(request, caller, raw)
+            idempotency = None if is_rehearsal else _idempotency(request, caller, raw)
             stored = None if idempotency is None else await replay(house, idempotency)
             if stored is not None:
                 return _response(stored, route.status)
@@ -238,9 +242,21 @@ class Line:
                 idempotency=idempotency,
                 status=route.status,
                 request=request,
+                is_rehearsal=is_rehearsal,
             )
         )
         return _response(outcome, route.status)
+
+    def _is_rehearsal(self, request: web.Request) -> bool:
+        """Whether the caller asks what would happen; refused where it would happen all the same."""
+        asked = request.query.get(DRY_RUN)
+        if asked is None or request.method == "GET":
+            return False
+        if not self.route.steps:
+            raise Malformed(reason="dry_run is for the steps of an escrow; leave it out here.")
+        if asked not in ("true", "false"):
+            raise Malformed(reason="dry_run must be true or false.")
+        return asked == "true"
 
     def _read(self, caller: Caller | None, raw: bytes) -> Any:
         route = self.route

@@ -15,7 +15,8 @@ from service.commands.perform import Answer
 from service.ingress.bodies import BODY_BYTES_MAX
 from service.ingress.call import Call, Caller
 from service.ingress.errors import Family
-from service.rules.errors import Refused
+from service.rules.errors import Invalid, Refused
+from service.rules.machine import Actor
 from service.store.db import Reader
 from service.wire.base import Body, Query, Wire
 
@@ -35,6 +36,7 @@ class Subject:
     """What an id in the path names: how it is written, how it is read, who may come near it.
 
     `read` gives None where there is nothing; a handler finds what it gave in `call.subject`.
+    `screen` raises what else stands against this actor here, before the body is looked at.
     """
 
     parameter: str
@@ -44,6 +46,7 @@ class Subject:
     missing: type[Refused]
     may: Callable[[Caller, Any], bool]
     denied: type[Refused]
+    screen: Callable[[Actor, Any], object] | None = None
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Wire | Answer | web.StreamResponse]]
@@ -55,8 +58,13 @@ class Route:
     """One row.
 
     `takes` is the JSON body's model, `asks` the query string's, `gives` the answer's, `status`
-    its status. `screen` raises the refusals that come once the body is an object and before its
-    fields are looked at. `clashes` is E3 for checkout sessions only.
+    its status; `also` are answers of other statuses that are no refusals. `screen` raises the
+    refusals that come once the body is an object and before its fields are looked at. `clashes`
+    is E3 for checkout sessions only.
+
+    What the row refuses by its key, its subject and its body follows from the above; `steps` are
+    the steps of the escrow's table that the handler takes, whose refusals follow from the table;
+    `refuses` is whatever else it may say no with, and `unfit` what a bad field is told as.
     """
 
     method: str
@@ -71,6 +79,10 @@ class Route:
     screen: Screen | None = None
     clashes: Family = Family.E1
     body_bytes_max: int = BODY_BYTES_MAX
+    also: tuple[tuple[int, type[Wire]], ...] = ()
+    steps: tuple[str, ...] = ()
+    refuses: tuple[type[Refused], ...] = ()
+    unfit: type[Refused] = Invalid
     says: str = ""
 
 

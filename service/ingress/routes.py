@@ -1,25 +1,62 @@
 """The one table of routes: what may be asked, by whom, with what, and what is answered."""
 
-from service.ingress.api import account, assurance, escrows, mailbox, sandbox, webhooks
-from service.ingress.api.escrows import ESCROW
+from service.ingress.api import (
+    account,
+    assurance,
+    developer,
+    escrows,
+    identity,
+    mailbox,
+    sandbox,
+    webhooks,
+)
+from service.ingress.api.escrows import ESCROW, escrow_for
+from service.ingress.api.identity import VERIFICATION
 from service.ingress.api.sandbox import ANY_ESCROW, USER
 from service.ingress.api.webhooks import ENDPOINT
+from service.ingress.pages import explorer, static
 from service.ingress.pages import mailbox as mailbox_page
-from service.ingress.pages import static
 from service.ingress.route import Auth, Route
+from service.rules import errors as no
 from service.rules.policy import Policy
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
 from service.wire.assurance import Assurance
+from service.wire.contracts import ContractAnswer
+from service.wire.developer import (
+    SIGNATURE_BODY_BYTES_MAX,
+    NewSignature,
+    RedirectUrls,
+    RedirectUrlsAnswer,
+    RedirectUrlsStored,
+    SignatureAnswer,
+    SignatureStored,
+)
 from service.wire.escrows import (
+    Changes,
     Creation,
+    DeliverAnswer,
     EscrowAnswer,
     EscrowPage,
     EscrowQuery,
     NewEscrow,
+    Reasoned,
+    RejectAnswer,
     StepAnswer,
+    UpdateAnswer,
+)
+from service.wire.identity import (
+    NewVerification,
+    VerificationAnswer,
+    VerificationList,
+    VerificationMade,
+    VerificationQuery,
+    VerificationRecord,
 )
 from service.wire.mailbox import Mailbox
+from service.wire.next import NextAnswer
+from service.wire.proofs import ProofAnswer
 from service.wire.sandbox import (
+    Act,
     Advance,
     AdvanceAnswer,
     AssociationAnswer,
@@ -33,6 +70,7 @@ from service.wire.sandbox import (
     RateAnswer,
     Registration,
     RegistrationAnswer,
+    Resolution,
     TopUp,
     UserAnswer,
 )
@@ -56,69 +94,137 @@ _WEBHOOKS = "/api/developer/webhooks"
 # fmt: off
 ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_V1}/me", account.me, _KEY,
-          gives=Me, says="Your key and your account."),
+          gives=Me, refuses=(no.DeveloperNotFound,), says="Your key and your account."),
     Route("GET", f"{_V1}/balance", account.read_wallet, _USER,
           asks=BalanceQuery, gives=BalanceAnswer, says="The wallet of your user."),
     Route("GET", f"{_V1}/assurance", assurance.read, _KEY,
           gives=Assurance, says="How the invariants stand, for what is yours."),
 
     Route("POST", f"{_V1}/escrows", escrows.create, _KEY, screen=escrows.screen,
-          takes=NewEscrow, gives=Creation, status=201, says="Open an escrow."),
+          takes=NewEscrow, gives=Creation, status=201, steps=("create",),
+          refuses=(no.Forbidden, no.DailyCapReached, no.FxRateUnavailable),
+          says="Open an escrow."),
     Route("GET", f"{_V1}/escrows", escrows.read_list, _USER,
           asks=EscrowQuery, gives=EscrowPage, says="List your escrows, newest first."),
     Route("GET", f"{_V1}/escrows/{{id}}", escrows.read_one, _KEY, ESCROW,
           gives=EscrowAnswer, says="Read an escrow."),
-    Route("POST", f"{_V1}/escrows/{{id}}/deliver", escrows.deliver, _USER, ESCROW,
-          gives=StepAnswer, says="Deliver, as the seller."),
-    Route("POST", f"{_V1}/escrows/{{id}}/cancel", escrows.cancel, _KEY, ESCROW,
-          gives=StepAnswer, says="Cancel before payment."),
+    Route("GET", f"{_V1}/escrows/{{id}}/next", escrows.read_next, _KEY, ESCROW,
+          gives=NextAnswer, says="What may happen next, and what time does."),
+    Route("GET", f"{_V1}/escrows/{{id}}/contract", escrows.read_contract, _KEY, ESCROW,
+          gives=ContractAnswer, refuses=(no.ContractNotFound,), says="Read its contract."),
+    Route("GET", f"{_V1}/escrows/{{id}}/proof", escrows.read_proof, _KEY, ESCROW,
+          gives=ProofAnswer, refuses=(no.NoProofPolicy,), says="Read its purchase proof."),
+    Route("PUT", f"{_V1}/escrows/{{id}}", escrows.update, _KEY, escrow_for("update"),
+          takes=Changes, gives=UpdateAnswer, steps=("update",), refuses=(no.FxRateUnavailable,),
+          says="Change the terms before payment."),
+    Route("POST", f"{_V1}/escrows/{{id}}/deliver", escrows.deliver, _USER, escrow_for("deliver"),
+          gives=DeliverAnswer, steps=("deliver",), refuses=(no.BalanceTooLarge,),
+          says="Deliver, as the seller."),
+    Route("POST", f"{_V1}/escrows/{{id}}/reject-delivery", escrows.reject_delivery, _USER,
+          escrow_for("reject_delivery"), takes=Reasoned, gives=RejectAnswer,
+          steps=("reject_delivery",), says="Send a delivery back, as the buyer."),
+    Route("POST", f"{_V1}/escrows/{{id}}/cancel", escrows.cancel, _KEY, escrow_for("cancel"),
+          gives=StepAnswer, steps=("cancel",), says="Cancel before payment."),
+
+    Route("POST", f"{_V1}/identity-verifications", identity.request, _KEY,
+          takes=NewVerification, gives=VerificationMade, status=201,
+          also=((200, VerificationAnswer),), refuses=(no.Forbidden, no.IdentityApproved),
+          says="Ask who is behind an e-mail."),
+    Route("GET", f"{_V1}/identity-verifications", identity.read_list, _KEY,
+          asks=VerificationQuery, gives=VerificationList,
+          says="Your verifications of an e-mail, newest first."),
+    Route("GET", f"{_V1}/identity-verifications/{{id}}", identity.read_one, _KEY, VERIFICATION,
+          gives=VerificationRecord, says="Read a verification."),
+
+    *(
+        row
+        for path in ("/api/developer/signature", "/developer/signature")
+        for row in (
+            Route("PUT", path, developer.store_signature, _KEY,
+                  takes=NewSignature, gives=SignatureStored,
+                  body_bytes_max=SIGNATURE_BODY_BYTES_MAX, says="Store your signature."),
+            Route("GET", path, developer.read_signature, _KEY,
+                  gives=SignatureAnswer, says="Whether a signature is stored."),
+        )
+    ),
+    Route("PUT", "/api/developer/redirect-urls", developer.store_redirect_urls, _KEY,
+          takes=RedirectUrls, gives=RedirectUrlsStored,
+          says="Set where people may be sent back to."),
+    Route("GET", "/api/developer/redirect-urls", developer.read_redirects, _KEY,
+          gives=RedirectUrlsAnswer, says="Where people may be sent back to."),
 
     Route("POST", _WEBHOOKS, webhooks.create, _KEY,
-          takes=WebhookCreate, gives=WebhookCreated, status=201, says="Add a webhook endpoint."),
+          takes=WebhookCreate, gives=WebhookCreated, status=201, unfit=no.WebhookRefused,
+          says="Add a webhook endpoint."),
     Route("GET", _WEBHOOKS, webhooks.read_list, _KEY,
           gives=WebhookList, says="List your webhook endpoints."),
     Route("GET", f"{_WEBHOOKS}/{{id}}", webhooks.read_one, _KEY, ENDPOINT,
           gives=WebhookAnswer, says="Read a webhook endpoint."),
     Route("PUT", f"{_WEBHOOKS}/{{id}}", webhooks.update, _KEY, ENDPOINT,
-          takes=WebhookUpdate, gives=WebhookUpdated, says="Change a webhook endpoint."),
+          takes=WebhookUpdate, gives=WebhookUpdated, unfit=no.WebhookRefused,
+          says="Change a webhook endpoint."),
     Route("POST", f"{_WEBHOOKS}/{{id}}/regenerate-secret", webhooks.regenerate_secret, _KEY,
-          ENDPOINT, takes=Regenerate, gives=SecretAnswer, says="Give it a new secret."),
+          ENDPOINT, takes=Regenerate, gives=SecretAnswer, unfit=no.WebhookRefused,
+          says="Give it a new secret."),
     Route("DELETE", f"{_WEBHOOKS}/{{id}}", webhooks.delete, _KEY, ENDPOINT,
           gives=Gone, says="Delete a webhook endpoint."),
+
+    Route("GET", "/openapi.json", explorer.read_document, Auth.NONE,
+          says="What is served here, as an OpenAPI document."),
+    Route("GET", "/docs", explorer.show, Auth.NONE,
+          says="The API to look at and to try out."),
+    Route("GET", "/static/{name}", static.send, Auth.NONE,
+          says="A file of the pages."),
 )
 
 # Mounted in the sandbox only.
 SANDBOX_ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_SANDBOX}/developers", sandbox.make_developer, _KEY,
-          takes=NewDeveloper, gives=DeveloperAnswer, status=201, says="Make another developer."),
+          takes=NewDeveloper, gives=DeveloperAnswer, status=201,
+          refuses=(no.EmailTaken, no.UserTaken), says="Make another developer."),
     Route("POST", f"{_SANDBOX}/users", sandbox.make_user, _KEY,
-          takes=NewUser, gives=UserAnswer, status=201, says="Make a user."),
+          takes=NewUser, gives=UserAnswer, status=201,
+          refuses=(no.EmailTaken,), says="Make a user."),
     Route("POST", f"{_SANDBOX}/users/{{email}}/topup", sandbox.top_up, _KEY, USER,
-          takes=TopUp, gives=BalanceAnswer, says="Credit a wallet."),
+          takes=TopUp, gives=BalanceAnswer, refuses=(no.BalanceTooLarge,),
+          says="Credit a wallet."),
     Route("GET", f"{_SANDBOX}/users/{{email}}/balance", sandbox.read_wallet, _KEY, USER,
           asks=BalanceQuery, gives=BalanceAnswer, says="Read a wallet."),
     Route("PUT", f"{_SANDBOX}/association", sandbox.associate, _KEY,
-          takes=ByEmail, gives=AssociationAnswer, says="Act as this user."),
+          takes=ByEmail, gives=AssociationAnswer, refuses=(no.UserNotFound, no.UserTaken),
+          says="Act as this user."),
     Route("DELETE", f"{_SANDBOX}/association", sandbox.dissociate, _KEY,
           gives=AssociationAnswer, says="Act as nobody."),
     Route("POST", f"{_SANDBOX}/escrows/{{id}}/pay", sandbox.pay, _KEY, ANY_ESCROW,
-          takes=ByEmail, gives=EscrowAnswer, says="Pay from this user's wallet."),
+          takes=ByEmail, gives=EscrowAnswer, steps=("accept_pay",),
+          refuses=(no.UserNotRegistered, no.WrongParty, no.PhoneNotVerified,
+                   no.InsufficientFunds, no.BalanceTooLarge),
+          says="Pay from this user's wallet."),
+    Route("POST", f"{_SANDBOX}/escrows/{{id}}/act", sandbox.act, _KEY, ANY_ESCROW,
+          takes=Act, gives=EscrowAnswer, steps=tuple(sandbox.ACTS),
+          refuses=(no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
+                   no.PhoneNotVerified, no.BalanceTooLarge),
+          says="Take a step as this person."),
+    Route("POST", f"{_SANDBOX}/disputes/{{id}}/resolve", sandbox.resolve_dispute, _KEY, ANY_ESCROW,
+          takes=Resolution, gives=EscrowAnswer, steps=("resolve_dispute",),
+          refuses=(no.SplitMustEqualHeld, no.BalanceTooLarge),
+          says="Settle a dispute, as the operator."),
     Route("POST", f"{_SANDBOX}/register", sandbox.register, _KEY,
           takes=Registration, gives=RegistrationAnswer, status=201,
+          refuses=(no.InvitationNotFound, no.EmailTaken),
           says="Follow an invitation's link."),
     Route("GET", f"{_SANDBOX}/mailbox", mailbox.read_mailbox, _KEY,
           asks=MailboxQuery, gives=Mailbox, says="The mails that were sent, newest first."),
     Route("GET", f"{_SANDBOX}/clock", sandbox.read_time, _KEY,
           gives=ClockAnswer, says="Business time."),
     Route("POST", f"{_SANDBOX}/clock/advance", sandbox.advance_clock, _KEY,
-          takes=Advance, gives=AdvanceAnswer, says="Move the clock forward."),
+          takes=Advance, gives=AdvanceAnswer, refuses=(no.ClockAdvancing,),
+          says="Move the clock forward."),
     Route("PUT", f"{_SANDBOX}/fx", sandbox.set_rate, _KEY,
           takes=NewRate, gives=RateAnswer, says="Set an exchange rate."),
 
     Route("GET", "/mailbox", mailbox_page.show, Auth.NONE,
           asks=MailboxQuery, says="The mailbox as a page, for this machine."),
-    Route("GET", "/static/{name}", static.send, Auth.NONE,
-          says="A file of the pages."),
 )
 # fmt: on
 

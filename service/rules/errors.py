@@ -55,6 +55,14 @@ class EscrowNotFound(Refused):
     """Escrow not found"""
 
 
+class ContractNotFound(Refused):
+    """Contract not found for this escrow"""
+
+
+class NoProofPolicy(Refused):
+    """This escrow has no purchase proof policy."""
+
+
 class InvalidEscrowId(Refused):
     """Invalid escrow ID"""
 
@@ -151,6 +159,130 @@ class CancellationPending(StepClash):
     code = "CANCELLATION_PENDING"
 
 
+class CancellationAlreadyRequested(StepClash):
+    """A cancellation request waits for the seller's answer already."""
+
+    code = "CANCELLATION_ALREADY_REQUESTED"
+
+
+class NoPendingCancellation(StepClash):
+    """No cancellation request waits for an answer."""
+
+    code = "NO_PENDING_CANCELLATION"
+
+
+class CancellationRequestInvalidStatus(StepClash):
+    """The escrow is {status}; a cancellation can be requested while it is paid or delivered."""
+
+    code = "CANCELLATION_REQUEST_INVALID_STATUS"
+
+
+class CancelEscrowInvalidStatus(StepClash):
+    """The escrow is {status}; the seller can cancel it while it is paid or delivered."""
+
+    code = "CANCEL_ESCROW_INVALID_STATUS"
+
+
+class DisputeAlreadyOpened(StepClash):
+    """A dispute is open on this escrow already."""
+
+    code = "DISPUTE_ALREADY_OPENED"
+
+
+class DisputeInvalidStatus(StepClash):
+    """The escrow is {status}; it can be disputed while it is paid or delivered."""
+
+    code = "DISPUTE_INVALID_STATUS"
+
+
+class NoOpenDispute(StepClash):
+    """No dispute is open on this escrow."""
+
+    code = "NO_OPEN_DISPUTE"
+
+
+class SplitMustEqualHeld(Refused):
+    """The parts must be 0 or more and sum to what is held: {held} {currency}."""
+
+    code = "SPLIT_MUST_EQUAL_HELD"
+
+
+class ContractAlreadySigned(StepClash):
+    """This party has signed the contract already."""
+
+    code = "CONTRACT_ALREADY_SIGNED"
+
+
+class ProofNotEnabled(StepClash):
+    """This escrow has no purchase proof policy."""
+
+    code = "PROOF_NOT_ENABLED"
+
+
+class ProofWrongPhase(StepClash):
+    """The purchase proof does not allow this now; its phase is {phase}."""
+
+    code = "PROOF_WRONG_PHASE"
+
+
+class AmountChanged(StepClash):
+    """The amount was changed meanwhile; it is {amount} {currency} now."""
+
+    code = "AMOUNT_CHANGED"
+
+
+class QuickEscrowNoContract(StepClash):
+    """A quick escrow has no contract to sign."""
+
+    code = "QUICK_ESCROW_NO_CONTRACT"
+
+
+class InstantEscrowNoContract(StepClash):
+    """An instant escrow has no contract to sign."""
+
+    code = "INSTANT_ESCROW_NO_CONTRACT"
+
+
+class InstantEscrowNoCompleteStep(StepClash):
+    """An instant escrow is completed by its delivery; there is nothing to confirm."""
+
+    code = "INSTANT_ESCROW_NO_COMPLETE_STEP"
+
+
+class CancellationRequestBuyerOnly(StepClash):
+    """Only the buyer can ask to cancel; the seller cancels with cancel_escrow."""
+
+    code = "CANCELLATION_REQUEST_BUYER_ONLY"
+
+
+class CancelEscrowSellerOnly(StepClash):
+    """Only the seller can cancel a paid escrow; the buyer asks with request_cancellation."""
+
+    code = "CANCEL_ESCROW_SELLER_ONLY"
+
+
+class CheckoutTargetNotBuyer(StepClash):
+    """targetUserEmail is not the buyer's e-mail, and this action is the buyer's."""
+
+    code = "CHECKOUT_TARGET_NOT_BUYER"
+
+
+class CheckoutTargetNotSeller(StepClash):
+    """targetUserEmail is not the seller's e-mail, and this action is the seller's."""
+
+    code = "CHECKOUT_TARGET_NOT_SELLER"
+
+
+class SessionNotPending(StepClash):
+    """This checkout session is {status}; create a new one."""
+
+    code = "SESSION_NOT_PENDING"
+
+
+class SessionNotFound(Refused):
+    """Checkout session not found"""
+
+
 class SellerNotReady(StepClash):
     """The seller has not registered yet, so this escrow cannot be paid."""
 
@@ -191,6 +323,68 @@ class UserTaken(StepClash):
     """This user is associated with another developer already."""
 
     code = "USER_ALREADY_ASSOCIATED"
+
+
+class NoRedirectUrlsConfigured(StepClash):
+    """You have no redirect URLs; set them with PUT /api/developer/redirect-urls first."""
+
+    code = "NO_REDIRECT_URLS_CONFIGURED"
+
+
+class RedirectUrlMustBeHttps(StepClash):
+    """redirectUrl must begin with https:// (http:// only for localhost)."""
+
+    code = "REDIRECT_URL_MUST_BE_HTTPS"
+
+
+class RedirectUrlNotAllowed(StepClash):
+    """redirectUrl is not on your list of redirect URLs."""
+
+    code = "REDIRECT_URL_NOT_ALLOWED"
+
+
+class VerificationNotFound(Refused):
+    """You have no identity verification with this id."""
+
+
+class InvalidVerificationId(Refused):
+    """The id of an identity verification is 24 lower-case hex characters."""
+
+
+class IdentityApproved(Refused):
+    """The user with this e-mail is registered, and their identity is approved already."""
+
+
+class VerificationDecided(StepClash):
+    """This identity verification is {status} already."""
+
+    code = "VERIFICATION_DECIDED"
+
+
+class VerificationExpired(StepClash):
+    """This identity verification has expired; the developer has to ask for another."""
+
+    code = "VERIFICATION_EXPIRED"
+
+
+class PaymentNotFound(Refused):
+    """Payment not found"""
+
+
+class PaymentNotOpen(StepClash):
+    """The payment is {state}; this step ({act}) is not to be had from there."""
+
+    code = "PAYMENT_NOT_OPEN"
+
+
+class NotPayable(StepClash):
+    """This cannot be paid by {provider}: {reason}."""
+
+    code = "PAYMENT_METHOD_NOT_POSSIBLE"
+
+
+class NotificationRefused(Refused):
+    """The notification is not {provider}'s: {reason}."""
 
 
 class IdempotencyKeyReused(Refused):

@@ -5,18 +5,24 @@ person's step and the clock's are the same row. Entering a state arms its clocks
 state stops them; a dispute freezes them with the time that remains.
 """
 
-import calendar
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-from service.rules import errors
+from service.rules import errors, proof
+from service.rules.aggregate import (
+    ACCEPTED,
+    CLOSED,
+    REJECTED,
+    CancellationRequest,
+    Escrow,
+    PurchaseProof,
+    Settlement,
+)
 from service.rules.errors import Refused
 from service.rules.fees import Shares, shares
 from service.rules.machine import NOWHERE, Actor, ActorKind, Movement, Role, Step, Table
-from service.rules.policy import Policy
 from service.rules.postings import Posting, hold, refund, release, wallet
 
 PENDING, PAID, DELIVERED = "pending", "paid", "delivered"
@@ -24,7 +30,7 @@ COMPLETED, CANCELLED, DISPUTED = "completed", "cancelled", "disputed"
 STATUSES = (PENDING, PAID, DELIVERED, COMPLETED, CANCELLED, DISPUTED)
 FINAL = frozenset({COMPLETED, CANCELLED})
 
-STANDARD, QUICK, PROOF, INSTANT = "standard", "quick", "quick_proof", "instant"
+STANDARD, QUICK, PROOF, INSTANT = "standard", "quick", proof.MODE, "instant"
 MODES = (STANDARD, QUICK, PROOF, INSTANT)
 
 STATUS_UPDATED = "escrow.status.updated"
@@ -170,182 +176,6 @@ FLAGS = {"freeze": True, "unfreeze": False}
 """The steps that set the flag and leave the state alone; a frozen escrow takes no other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A registered user, as the other party and the partner servers may know them."""
-
-    id: str
-    email: str
-    first_name: str
-    last_name: str
-    language: str = "en"
-    is_phone_verified: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Escrow:
-    """One escrow as its row stands: facts only, money in minor units, times in UTC.
-
-    `seller` and `buyer` are None until that person has registered; the e-mails are always there.
-    `seq` is its event counter, `completion_deadline` the open deadline of that kind.
-    """
-
-    id: str
-    mode: str
-    status: str
-    creator_id: str
-    seller_email: str
-    buyer_email: str
-    title: str
-    currency: str
-    ledger_currency: str
-    amount_minor: int
-    fx_rate: Decimal
-    amount_ledger_minor: int
-    escrow_fee_minor: int
-    estimated_delivery_days: int
-    created_at: datetime
-    updated_at: datetime
-    seller: Person | None = None
-    buyer: Person | None = None
-    seq: int = 0
-    frozen: bool = False
-    description: str | None = None
-    language: str = "en"
-    developer_fee_bps: int = 0
-    developer_fee_minor: int = 0
-    developer_fee_user_id: str | None = None
-    auto_complete: str = "manual"
-    fulfillment_policy: Mapping[str, object] | None = None
-    funded_minor: int = 0
-    held_minor: int = 0
-    released_minor: int = 0
-    refunded_minor: int = 0
-    fees_minor: int = 0
-    cancel_reason: str | None = None
-    expires_at: datetime | None = None
-    paid_at: datetime | None = None
-    delivered_at: datetime | None = None
-    completed_at: datetime | None = None
-    cancelled_at: datetime | None = None
-    completion_deadline: datetime | None = None
-    contract: "Contract | None" = None
-    creator_company: str = ""
-
-    @property
-    def seller_id(self) -> str | None:
-        """The seller's user id, None while not registered."""
-        return self.seller.id if self.seller else None
-
-    @property
-    def buyer_id(self) -> str | None:
-        """The buyer's user id, None while not registered."""
-        return self.buyer.id if self.buyer else None
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """A standard escrow's contract; a signature is the moment it was given."""
-
-    id: str
-    terms: str
-    seller_signed_at: datetime | None = None
-    buyer_signed_at: datetime | None = None
-
-    @property
-    def is_fully_signed(self) -> bool:
-        """Whether both parties have signed."""
-        return self.seller_signed_at is not None and self.buyer_signed_at is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """In `state`, the clock takes `step` at `due`; in `modes` only."""
-
-    kind: str
-    state: str
-    modes: frozenset[str]
-    due: Callable[[Escrow, datetime, Policy], datetime]
-    step: str
-    says: str
-
-
-def expiry_at(now: datetime, policy: Policy) -> datetime:
-    """When an escrow that is opened now expires unpaid."""
-    return months_later(now, policy.expiry_months)
-
-
-def _expiry(_: Escrow, now: datetime, policy: Policy) -> datetime:
-    return expiry_at(now, policy)
-
-
-def _overdue(escrow: Escrow, now: datetime, _: Policy) -> datetime:
-    return (escrow.paid_at or now) + timedelta(days=escrow.estimated_delivery_days)
-
-
-def _undelivered(escrow: Escrow, now: datetime, policy: Policy) -> datetime:
-    return _overdue(escrow, now, policy) + timedelta(days=policy.overdue_refund_days)
-
-
-def _completion(_: Escrow, now: datetime, policy: Policy) -> datetime:
-    return now + timedelta(days=policy.completion_days)
-
-
-def _proof_upload(escrow: Escrow, now: datetime, _: Policy) -> datetime:
-    return (escrow.paid_at or now) + timedelta(hours=upload_hours(escrow))
-
-
-def upload_hours(escrow: Escrow) -> int:
-    """How long after payment the purchase proof may be uploaded, by the escrow's own policy."""
-    hours = (escrow.fulfillment_policy or {}).get("proofUploadDeadlineHours")
-    if type(hours) is not int:
-        raise AssertionError(f"escrow {escrow.id} has no policy with an upload deadline")
-    return hours
-
-
-# fmt: off
-CLOCKS = (
-    #     kind                state      modes due           step              when
-    Clock("expiry",           PENDING,   _A,   _expiry,      "cancel",         "after 1 month"),
-    Clock("proof_upload",     PAID,      _P,   _proof_upload, "expire_proof",  "by its policy"),
-    Clock("delivery_overdue", PAID,      _A,   _overdue,     "note_overdue",   "as estimated"),
-    Clock("overdue_refund",   PAID,      _I,   _undelivered, "refund_overdue", "3 days after that"),
-    Clock("completion",       DELIVERED, _Q,   _completion,  "complete",       "after 7 days"),
-)
-# fmt: on
-STEP_OF_KIND = {clock.kind: clock.step for clock in CLOCKS} | {"acknowledged": "deliver"}
-"""Which step each kind of deadline takes; `acknowledged` is armed by a partner's 2xx."""
-ENDED_BY_TIME = tuple(
-    (mode, clock.state, clock.kind)
-    for clock in CLOCKS
-    for mode in sorted(clock.modes)
-    for row in (TABLE.find(clock.step, clock.state, mode),)
-    if row is not None and row.target != clock.state
-)
-"""(mode, state, kind): while in this state, this deadline is open. The others wait for a person."""
-
-
-def months_later(start: datetime, months: int) -> datetime:
-    """The same day `months` calendar months on, or that month's last day."""
-    index = start.year * 12 + start.month - 1 + months
-    year, month = divmod(index, 12)
-    day = min(start.day, calendar.monthrange(year, month + 1)[1])
-    return start.replace(year=year, month=month + 1, day=day)
-
-
-def armed(escrow: Escrow, now: datetime, policy: Policy) -> Iterator[tuple[str, datetime]]:
-    """The deadlines (kind, due) that entering the escrow's present state arms.
-
-    One that would be due in the past has done its work before (paid again after a rejected
-    delivery) and is not armed anew.
-    """
-    for clock in CLOCKS:
-        if clock.state == escrow.status and escrow.mode in clock.modes:
-            due = clock.due(escrow, now, policy)
-            if due > now:
-                yield clock.kind, due
-
-
 def roles(actor: Actor, escrow: Escrow) -> frozenset[Role]:
     """In which capacities this actor stands to this escrow."""
     if actor.kind is ActorKind.CLOCK:
@@ -364,27 +194,105 @@ def roles(actor: Actor, escrow: Escrow) -> frozenset[Role]:
     return frozenset(held)
 
 
-def choose(name: str, escrow: Escrow, actor: Actor, target: str | None = None) -> Step:
-    """The table's row for this step now, by this actor; refuses in the spec's order.
-
-    Order: who may at all (403), then frozen, then the state (400/409).
-    """
+def check_role(name: str, escrow: Escrow, actor: Actor) -> frozenset[Role]:
+    """The actor's roles here; WrongParty where none of them ever takes this step."""
     allowed = frozenset(
         role for row in STEPS if row.name == name and escrow.mode in row.modes for role in row.who
     )
     held = roles(actor, escrow)
     if allowed and not held & allowed:
         raise errors.WrongParty(party=_people(allowed), act=_verb(name))
+    return held
+
+
+def choose(name: str, escrow: Escrow, actor: Actor, target: str | None = None) -> Step:
+    """The table's row for this step now, by this actor; refuses in the spec's order.
+
+    Order: who may at all (403), then frozen, then the state (400/409), then what else stands
+    against it. `target` where one step leads to two states and the escrow does not say to which.
+    """
+    held = check_role(name, escrow, actor)
     if escrow.frozen and name not in FLAGS:
         raise errors.EscrowFrozen
+    if name == "withdraw_dispute" and escrow.dispute is not None:
+        target = escrow.dispute.back_to
     row = TABLE.find(name, escrow.status, escrow.mode, target)
     if row is None:
         raise wrong_state(name, escrow)
     if not held & row.who:
         raise errors.WrongParty(party=_people(row.who), act=_verb(name))
-    if name == "deliver" and escrow.mode == PROOF:
-        raise errors.ProofNotAccepted  # no proof can be handed in yet, so none was accepted
+    obstacle = GUARDS[name](escrow, held) if name in GUARDS else None
+    if obstacle is not None:
+        raise obstacle
     return row
+
+
+def _no_delivery(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
+    if escrow.mode == INSTANT and escrow.has_pending_cancellation:
+        return errors.CancellationPending()
+    if escrow.proof is not None and escrow.proof.phase not in proof.OPEN_GATE:
+        return errors.ProofNotAccepted()
+    return None
+
+
+def _no_payment(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
+    if escrow.contract is not None and not escrow.contract.is_fully_signed:
+        return errors.ContractNotSigned()
+    return errors.SellerNotReady() if escrow.seller is None else None
+
+
+def _no_signature(escrow: Escrow, held: frozenset[Role]) -> Refused | None:
+    contract = escrow.contract
+    if contract is None:
+        raise AssertionError(f"standard escrow {escrow.id} has no contract")
+    signed = contract.seller_signed_at if Role.SELLER in held else contract.buyer_signed_at
+    return errors.ContractAlreadySigned() if signed else None
+
+
+def _no_request(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
+    return errors.CancellationAlreadyRequested() if escrow.has_pending_cancellation else None
+
+
+def _no_answer(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
+    return None if escrow.has_pending_cancellation else errors.NoPendingCancellation()
+
+
+def _no_withdrawal(escrow: Escrow, held: frozenset[Role]) -> Refused | None:
+    opener = escrow.dispute.opener if escrow.dispute else ""
+    if opener in held:
+        return None
+    return errors.WrongParty(party=opener, act=_verb("withdraw_dispute"))
+
+
+def _wrong_phase(name: str) -> "Guard":
+    def guard(escrow: Escrow, held: frozenset[Role]) -> Refused | None:
+        row = _proof_row(name, escrow)
+        if row is None or not held & row.who:
+            return errors.ProofWrongPhase(phase=escrow.proof.phase if escrow.proof else "none")
+        return None
+
+    return guard
+
+
+def _proof_row(name: str, escrow: Escrow) -> Step | None:
+    return proof.TABLE.find(name, escrow.proof.phase, escrow.mode) if escrow.proof else None
+
+
+Guard = Callable[[Escrow, frozenset[Role]], Refused | None]
+GUARDS: Mapping[str, Guard] = {
+    "accept_pay": _no_payment,
+    "sign_contract": _no_signature,
+    "deliver": _no_delivery,
+    "request_cancellation": _no_request,
+    "accept_cancellation": _no_answer,
+    "reject_cancellation": _no_answer,
+    "withdraw_dispute": _no_withdrawal,
+    **{
+        name: _wrong_phase(name)
+        for name in sorted({row.name for row in proof.STEPS} - {"accept_pay"})
+    },
+}
+"""What may stand against a step beyond who takes it and the state that it is taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,14 +316,21 @@ class Taken:
 
 
 def take(
-    row: Step, escrow: Escrow, actor: Actor, now: datetime, *, sellers_part: int | None = None
+    row: Step,
+    escrow: Escrow,
+    actor: Actor,
+    now: datetime,
+    *,
+    changed: Escrow | None = None,
+    sellers_part: int | None = None,
 ) -> Taken:
     """The escrow after this step, and what it posts. Pure: nothing has happened yet.
 
+    `changed` is the escrow with what the actor brought along (other terms, a reason, a person).
     `sellers_part` (minor units, more than 0) is the seller's of a split; the rest is refunded.
     """
     after = replace(
-        escrow,
+        changed or escrow,
         **_moments(row, escrow, now),
         status=row.target,
         updated_at=now,
@@ -424,6 +339,18 @@ def take(
         cancel_reason=cancel_reason(row, actor, escrow),
         completion_deadline=escrow.completion_deadline if row.source == row.target else None,
     )
+    after = replace(
+        after,
+        cancellation=_cancellation(row, after, actor, now),
+        proof=_proof(row, after, now),
+    )
+    taken = _moved(row, escrow, after, sellers_part)
+    if row.name in ("resolve_dispute", "withdraw_dispute"):
+        return replace(taken, after=_resolved(row, taken, roles(actor, escrow), now))
+    return taken
+
+
+def _moved(row: Step, escrow: Escrow, after: Escrow, sellers_part: int | None) -> Taken:
     match row.moves:
         case Movement.HOLD:
             return _held(row, escrow, after)
@@ -436,6 +363,85 @@ def take(
                 raise AssertionError(f"escrow {escrow.id} cannot be split at {sellers_part}")
             return _settled(row, escrow, after, sellers_part=sellers_part)
     return Taken(row, escrow, after)
+
+
+def _cancellation(
+    row: Step, after: Escrow, actor: Actor, now: datetime
+) -> CancellationRequest | None:
+    """The pending request is answered by its steps, and closed by a dispute and by every end."""
+    request = after.cancellation
+    if request is None or not after.has_pending_cancellation:
+        return request
+    match row.name:
+        case "accept_cancellation" | "reject_cancellation":
+            status = ACCEPTED if row.name == "accept_cancellation" else REJECTED
+            answered_by = after.seller if Role.SELLER in roles(actor, after) else None
+            return replace(request, status=status, answered_at=now, answered_by=answered_by)
+        case _ if row.target in FINAL or row.name == "dispute":
+            return replace(request, status=CLOSED, answered_at=now)
+    return request
+
+
+def _proof(row: Step, after: Escrow, now: datetime) -> PurchaseProof | None:
+    """The proof's next phase and its deadlines. escrows.md 4."""
+    if after.mode != PROOF:
+        return None
+    if row.name == "accept_pay":
+        return PurchaseProof(proof.WAITING, now + timedelta(hours=proof.upload_hours(after)))
+    step, standing = _proof_row(row.name, after), after.proof
+    if row.name == "withdraw_dispute" and standing is not None and after.dispute is not None:
+        return _thawed(standing, now - after.dispute.opened_at)
+    if step is None or standing is None:
+        return standing
+    standing = replace(standing, phase=step.target)
+    match step.target:
+        case proof.REVIEW:
+            begins = max(now, standing.upload_deadline)
+            due = begins + timedelta(hours=proof.review_hours(after))
+            return replace(standing, review_deadline=due)
+        case proof.CORRECTION:
+            due = now + timedelta(hours=proof.upload_hours(after))
+            rounds = standing.correction_rounds + 1
+            return replace(
+                standing, upload_deadline=due, review_deadline=None, correction_rounds=rounds
+            )
+    return standing
+
+
+def _thawed(standing: PurchaseProof, later: timedelta) -> PurchaseProof:
+    """The deadline that stood still is due so much later: what is shown is what fires."""
+    if standing.phase in (proof.WAITING, proof.CORRECTION):
+        return replace(standing, upload_deadline=standing.upload_deadline + later)
+    if standing.phase == proof.REVIEW and standing.review_deadline is not None:
+        return replace(standing, review_deadline=standing.review_deadline + later)
+    return standing
+
+
+def _resolved(row: Step, taken: Taken, held: frozenset[Role], now: datetime) -> Escrow:
+    """The dispute's end, with how the money was shared where it moved."""
+    before, after = taken.before, taken.after
+    if after.dispute is None:
+        raise AssertionError(f"escrow {after.id} has no dispute to end")
+    if row.name == "withdraw_dispute":
+        ended = replace(after.dispute, resolved_at=now, outcome="withdrawn")
+        return replace(after, dispute=ended)
+    refunded = after.refunded_minor - before.refunded_minor
+    part = before.held_minor - refunded
+    due = _shares(before, part) if part else Shares(0, 0, 0)
+    by = next((r.value for r in (Role.OPERATOR, Role.CLOCK) if r in held), "offer")
+    settlement = Settlement(part, refunded, due.platform, due.developer, due.net, by)
+    outcome = "split" if part and refunded else "seller" if part else "buyer"
+    ended = replace(after.dispute, resolved_at=now, outcome=outcome, settlement=settlement)
+    return replace(after, dispute=ended)
+
+
+def _shares(escrow: Escrow, sellers_part: int) -> Shares:
+    return shares(
+        sellers_part,
+        escrow.amount_ledger_minor,
+        escrow.escrow_fee_minor,
+        escrow.developer_fee_minor,
+    )
 
 
 def _moments(row: Step, escrow: Escrow, now: datetime) -> dict[str, Any]:
@@ -476,12 +482,7 @@ def _settled(row: Step, escrow: Escrow, after: Escrow, *, sellers_part: int) -> 
     legs = refund(escrow.id, wallet(escrow.buyer.id), refunded, escrow.ledger_currency)
     parts = Shares(0, 0, 0)
     if sellers_part:
-        parts = shares(
-            sellers_part,
-            escrow.amount_ledger_minor,
-            escrow.escrow_fee_minor,
-            escrow.developer_fee_minor,
-        )
+        parts = _shares(escrow, sellers_part)
         legs += release(
             escrow.id,
             escrow.seller.id,
@@ -503,19 +504,62 @@ def wrong_state(name: str, escrow: Escrow) -> Refused:
     """Why this step is not to be had in this state, as the spec words it."""
     status = escrow.status
     sources = sorted(TABLE.sources(name, escrow.mode), key=STATUSES.index)
-    if name in ("accept_pay", "approve_deposit", "sign_contract", "complete") and sources:
-        if status == CANCELLED:
-            return errors.EscrowCancelled()
-        if name != "complete":
-            return errors.PaymentAlreadyDone(status=status)
-        if status == COMPLETED:
-            return errors.EscrowAlreadyCompleted()
-        return errors.EscrowNotDelivered(status=status)
+    if sources and name in _CLASHES:
+        return _CLASHES[name](status)
     if name == "reject_delivery" and status == DISPUTED:
         return errors.DisputeOpen(act=_verb(name))
     hint = _AFTER_PAYMENT if name == "cancel" else ""
     needed = " or ".join(sources) or "in another mode"
     return errors.WrongStatus(status=status, needed=needed, act=_verb(name), hint=hint)
+
+
+def _not_payable(status: str) -> Refused:
+    if status == CANCELLED:
+        return errors.EscrowCancelled()
+    return errors.PaymentAlreadyDone(status=status)
+
+
+def _not_completable(status: str) -> Refused:
+    if status == CANCELLED:
+        return errors.EscrowCancelled()
+    if status == COMPLETED:
+        return errors.EscrowAlreadyCompleted()
+    return errors.EscrowNotDelivered(status=status)
+
+
+def _not_disputable(status: str) -> Refused:
+    if status == DISPUTED:
+        return errors.DisputeAlreadyOpened()
+    return errors.DisputeInvalidStatus(status=status)
+
+
+def _not_cancellable_now(status: str) -> Refused:
+    return errors.CancelEscrowInvalidStatus(status=status)
+
+
+def _not_askable(status: str) -> Refused:
+    return errors.CancellationRequestInvalidStatus(status=status)
+
+
+_CLASHES: Mapping[str, Callable[[str], Refused]] = {
+    **dict.fromkeys(("accept_pay", "approve_deposit", "sign_contract"), _not_payable),
+    "complete": _not_completable,
+    "dispute": _not_disputable,
+    "cancel_escrow": _not_cancellable_now,
+    "request_cancellation": _not_askable,
+    **dict.fromkeys(
+        ("accept_cancellation", "reject_cancellation"), lambda _: errors.NoPendingCancellation()
+    ),
+    **dict.fromkeys(
+        ("answer_dispute", "resolve_dispute", "withdraw_dispute"),
+        lambda _: errors.NoOpenDispute(),
+    ),
+    **dict.fromkeys(
+        sorted({row.name for row in proof.STEPS} - {"accept_pay"}),
+        lambda _: errors.ProofWrongPhase(phase="none"),
+    ),
+}
+"""Step -> what is said when it is taken in a status from which it does not lead anywhere."""
 
 
 def cancel_reason(row: Step, actor: Actor, escrow: Escrow) -> str | None:

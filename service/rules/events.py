@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.rules import escrow
+from service.rules import escrow, identity
 
 OF_ENDPOINTS = (
     "endpoint.failing",
@@ -11,7 +11,7 @@ OF_ENDPOINTS = (
     "delivery.exhausted",
     "secret.rotated",
 )
-OF_IDENTITY = ("identity.verification.updated", "identity.verification.linked")
+OF_IDENTITY = (identity.UPDATED, identity.LINKED)
 TEST = "webhook.test"
 
 CATALOGUE = frozenset(

@@ -64,6 +64,17 @@ class Movement(StrEnum):
     RELEASE = "release"
     REFUND = "refund"
     SPLIT = "split"
+    # Between the outside and a wallet: rules/payment.py.
+    PROMISE = "promise"
+    FORGO = "forgo"
+    SETTLE = "settle"
+    RECEIVE = "receive"
+    DIVERT = "divert"
+    CREDIT = "credit"
+    RESERVE = "reserve"
+    RETURN = "return"
+    PAY_OUT = "pay_out"
+    PAY_BACK = "pay_back"
 
 
 @dataclass(frozen=True, slots=True)

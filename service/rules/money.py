@@ -8,6 +8,8 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 
 EXPONENTS = {"TND": 3, "USD": 2, "EUR": 2, "USDC": 6}
 LEDGER_CURRENCY = "TND"
+RATED_CURRENCIES = ("USD", "EUR")
+"""The other face currencies of escrows: those that need a rate to the ledger's."""
 EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
 """Two factors of 40 digits, the most that the reader lets in, multiply without rounding here."""
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from service.rules.identity import BLOCKED_DOMAINS
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -25,6 +27,7 @@ class Policy:
     ticket_prefix: str = "DHM"
     timezone: str = "Africa/Tunis"
     phone_is_required: bool = True
+    blocked_email_domains: frozenset[str] = BLOCKED_DOMAINS
 
     @property
     def is_sandbox(self) -> bool:

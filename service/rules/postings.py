@@ -1,10 +1,15 @@
 """The chart of accounts, and what each movement posts: from, to, amount.
 
-available, pending   a user's wallet, per currency          floor 0, balance kept
+available            a user's wallet: what can be spent     floor 0, balance kept
+pending              a user's wallet: promised top-ups and
+                     payouts that have not left yet         floor 0, balance kept
 held                 one per escrow: its live balance       floor 0, balance kept
 platform_fees, protocol_fees                                no balance kept
-clearing             money at a payment provider or bank    no balance kept
-outside              the world beyond; minus what is inside no balance kept
+clearing             money at a payment provider or bank,
+                     one per provider; 0 but for what the
+                     operator has still to decide           no balance kept
+outside              the world beyond, one per provider;
+                     minus what is inside                   no balance kept
 """
 
 from dataclasses import dataclass
@@ -70,10 +75,67 @@ def refund(escrow_id: str, payer: Account, amount: int, currency: str) -> list[P
     return [Posting(held(escrow_id), payer, amount, currency, "refund")] if amount else []
 
 
+def pending(user_id: str) -> Account:
+    """The user's money on its way in (promised, not there yet) or out (taken from the wallet)."""
+    return Account("pending", user_id)
+
+
+def clearing(provider: str) -> Account:
+    """Money that a provider or bank has for us, and of which we do not know yet whose it is."""
+    return Account("clearing", provider)
+
+
+def outside(provider: str) -> Account:
+    """The world beyond this provider."""
+    return Account("outside", provider)
+
+
+def promise(user_id: str, provider: str, amount: int, currency: str) -> list[Posting]:
+    """A top-up is under way: shown as pending, and nothing that could be spent."""
+    return [Posting(outside(provider), pending(user_id), amount, currency, "promise")]
+
+
+def forgo(user_id: str, provider: str, amount: int, currency: str) -> list[Posting]:
+    """What was promised is no more, because it came, or because it will not."""
+    return [Posting(pending(user_id), outside(provider), amount, currency, "promise_ended")]
+
+
+def receive(provider: str, amount: int, currency: str) -> list[Posting]:
+    """Money has come to a provider or bank; whose it is is posted next, or for the operator."""
+    return [Posting(outside(provider), clearing(provider), amount, currency, "settlement")]
+
+
+def credit(user_id: str, provider: str, amount: int, currency: str) -> list[Posting]:
+    """What lay in clearing is the user's."""
+    return [Posting(clearing(provider), wallet(user_id), amount, currency, "top_up")]
+
+
+def reserve(user_id: str, amount: int, currency: str) -> list[Posting]:
+    """A payout is asked for: it cannot be spent any more, and has not left yet."""
+    return [Posting(wallet(user_id), pending(user_id), amount, currency, "payout_reserved")]
+
+
+def unreserve(user_id: str, amount: int, currency: str) -> list[Posting]:
+    """The payout does not take place: the money can be spent again."""
+    return [Posting(pending(user_id), wallet(user_id), amount, currency, "payout_returned")]
+
+
+def pay_out(user_id: str, provider: str, amount: int, currency: str) -> list[Posting]:
+    """The payout has left through the bank's clearing."""
+    return [
+        Posting(pending(user_id), clearing(provider), amount, currency, "payout"),
+        *pay_back(provider, amount, currency),
+    ]
+
+
+def pay_back(provider: str, amount: int, currency: str) -> list[Posting]:
+    """What lay in clearing has left."""
+    return [Posting(clearing(provider), outside(provider), amount, currency, "settlement")]
+
+
 def top_up(user_id: str, provider: str, amount: int, currency: str) -> list[Posting]:
     """Money that a provider took in and has settled: the outside, its clearing, the wallet."""
-    clearing = Account("clearing", provider)
     return [
-        Posting(Account("outside", provider), clearing, amount, currency, "settlement"),
-        Posting(clearing, wallet(user_id), amount, currency, "top_up"),
+        *receive(provider, amount, currency),
+        *credit(user_id, provider, amount, currency),
     ]

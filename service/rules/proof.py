@@ -1,7 +1,9 @@
 """The small table of a purchase proof's phases; the escrow's status stays `paid`. escrows.md 4."""
 
-from service.rules.escrow import PROOF
+from service.rules.aggregate import Escrow
 from service.rules.machine import NOWHERE, Movement, Role, Step, Table
+
+MODE = "quick_proof"
 
 WAITING = "waiting_seller_proof"
 REVIEW = "submitted_waiting_buyer_review"
@@ -15,7 +17,7 @@ PHASES = (WAITING, REVIEW, CORRECTION, OPERATOR, ACCEPTED, TIMED_OUT, EXPIRED, R
 OPEN_GATE = frozenset({ACCEPTED, TIMED_OUT})
 """The phases in which the seller may deliver."""
 
-_P = frozenset({PROOF})
+_P = frozenset({MODE})
 _NO = Movement.NONE
 
 
@@ -40,3 +42,20 @@ STEPS = (
 )
 # fmt: on
 TABLE = Table("proof", STEPS, {ACCEPTED, TIMED_OUT, EXPIRED, REJECTED})
+
+
+def upload_hours(escrow: Escrow) -> int:
+    """How long the seller has to upload a purchase proof, by the escrow's own policy."""
+    return _policy_hours(escrow, "proofUploadDeadlineHours")
+
+
+def review_hours(escrow: Escrow) -> int:
+    """How long the buyer has to review a purchase proof, by the escrow's own policy."""
+    return _policy_hours(escrow, "buyerReviewDeadlineHours")
+
+
+def _policy_hours(escrow: Escrow, name: str) -> int:
+    hours = (escrow.fulfillment_policy or {}).get(name)
+    if type(hours) is not int:
+        raise AssertionError(f"escrow {escrow.id} has no policy with {name}")
+    return hours

@@ -52,6 +52,7 @@ class Place:
     barred: str = ""
 
 
+_BARRED_TERMS = "must be absent for {mode} escrows: they have no contract"
 _ALL_BUT_STANDARD = frozenset({QUICK, INSTANT})
 _ALL_BUT_QUICK = frozenset({STANDARD, INSTANT})
 _ALL_BUT_INSTANT = frozenset({STANDARD, QUICK})
@@ -61,7 +62,7 @@ PLACES = (
           "must be absent for {mode} escrows: your associated user sells"),
     Place("estimatedDeliveryDays", _ALL_BUT_INSTANT),
     Place("contractTerms", frozenset({STANDARD}), _ALL_BUT_STANDARD,
-          "must be absent for {mode} escrows: they have no contract"),
+          _BARRED_TERMS),
     Place("fulfillmentPolicy", frozenset(), _ALL_BUT_QUICK, "is for quick escrows only"),
     Place("autoSign", frozenset(), _ALL_BUT_STANDARD, "is for standard escrows only"),
     Place("autoComplete", frozenset(), _ALL_BUT_INSTANT, "is for instant escrows only"),
@@ -135,11 +136,34 @@ def faults_in(terms: Terms, around: Circumstances) -> dict[str, str]:
         found["autoComplete"] = (
             "on_ack needs an active webhook endpoint subscribed to escrow.status.updated"
         )
-    floor = FLOORS_MINOR[terms.own_mode]
-    if around.amount_ledger_minor < floor:
+    return found | faults_of_amount(terms.own_mode, around.amount_ledger_minor)
+
+
+def faults_of_amount(mode: str, ledger_minor: int) -> dict[str, str]:
+    """What is wrong with an amount once its worth in the ledger's currency is known."""
+    floor = FLOORS_MINOR[mode]
+    if ledger_minor < floor:
         least = format(to_decimal(floor, LEDGER_CURRENCY).normalize(), "f")
-        found["amount"] = f"must be worth at least {least} {LEDGER_CURRENCY}"
-    if around.amount_ledger_minor > MAX_MINOR:
+        return {"amount": f"must be worth at least {least} {LEDGER_CURRENCY}"}
+    if ledger_minor > MAX_MINOR:
         most = format(to_decimal(MAX_MINOR, LEDGER_CURRENCY), "f")
-        found["amount"] = f"must be worth at most {most} {LEDGER_CURRENCY}"
+        return {"amount": f"must be worth at most {most} {LEDGER_CURRENCY}"}
+    return {}
+
+
+UPDATABLE = ("title", "amount", "description", "estimatedDeliveryDays", "contractTerms")
+"""The fields that an update may change, in the order of the spec (3.4)."""
+
+
+def faults_of_change(
+    mode: str, currency: str, given: Collection[str], amount: Decimal | None
+) -> dict[str, str]:
+    """What is wrong with a change of terms of an escrow of this mode and currency."""
+    if not given:
+        return dict.fromkeys(UPDATABLE, "at least one of these fields must be given")
+    found = {}
+    if "contractTerms" in given and mode != STANDARD:
+        found["contractTerms"] = _BARRED_TERMS.format(mode="quick" if mode == PROOF else mode)
+    if amount is not None and to_minor(amount, currency) is None:
+        found["amount"] = f"must have at most {EXPONENTS[currency]} decimals in {currency}"
     return found

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.rules.escrow import ENDED_BY_TIME, FLAGS
+from service.rules.clocks import ENDED_BY_TIME
+from service.rules.escrow import FLAGS
 from service.store.db import Reader, Transaction
 
 LIMIT = 100
@@ -104,29 +105,52 @@ ORDER BY e.id LIMIT 100
 # D. A milestone escrow's remainder may be withdrawn later: it is the milestone family's to check.
 READ_UNFINISHED = """
 SELECT e.id AS subject, e.id AS escrow_id,
-       format('it is %s and holds %s, with %s open deadlines',
-              e.status, greatest(e.held_minor, a.balance_minor), waiting.deadlines) AS says
+       format('it is %s and holds %s, with %s open deadlines, %s disputes, %s requests',
+              e.status, greatest(e.held_minor, a.balance_minor), waiting.deadlines,
+              waiting.disputes, waiting.requests) AS says
 FROM escrow e
 LEFT JOIN account a ON a.kind = 'held' AND a.owner = e.id AND a.currency = e.ledger_currency
 CROSS JOIN LATERAL (
-    SELECT count(*) AS deadlines FROM deadline d
-    WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL) AS waiting
+    SELECT (SELECT count(*) FROM deadline d WHERE d.escrow_id = e.id
+              AND d.fired_at IS NULL AND d.cancelled_at IS NULL) AS deadlines,
+           (SELECT count(*) FROM dispute t
+            WHERE t.escrow_id = e.id AND t.resolved_at IS NULL) AS disputes,
+           (SELECT count(*) FROM cancellation_request q
+            WHERE q.escrow_id = e.id AND q.status = 'pending') AS requests) AS waiting
 WHERE e.id = ANY ($1::text[]) AND e.mode <> 'milestone' AND e.status IN ('completed', 'cancelled')
-  AND (e.held_minor <> 0 OR coalesce(a.balance_minor, 0) <> 0 OR waiting.deadlines <> 0)
+  AND (e.held_minor <> 0 OR coalesce(a.balance_minor, 0) <> 0
+       OR waiting.deadlines + waiting.disputes + waiting.requests <> 0)
 ORDER BY e.id LIMIT 100
 """
 
 # E. $2-$4: which deadline a state of a mode has (rules/escrow.py); every other waits for a person.
 READ_FORGOTTEN = """
+WITH funded AS (
+    SELECT * FROM escrow WHERE id = ANY ($1::text[]) AND held_minor > 0
+), needed AS (
+    SELECT e.id, c.kind FROM funded e
+    JOIN unnest($2::text[], $3::text[], $4::text[]) AS c (mode, state, kind)
+      ON c.mode = e.mode AND c.state = e.status
+    UNION ALL
+    SELECT e.id, CASE p.phase WHEN 'submitted_waiting_buyer_review' THEN 'proof_review'
+                              ELSE 'proof_upload' END
+    FROM funded e JOIN purchase_proof p ON p.escrow_id = e.id
+    WHERE e.status IN ('paid', 'disputed')
+      AND p.phase IN ('waiting_seller_proof', 'submitted_waiting_buyer_review',
+                      'correction_requested')
+    UNION ALL
+    SELECT e.id, 'cancellation_answer' FROM funded e
+    JOIN cancellation_request q ON q.escrow_id = e.id AND q.status = 'pending'
+    UNION ALL
+    SELECT e.id, 'dispute_answer' FROM funded e
+    JOIN dispute t ON t.escrow_id = e.id AND t.resolved_at IS NULL AND t.answered_at IS NULL
+)
 SELECT e.id AS subject, e.id AS escrow_id,
-       format('it is %s, holds %s, and no %s deadline is open', e.status, e.held_minor, c.kind)
+       format('it is %s, holds %s, and no %s deadline is open', e.status, e.held_minor, n.kind)
        AS says
-FROM escrow e
-JOIN unnest($2::text[], $3::text[], $4::text[]) AS c (mode, state, kind)
-  ON c.mode = e.mode AND c.state = e.status
-WHERE e.id = ANY ($1::text[]) AND e.held_minor > 0
-  AND NOT EXISTS (SELECT FROM deadline d
-                  WHERE d.escrow_id = e.id AND d.kind = c.kind AND d.fired_at IS NULL
+FROM needed n JOIN funded e ON e.id = n.id
+WHERE NOT EXISTS (SELECT FROM deadline d
+                  WHERE d.escrow_id = e.id AND d.kind = n.kind AND d.fired_at IS NULL
                     AND d.cancelled_at IS NULL)
 ORDER BY e.id LIMIT 100
 """
@@ -151,6 +175,8 @@ WITH subject AS (
     UNION ALL SELECT id, seq, NULL, 'user' FROM app_user WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, seq, NULL, 'developer' FROM developer WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, seq, NULL, 'endpoint' FROM webhook_endpoint WHERE id = ANY ($1::text[])
+    UNION ALL SELECT id, seq, NULL, 'identity' FROM identity_verification
+    WHERE id = ANY ($1::text[])
 ), walk AS (
     SELECT v.subject_id AS id, v.seq, v.from_state, v.to_state,
            v.subject_kind = 'escrow' AND v.step <> ALL ($2::text[]) AS is_move,
@@ -158,7 +184,7 @@ WITH subject AS (
            (v.xid, v.step, v.from_state, v.to_state) IS NOT DISTINCT FROM
            (lag(v.xid) OVER w, lag(v.step) OVER w, lag(v.from_state) OVER w, lag(v.to_state) OVER w)
            AS is_same_step
-    FROM event v WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind <> 'identity'
+    FROM event v WHERE v.subject_id = ANY ($1::text[])
     WINDOW w AS (PARTITION BY v.subject_id, v.step = ANY ($2::text[]) ORDER BY v.seq)
 ), log AS (
     SELECT id, count(*) AS events, max(seq) AS highest,
@@ -275,6 +301,7 @@ SELECT id FROM (
     UNION (SELECT id FROM app_user WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT id FROM developer WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT id FROM webhook_endpoint WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM identity_verification WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT DISTINCT subject_id FROM event WHERE subject_id > $1 ORDER BY subject_id LIMIT $2)
 ) AS every ORDER BY id LIMIT $2
 """
@@ -288,6 +315,7 @@ async def read_subjects(reader: Reader, after: str, limit: int) -> list[str]:
 COUNT_SUBJECTS = """
 SELECT (SELECT count(*) FROM escrow) + (SELECT count(*) FROM app_user)
      + (SELECT count(*) FROM developer) + (SELECT count(*) FROM webhook_endpoint)
+     + (SELECT count(*) FROM identity_verification)
 """
 
 
@@ -518,6 +546,8 @@ SELECT e.id FROM escrow e WHERE e.creator_id = $1 AND e.id = ANY ($2::text[])
 UNION SELECT d.id FROM developer d WHERE d.id = $1
 UNION SELECT d.user_id FROM developer d WHERE d.id = $1 AND d.user_id IS NOT NULL
 UNION SELECT w.id FROM webhook_endpoint w WHERE w.developer_id = $1 AND w.id = ANY ($2::text[])
+UNION SELECT v.id FROM identity_verification v
+WHERE v.developer_id = $1 AND v.id = ANY ($2::text[])
 """
 
 

@@ -22,6 +22,7 @@ from service.rules.errors import (
     Unavailable,
     UserTaken,
 )
+from service.rules.escrow import Taken
 from service.rules.machine import Actor
 from service.rules.policy import Policy
 from service.store.vault import Vault
@@ -73,7 +74,8 @@ class Transaction:
     """One open transaction, made by `perform` or `tend` and by nothing else.
 
     `now` is the business time (UTC) of everything that happens in it; `real_now` is the
-    database's clock without the sandbox's offset. `ring` notes which bells are rung after COMMIT.
+    database's clock without the sandbox's offset. `ring` notes which bells are rung after COMMIT,
+    `taken` which steps were taken so far.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Transaction:
         "policy",
         "real_now",
         "rings",
+        "taken",
         "vault",
     )
 
@@ -93,6 +96,7 @@ class Transaction:
         self.policy = policy
         self.vault = vault
         self.rings: set[str] = set()
+        self.taken: list[Taken] = []
         self.held_clock: datetime | None = None
         self.now: datetime
         self.real_now: datetime

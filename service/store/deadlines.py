@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from service.rules.clocks import Turn
 from service.store.db import Reader, Transaction
 
 
@@ -16,29 +17,36 @@ class Deadline:
     kind: str
     subject: str
     due_at: datetime
+    remaining: timedelta | None = None
 
 
-# Relies on the escrows' locks. What an invitation or a session waits for outlives a state, but
-# not the escrow.
+EVERY_KIND = "*"
+# Relies on the escrows' locks. An invitation's and a session's clocks outlive a state, but not
+# the escrow: only EVERY_KIND stops those.
 STOP_DEADLINES = """
 UPDATE deadline SET cancelled_at = $3
-FROM unnest($1::text[], $2::boolean[]) AS left_state (escrow_id, is_final)
-WHERE deadline.escrow_id = left_state.escrow_id AND fired_at IS NULL AND cancelled_at IS NULL
-  AND (left_state.is_final OR kind NOT IN ('invitation_reminder', 'session'))
+FROM unnest($1::text[], $2::text[]) AS stopped (escrow_id, kind)
+WHERE deadline.escrow_id = stopped.escrow_id AND fired_at IS NULL AND cancelled_at IS NULL
+  AND stopped.kind IN (deadline.kind, '*')
 """
-
-
-async def stop_deadlines(
-    tx: Transaction, escrow_ids: Sequence[str], is_final: Sequence[bool]
-) -> None:
-    """The clocks of the state that each escrow leaves; all of its clocks where it is final."""
-    if escrow_ids:
-        await tx.execute(STOP_DEADLINES, list(escrow_ids), list(is_final), tx.now)
-
-
+# What is overdue already keeps nothing of its time, and falls due as soon as it goes on.
+PAUSE_DEADLINES = """
+UPDATE deadline SET remaining = greatest(due_at - $3, interval '0')
+FROM unnest($1::text[], $2::text[]) AS paused (escrow_id, kind)
+WHERE deadline.escrow_id = paused.escrow_id AND deadline.kind = paused.kind
+  AND fired_at IS NULL AND cancelled_at IS NULL AND remaining IS NULL
+"""
+RESUME_DEADLINES = """
+UPDATE deadline SET due_at = $3::timestamptz + remaining, remaining = NULL
+FROM unnest($1::text[], $2::text[]) AS resumed (escrow_id, kind)
+WHERE deadline.escrow_id = resumed.escrow_id AND deadline.kind = resumed.kind
+  AND fired_at IS NULL AND cancelled_at IS NULL AND remaining IS NOT NULL
+"""
 ARM_DEADLINES = """
-INSERT INTO deadline (escrow_id, kind, subject, due_at, armed_version)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
+INSERT INTO deadline (escrow_id, kind, subject, due_at, armed_version, remaining)
+SELECT escrow_id, kind, subject, due_at, version, CASE WHEN is_paused THEN due_at - $7 END
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::boolean[])
+    AS armed (escrow_id, kind, subject, due_at, version, is_paused)
 ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL DO NOTHING
 """
 
@@ -52,19 +60,46 @@ class Arming:
     due_at: datetime
     version: int
     subject: str = ""
+    is_paused: bool = False
 
 
-async def arm_deadlines(tx: Transaction, armings: Sequence[Arming]) -> None:
+async def turn_deadlines(tx: Transaction, turns: Sequence[Turn]) -> None:
+    """Stop, pause, resume and arm, as each escrow's step says."""
+    stopped = [(t.escrow_id, kind) for t in turns for kind in t.stops]
+    stopped += [(t.escrow_id, EVERY_KIND) for t in turns if t.stops_all]
+    paused = [(t.escrow_id, kind) for t in turns for kind in t.pauses]
+    resumed = [(t.escrow_id, kind) for t in turns for kind in t.resumes]
+    for statement, pairs in (
+        (STOP_DEADLINES, stopped),
+        (PAUSE_DEADLINES, paused),
+        (RESUME_DEADLINES, resumed),
+    ):
+        if pairs:
+            await tx.execute(statement, *(list(side) for side in zip(*pairs, strict=True)), tx.now)
+    await arm_deadlines(tx, [arming for t in turns for arming in armings(t)])
+
+
+def armings(turned: Turn) -> list[Arming]:
+    """What a turn of an escrow's clocks arms."""
+    return [
+        Arming(turned.escrow_id, kind, due, turned.version, is_paused=is_paused)
+        for kind, due, is_paused in turned.arms
+    ]
+
+
+async def arm_deadlines(tx: Transaction, armed: Sequence[Arming]) -> None:
     """Each deadline, unless one of its kind and subject is open already."""
-    if not armings:
+    if not armed:
         return
     await tx.execute(
         ARM_DEADLINES,
-        [a.escrow_id for a in armings],
-        [a.kind for a in armings],
-        [a.subject for a in armings],
-        [a.due_at for a in armings],
-        [a.version for a in armings],
+        [a.escrow_id for a in armed],
+        [a.kind for a in armed],
+        [a.subject for a in armed],
+        [a.due_at for a in armed],
+        [a.version for a in armed],
+        [a.is_paused for a in armed],
+        tx.now,
     )
 
 
@@ -101,11 +136,11 @@ async def read_due(
 
 
 READ_OPEN = """
-SELECT id, escrow_id, kind, subject, due_at FROM deadline
+SELECT id, escrow_id, kind, subject, due_at, remaining FROM deadline
 WHERE escrow_id = $1 AND fired_at IS NULL AND cancelled_at IS NULL ORDER BY due_at, id
 """
 
 
 async def read_open(reader: Reader, escrow_id: str) -> list[Deadline]:
-    """The open deadlines of an escrow, earliest first."""
+    """The open deadlines of an escrow, earliest first; a paused one has what remains."""
     return [Deadline(**dict(row)) for row in await reader.fetch(READ_OPEN, escrow_id)]

@@ -103,30 +103,42 @@ async def settle_deliveries(
 
 
 # Locks in id order the escrows that are free, passing over those that somebody holds: their
-# receipts are taken up later. A receipt is taken up once: a second reader of the same waits for the
-# delivery's row, or for the deadline's, and finds it done.
-ACKNOWLEDGE = """
+# receipts are taken up later.
+LOCK_RECEIPTS = """
 WITH receipt AS MATERIALIZED (
     SELECT d.id, v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
     WHERE d.acknowledges AND d.state = 'delivered' AND d.acknowledged_at IS NULL
     ORDER BY d.settled_at LIMIT $1
 ), free AS MATERIALIZED (
-    SELECT x.id, x.seq, x.status FROM escrow x WHERE x.id IN (SELECT subject_id FROM receipt)
+    SELECT x.id FROM escrow x WHERE x.id IN (SELECT subject_id FROM receipt)
     ORDER BY x.id
     FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT r.id, free.id IS NOT NULL AS is_free FROM receipt r LEFT JOIN free ON free.id = r.subject_id
+"""
+# Relies on the escrows' locks, and on a snapshot that is younger than they: a request to cancel
+# may have come between. Where the escrow's clocks stand still, this one does as well. What another
+# reader has passed on meanwhile is passed on already.
+ACKNOWLEDGE = """
+WITH receipt AS MATERIALIZED (
+    SELECT d.id, v.subject_id FROM delivery d JOIN event v ON v.id = d.event_id
+    WHERE d.id = ANY ($1::uuid[]) AND d.acknowledged_at IS NULL
 ), armed AS (
-    INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
-    SELECT id, 'acknowledged', $2, seq FROM free WHERE status = 'paid'
+    INSERT INTO deadline (escrow_id, kind, due_at, armed_version, remaining)
+    SELECT x.id, 'acknowledged', $2, x.seq,
+           CASE WHEN x.status = 'disputed'
+                     OR EXISTS (SELECT FROM cancellation_request q
+                                WHERE q.escrow_id = x.id AND q.status = 'pending')
+                THEN interval '0' END
+    FROM escrow x
+    WHERE x.id IN (SELECT subject_id FROM receipt) AND x.status IN ('paid', 'disputed')
     ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL
     DO NOTHING
     RETURNING escrow_id
 ), passed_on AS (
-    UPDATE delivery d SET acknowledged_at = clock_timestamp()
-    FROM receipt r JOIN free ON free.id = r.subject_id
-    WHERE d.id = r.id AND d.acknowledged_at IS NULL
+    UPDATE delivery d SET acknowledged_at = clock_timestamp() FROM receipt r WHERE d.id = r.id
 )
-SELECT (SELECT count(*) FROM armed),
-       (SELECT count(*) FROM receipt WHERE subject_id NOT IN (SELECT id FROM free))
+SELECT count(*) FROM armed
 """
 
 
@@ -135,8 +147,10 @@ async def acknowledge(tx: Transaction, limit: int) -> tuple[int, int]:
 
     How many paid `on_ack` escrows may complete now, and of how many somebody holds the escrow.
     """
-    row = await tx.fetchrow(ACKNOWLEDGE, limit, tx.now)
-    return (row[0], row[1]) if row else (0, 0)
+    receipts = await tx.fetch(LOCK_RECEIPTS, limit)
+    free = [row["id"] for row in receipts if row["is_free"]]
+    armed = await tx.fetchval(ACKNOWLEDGE, free, tx.now) if free else 0
+    return armed, len(receipts) - len(free)
 
 
 # Relies on the endpoints' locks. What is in flight ends by itself: its settle is still ours.

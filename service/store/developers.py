@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from service.rules.escrow import STATUS_UPDATED, Person
+from service.rules.aggregate import Person
+from service.rules.escrow import STATUS_UPDATED
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_id
 from service.store.users import as_person
@@ -77,6 +78,52 @@ async def next_developer_seq(tx: Transaction, developer_id: str) -> int:
     """The seq of the developer's next event; the row stays locked."""
     seq: int = await tx.fetchval(NEXT_DEVELOPER_SEQ, developer_id)
     return seq
+
+
+# The image is sealed: a drawn signature is personal, and worth stealing.
+STORE_SIGNATURE = "UPDATE developer SET signature = $2, seq = seq + 1 WHERE id = $1 RETURNING seq"
+
+
+async def store_signature(tx: Transaction, developer_id: str, sealed: str) -> int:
+    """Keep this sealed data URI as the developer's signature; the seq of its event."""
+    seq: int = await tx.fetchval(STORE_SIGNATURE, developer_id, sealed)
+    return seq
+
+
+READ_HAS_SIGNATURE = "SELECT signature IS NOT NULL FROM developer WHERE id = $1"
+
+
+async def read_has_signature(reader: Reader, developer_id: str) -> bool:
+    """Whether the developer has a stored signature."""
+    return bool(await reader.fetchval(READ_HAS_SIGNATURE, developer_id))
+
+
+READ_SIGNATURE = "SELECT signature FROM developer WHERE id = $1"
+
+
+async def read_signature(reader: Reader, developer_id: str) -> str | None:
+    """The developer's stored signature as it was sealed; None where there is none."""
+    sealed: str | None = await reader.fetchval(READ_SIGNATURE, developer_id)
+    return sealed
+
+
+STORE_REDIRECT_URLS = (
+    "UPDATE developer SET redirect_urls = $2, seq = seq + 1 WHERE id = $1 RETURNING seq"
+)
+
+
+async def store_redirect_urls(tx: Transaction, developer_id: str, urls: Sequence[str]) -> int:
+    """The developer's whole list from now on; the seq of its event."""
+    seq: int = await tx.fetchval(STORE_REDIRECT_URLS, developer_id, list(urls))
+    return seq
+
+
+READ_REDIRECT_URLS = "SELECT redirect_urls FROM developer WHERE id = $1"
+
+
+async def read_redirect_urls(reader: Reader, developer_id: str) -> list[str]:
+    """The developer's list, in the order in which it was given."""
+    return list(await reader.fetchval(READ_REDIRECT_URLS, developer_id))
 
 
 READ_OWN_KEY = """

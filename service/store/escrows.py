@@ -3,10 +3,21 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
-from service.rules.escrow import Contract, Escrow, Taken
+from service.rules.aggregate import CancellationRequest as Cancellation
+from service.rules.aggregate import (
+    Contract,
+    Dispute,
+    Escrow,
+    Person,
+    PurchaseProof,
+    Rejection,
+    Settlement,
+)
+from service.rules.escrow import MODES, Taken
 from service.store.db import Reader, Row, Transaction
+from service.store.ids import first_id
 from service.store.users import as_person
 
 
@@ -182,70 +193,121 @@ async def read_waiting_for(reader: Reader, email: str) -> list[str]:
     return [row["id"] for row in await reader.fetch(READ_WAITING_FOR, email)]
 
 
-# Narrowed by `seller`, `buyer`, `creator` ($1..$3, each an id or NULL for "not by this"). Newest
-# first by id, which is time-ordered: each arm walks its own index and stops at what is shown.
+# By seller, buyer, creator ($1..$3, each an id or NULL for "not by this"). Newest first by id: each
+# arm walks its own index and stops at what is shown. It asks for an array of one and orders by it
+# first, which means nothing but to the planner: only that index has this order. For a plain "="
+# it would take the primary key for a large seller, and pass by everybody else's newer escrows.
+# Ids are time-ordered, so that their bounds ($6, $7) hold the cursor and a range of times as well;
+# the times themselves ($8, $9) decide. Who came by a link may have another e-mail than the one that
+# was invited. The outer array keeps the view's joins away from all but what is shown.
 LIST_ESCROWS = """
-SELECT r.* FROM (
-    (SELECT id FROM escrow WHERE seller_id = $1 AND mode <> 'milestone'
-       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
-     ORDER BY id DESC LIMIT $6::int + $7::int)
+SELECT * FROM escrow_reading WHERE id = ANY (ARRAY(
+    (SELECT e.id::text FROM escrow e
+     WHERE e.seller_id = ANY (ARRAY[$1::text]) AND e.mode = ANY ($4::text[])
+       AND ($5::text IS NULL OR e.status = $5) AND e.id < $6::text AND e.id >= $7::text
+       AND e.created_at >= $8 AND e.created_at < $9 AND ($10::text IS NULL
+           OR lower(e.title) LIKE lower($10) OR e.seller_email LIKE lower($10)
+           OR e.buyer_email LIKE lower($10) OR EXISTS (SELECT FROM app_user u
+               WHERE u.id IN (e.seller_id, e.buyer_id) AND u.email LIKE lower($10)))
+     ORDER BY e.seller_id, e.id DESC LIMIT $11::bigint + $12::bigint)
     UNION
-    (SELECT id FROM escrow WHERE buyer_id = $2 AND mode <> 'milestone'
-       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
-     ORDER BY id DESC LIMIT $6::int + $7::int)
+    (SELECT e.id::text FROM escrow e
+     WHERE e.buyer_id = ANY (ARRAY[$2::text]) AND e.mode = ANY ($4::text[])
+       AND ($5::text IS NULL OR e.status = $5) AND e.id < $6::text AND e.id >= $7::text
+       AND e.created_at >= $8 AND e.created_at < $9 AND ($10::text IS NULL
+           OR lower(e.title) LIKE lower($10) OR e.seller_email LIKE lower($10)
+           OR e.buyer_email LIKE lower($10) OR EXISTS (SELECT FROM app_user u
+               WHERE u.id IN (e.seller_id, e.buyer_id) AND u.email LIKE lower($10)))
+     ORDER BY e.buyer_id, e.id DESC LIMIT $11::bigint + $12::bigint)
     UNION
-    (SELECT id FROM escrow WHERE creator_id = $3 AND mode <> 'milestone'
-       AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR id < $5)
-     ORDER BY id DESC LIMIT $6::int + $7::int)
-    ORDER BY id DESC LIMIT $6 OFFSET $7
-) AS shown JOIN escrow_reading r ON r.id = shown.id
-ORDER BY r.id DESC
+    (SELECT e.id::text FROM escrow e
+     WHERE e.creator_id = ANY (ARRAY[$3::text]) AND e.mode = ANY ($4::text[])
+       AND ($5::text IS NULL OR e.status = $5) AND e.id < $6::text AND e.id >= $7::text
+       AND e.created_at >= $8 AND e.created_at < $9 AND ($10::text IS NULL
+           OR lower(e.title) LIKE lower($10) OR e.seller_email LIKE lower($10)
+           OR e.buyer_email LIKE lower($10) OR EXISTS (SELECT FROM app_user u
+               WHERE u.id IN (e.seller_id, e.buyer_id) AND u.email LIKE lower($10)))
+     ORDER BY e.creator_id, e.id DESC LIMIT $11::bigint + $12::bigint)
+    ORDER BY 1 DESC LIMIT $11 OFFSET $12))
+ORDER BY id DESC
 """
 COUNT_ESCROWS = """
-SELECT count(*) FROM escrow
-WHERE (seller_id = $1 OR buyer_id = $2 OR creator_id = $3)
-  AND mode <> 'milestone' AND ($4::text IS NULL OR status = $4)
+SELECT count(*) FROM escrow e
+WHERE (e.seller_id = $1 OR e.buyer_id = $2 OR e.creator_id = $3) AND e.mode = ANY ($4::text[])
+  AND ($5::text IS NULL OR e.status = $5) AND e.id < $6::text AND e.id >= $7::text
+  AND e.created_at >= $8 AND e.created_at < $9 AND ($10::text IS NULL
+      OR lower(e.title) LIKE lower($10) OR e.seller_email LIKE lower($10)
+      OR e.buyer_email LIKE lower($10) OR EXISTS (SELECT FROM app_user u
+          WHERE u.id IN (e.seller_id, e.buyer_id) AND u.email LIKE lower($10)))
 """
+
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+FIRST_ID, BEYOND_IDS = "", "g"
+ID_SLACK = timedelta(milliseconds=2)
+"""An id has the milliseconds of its time only, and those rounded: the last may be one too many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose escrows a list shows: those of a seller, a buyer, a creator; None is "not by this"."""
+    """What a list shows: escrows of a seller, a buyer, a creator (None is "not by this"), sifted.
+
+    `created_from` is included, `created_before` is not; both lie well within the years 1 to 9999.
+    `text` stands anywhere in the title or in a party's e-mail, in capitals or not.
+    """
 
     seller_id: str | None
     buyer_id: str | None
     creator_id: str | None
     status: str | None = None
+    modes: tuple[str, ...] = MODES
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    text: str | None = None
 
 
 async def list_escrows(
     reader: Reader, scope: Scope, *, before: str | None, limit: int, offset: int
 ) -> list[Escrow]:
     """At most `limit` escrows of the scope, newest first, after `before` or `offset`."""
-    rows = await reader.fetch(
-        LIST_ESCROWS,
-        scope.seller_id,
-        scope.buyer_id,
-        scope.creator_id,
-        scope.status,
-        before,
-        limit,
-        offset,
-    )
+    rows = await reader.fetch(LIST_ESCROWS, *_sieve(scope, before), limit, offset)
     return [as_escrow(row) for row in rows]
 
 
 async def count_escrows(reader: Reader, scope: Scope) -> int:
     """How many escrows the scope has."""
-    count: int = await reader.fetchval(
-        COUNT_ESCROWS, scope.seller_id, scope.buyer_id, scope.creator_id, scope.status
-    )
+    count: int = await reader.fetchval(COUNT_ESCROWS, *_sieve(scope, None))
     return count
+
+
+def _sieve(scope: Scope, before: str | None) -> tuple[object, ...]:
+    """$1 to $10 of both statements."""
+    start, end = scope.created_from, scope.created_before
+    below = BEYOND_IDS if end is None else first_id(end + ID_SLACK)
+    return (
+        scope.seller_id,
+        scope.buyer_id,
+        scope.creator_id,
+        list(scope.modes),
+        scope.status,
+        min(before or BEYOND_IDS, below),
+        FIRST_ID if start is None else first_id(start),
+        start or EARLIEST,
+        end or LATEST,
+        None if scope.text is None else _anywhere(scope.text),
+    )
+
+
+def _anywhere(text: str) -> str:
+    """The LIKE pattern of whatever holds this text; its own wildcards stand for themselves."""
+    for special in ("\\", "%", "_"):
+        text = text.replace(special, f"\\{special}")
+    return f"%{text}%"
 
 
 def as_escrow(row: Row) -> Escrow:
     """The rules' escrow from a row of `escrow_reading`."""
     policy = row["fulfillment_policy"]
+    seller, buyer = as_person(row, "seller"), as_person(row, "buyer")
     return Escrow(
         id=row["id"],
         mode=row["mode"],
@@ -263,8 +325,8 @@ def as_escrow(row: Row) -> Escrow:
         estimated_delivery_days=row["estimated_delivery_days"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        seller=as_person(row, "seller"),
-        buyer=as_person(row, "buyer"),
+        seller=seller,
+        buyer=buyer,
         seq=row["seq"],
         frozen=row["frozen"],
         description=row["description"],
@@ -286,8 +348,12 @@ def as_escrow(row: Row) -> Escrow:
         completed_at=row["completed_at"],
         cancelled_at=row["cancelled_at"],
         completion_deadline=row["completion_deadline"],
-        contract=_contract(row),
         creator_company=row["creator_company"],
+        contract=_contract(row),
+        rejections=_rejections(row),
+        cancellation=_cancellation(row, seller, buyer),
+        dispute=_dispute(row, seller, buyer),
+        proof=_proof(row),
     )
 
 
@@ -297,6 +363,78 @@ def _contract(row: Row) -> Contract | None:
     return Contract(
         id=row["contract_id"],
         terms=row["contract_terms"],
+        version=row["contract_version"],
         seller_signed_at=row["contract_seller_signed_at"],
         buyer_signed_at=row["contract_buyer_signed_at"],
+    )
+
+
+def _rejections(row: Row) -> tuple[Rejection, ...]:
+    if row["rejections"] is None:
+        return ()
+    return tuple(
+        Rejection(datetime.fromisoformat(at), datetime.fromisoformat(delivered_at), reason)
+        for at, delivered_at, reason in json.loads(row["rejections"])
+    )
+
+
+def _cancellation(row: Row, seller: Person | None, buyer: Person | None) -> Cancellation | None:
+    """Only the buyer asks, and only the seller answers, or the clock."""
+    if row["cancellation_id"] is None:
+        return None
+    if buyer is None:
+        raise AssertionError(f"escrow {row['id']} has a request to cancel and no buyer")
+    return Cancellation(
+        id=row["cancellation_id"],
+        requested_by=buyer,
+        requested_at=row["cancellation_at"],
+        reason=row["cancellation_reason"],
+        status=row["cancellation_status"],
+        answered_at=row["cancellation_answered_at"],
+        answered_by=seller if row["cancellation_answered_by"] else None,
+    )
+
+
+def _dispute(row: Row, seller: Person | None, buyer: Person | None) -> Dispute | None:
+    if row["dispute_id"] is None:
+        return None
+    opened_by = seller if row["dispute_opener"] == "seller" else buyer
+    if opened_by is None:
+        raise AssertionError(f"escrow {row['id']} is disputed by nobody")
+    return Dispute(
+        id=row["dispute_id"],
+        ticket_number=row["ticket_number"],
+        opener=row["dispute_opener"],
+        opened_by=opened_by,
+        reason=row["dispute_reason"],
+        opened_at=row["dispute_at"],
+        back_to=row["dispute_back_to"],
+        answered_at=row["dispute_answered_at"],
+        resolved_at=row["dispute_resolved_at"],
+        outcome=row["dispute_outcome"],
+        settlement=_settlement(row),
+    )
+
+
+def _settlement(row: Row) -> Settlement | None:
+    if row["dispute_resolved_by"] is None:
+        return None
+    return Settlement(
+        seller_minor=row["seller_minor"],
+        buyer_minor=row["buyer_minor"],
+        escrow_fee_minor=row["settled_escrow_fee_minor"],
+        developer_fee_minor=row["settled_developer_fee_minor"],
+        seller_net_minor=row["seller_net_minor"],
+        resolved_by=row["dispute_resolved_by"],
+    )
+
+
+def _proof(row: Row) -> PurchaseProof | None:
+    if row["proof_phase"] is None:
+        return None
+    return PurchaseProof(
+        phase=row["proof_phase"],
+        upload_deadline=row["upload_deadline"],
+        review_deadline=row["review_deadline"],
+        correction_rounds=row["correction_rounds"],
     )

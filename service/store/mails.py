@@ -30,20 +30,22 @@ class NewMail:
     message_id: str
     escrow_id: str | None = None
     invitation_id: str | None = None
+    identity_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """From which the token of an invitation's link is derived, and its hash."""
+    """From which a link's token is derived (`invitation` or `identity`, and its row); its hash."""
 
-    invitation_id: str
+    purpose: str
+    row_id: str
     counter: int
     token_hash: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail as its row stands. `is_moot`: it invites to what is accepted or final already."""
+    """A mail as its row stands. `is_moot`: it asks for what is accepted, decided or final."""
 
     id: str
     recipient: str
@@ -62,13 +64,13 @@ class Mail:
 # One row per dedupe key: a second writer waits for the first one's commit, then inserts nothing.
 INSERT_MAILS = """
 INSERT INTO mail (id, recipient, template, language, facts, dedupe_key, message_id, escrow_id,
-                  invitation_id, visible_at, created_at)
+                  invitation_id, identity_id, visible_at, created_at)
 SELECT id, recipient, template, language, facts::jsonb, dedupe_key, message_id, escrow_id,
-       invitation_id, statement_timestamp(), statement_timestamp()
+       invitation_id, identity_id, statement_timestamp(), statement_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::text[], $9::text[])
+            $8::text[], $9::text[], $10::text[])
      AS given (id, recipient, template, language, facts, dedupe_key, message_id, escrow_id,
-               invitation_id)
+               invitation_id, identity_id)
 ORDER BY dedupe_key
 ON CONFLICT (dedupe_key) DO NOTHING
 RETURNING id
@@ -90,6 +92,7 @@ async def insert_mails(tx: Transaction, mails: Sequence[NewMail]) -> set[str]:
         [mail.message_id for mail in mails],
         [mail.escrow_id for mail in mails],
         [mail.invitation_id for mail in mails],
+        [mail.identity_id for mail in mails],
     )
     if rows:
         tx.ring("mails")
@@ -108,12 +111,15 @@ WITH due AS (
     RETURNING mail.*
 )
 SELECT m.id, m.recipient, m.template, m.language, m.facts::text, m.escrow_id, m.message_id,
-       m.attempt, m.created_at, m.sent_at, i.id AS invitation_id, i.counter, i.token_hash,
+       m.attempt, m.created_at, m.sent_at, i.id AS invitation_id, v.id AS identity_id,
+       coalesce(i.counter, v.counter) AS counter,
+       coalesce(i.token_hash, v.token_hash) AS token_hash,
        coalesce(i.accepted_at IS NOT NULL OR e.status IN ('completed', 'cancelled'), false)
-           AS is_moot
+           OR coalesce(v.kyc_status <> 'pending' OR v.superseded, false) AS is_moot
 FROM claimed m
 LEFT JOIN invitation i ON i.id = m.invitation_id
 LEFT JOIN escrow e ON e.id = i.escrow_id
+LEFT JOIN identity_verification v ON v.id = m.identity_id
 ORDER BY m.created_at, m.id
 """
 
@@ -161,9 +167,12 @@ async def settle_mails(tx: Transaction, token: UUID, settlements: Sequence[Settl
 # Only what a mail server has taken; newest first by the partial index on sent_at.
 READ_SENT_MAILS = """
 SELECT m.id, m.recipient, m.template, m.language, m.facts::text, m.escrow_id, m.message_id,
-       m.attempt, m.created_at, m.sent_at, i.id AS invitation_id, i.counter, i.token_hash,
+       m.attempt, m.created_at, m.sent_at, i.id AS invitation_id, v.id AS identity_id,
+       coalesce(i.counter, v.counter) AS counter,
+       coalesce(i.token_hash, v.token_hash) AS token_hash,
        false AS is_moot
 FROM mail m LEFT JOIN invitation i ON i.id = m.invitation_id
+LEFT JOIN identity_verification v ON v.id = m.identity_id
 WHERE m.state = 'sent' AND ($1::text IS NULL OR m.recipient = $1)
 ORDER BY m.sent_at DESC, m.id DESC LIMIT $2
 """
@@ -228,8 +237,9 @@ async def read_mail_backlog(reader: Reader) -> Backlog:
 
 def _mail(row: Row) -> Mail:
     link = None
-    if row["invitation_id"] is not None:
-        link = Link(row["invitation_id"], row["counter"], row["token_hash"])
+    for purpose in ("invitation", "identity"):
+        if row[f"{purpose}_id"] is not None:
+            link = Link(purpose, row[f"{purpose}_id"], row["counter"], row["token_hash"])
     return Mail(
         id=row["id"],
         recipient=row["recipient"],

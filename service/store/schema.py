@@ -17,7 +17,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 1
+CURRENT_VERSION = 2
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
@@ -55,10 +55,13 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role};
 GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotency, fx_rate,
     app_user, developer, operator, api_key, invitation, mail, invariant_result, event_seal,
-    webhook_body, webhook_endpoint, endpoint_secret, lane, delivery, webhook_attempt TO {role};
+    webhook_body, webhook_endpoint, endpoint_secret, lane, delivery, webhook_attempt,
+    identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
+    purchase_proof TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
-    delivery TO {role};
+    delivery, identity_verification, cancellation_request, dispute, purchase_proof TO {role};
+GRANT USAGE ON SEQUENCE dispute_ticket TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
 GRANT DELETE ON idempotency, endpoint_secret TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.rules.escrow import Person
+from service.rules.aggregate import Person
 from service.store.db import Reader, Row, Transaction
 
 

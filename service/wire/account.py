@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, to_decimal
 from service.wire.base import Query, Wire
@@ -60,7 +60,9 @@ def _currency(code: str) -> str:
     return code
 
 
-Currency = Annotated[str, AfterValidator(_currency)]
+Currency = Annotated[
+    str, AfterValidator(_currency), Field(json_schema_extra={"enum": list(EXPONENTS)})
+]
 
 
 class BalanceQuery(Query):

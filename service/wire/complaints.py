@@ -64,6 +64,8 @@ def complaint(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
+    if kind in ("too_long", "too_short") and context["field_type"] == "Value":
+        kind = f"string_{kind}"  # of a text that was trimmed first
     if kind == "string_too_short":
         return _at_least(context["min_length"], "characters", "must not be empty")
     if kind == "too_short":

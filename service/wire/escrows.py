@@ -3,8 +3,10 @@
 The shape of each answer is the documented one, field for field and in its order.
 """
 
+import contextlib
+import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -13,16 +15,32 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
+from service.rules.aggregate import Contract, Escrow, Person
 from service.rules.errors import Invalid
-from service.rules.escrow import PROOF, STANDARD, Contract, Escrow, Person
+from service.rules.escrow import DELIVERED, PROOF, STANDARD
 from service.rules.money import LEDGER_CURRENCY, to_decimal
 from service.rules.terms import misplaced
 from service.wire.base import Body, Number, Query, WholeNumber, Wire, absent
 from service.wire.complaints import complaints
 from service.wire.mailbox import MailTrouble
+from service.wire.parts import (
+    CancellationAsked,
+    DeliveryRejection,
+    ProofInfo,
+    Settled,
+    Ticket,
+    cancellation,
+    proof_info,
+    rejections,
+    settled,
+    ticket,
+)
 from service.wire.text import Email, Text
 
 MAX_AMOUNT = 1_000_000_000
@@ -211,13 +229,14 @@ class Detail(Wire):
     created_via_third_party: bool
     created_by_application_name: str | None
     dispute_ticket_id: str | None
-    dispute_ticket: None
+    dispute_ticket: Ticket | None
     signatures: Signatures | None
     cancel_reason: str | None
-    cancellation_request: None
-    delivery_rejections: list[Any]
-    settlement: None
+    cancellation_request: CancellationAsked | None
+    delivery_rejections: list[DeliveryRejection]
+    settlement: Settled | None
     fulfillment_policy: Policy | None = absent()
+    proof_info: ProofInfo | None = absent()
     mail_troubles: list[MailTrouble] | None = absent()
 
 
@@ -235,9 +254,83 @@ class Moved(Wire):
     amount: Decimal
     status: str
     delivered_at: datetime | None = absent()
-    completion_deadline: datetime | None = absent()
     completed_at: datetime | None = absent()
     cancelled_at: datetime | None = absent()
+    created_at: datetime
+    updated_at: datetime
+
+
+class Changes(Body):
+    """The body of `PUT /escrows/:id`; what is absent stays as it is."""
+
+    title: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    amount: Annotated[Number, Field(gt=0, le=MAX_AMOUNT)] | None = None
+    description: Annotated[Text, Field(max_length=2000)] | None = None
+    estimated_delivery_days: Annotated[WholeNumber, Field(ge=1, le=3650)] | None = None
+    contract_terms: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
+
+
+class Updated(Wire):
+    """An escrow in the answer of an update."""
+
+    id: str
+    title: str
+    amount: Decimal
+    currency: str
+    amount_tnd: Decimal
+    fx_rate_used: Decimal
+    escrow_fee: Decimal
+    developer_fee: Decimal
+    status: str
+    description: str | None
+    estimated_delivery_days: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class UpdateAnswer(Wire):
+    """200 of `PUT /escrows/:id`."""
+
+    message: str
+    escrow: Updated
+
+
+class Reasoned(Body):
+    """A body that may say why."""
+
+    reason: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+
+
+class Returned(Wire):
+    """An escrow in the answer of a rejected delivery."""
+
+    id: str
+    title: str
+    amount: Decimal
+    status: str
+    delivered_at: datetime | None
+    completion_deadline: datetime | None
+    delivery_rejections: list[DeliveryRejection]
+    created_at: datetime
+    updated_at: datetime
+
+
+class RejectAnswer(Wire):
+    """200 of `POST /escrows/:id/reject-delivery`."""
+
+    message: str
+    escrow: Returned
+
+
+class Delivered(Wire):
+    """A delivered escrow in the answer of a step; its deadline is null while it stands still."""
+
+    id: str
+    title: str
+    amount: Decimal
+    status: str
+    delivered_at: datetime | None
+    completion_deadline: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -247,6 +340,13 @@ class StepAnswer(Wire):
 
     message: str
     escrow: Moved
+
+
+class DeliverAnswer(Wire):
+    """200 of `POST /escrows/:id/deliver`: an instant escrow is completed at once."""
+
+    message: str
+    escrow: Delivered | Moved
 
 
 class Snapshot(Wire):
@@ -367,7 +467,9 @@ def listed(escrow: Escrow) -> Listed:
     )
 
 
-def detail(escrow: Escrow, troubles: Sequence[MailTrouble] = ()) -> EscrowAnswer:
+def detail(
+    escrow: Escrow, ticket_prefix: str, troubles: Sequence[MailTrouble] = ()
+) -> EscrowAnswer:
     """The answer of `GET /escrows/:id`; `troubles` is its mail that has not arrived, if any."""
     return EscrowAnswer.model_construct(
         escrow=Detail.model_construct(
@@ -398,21 +500,31 @@ def detail(escrow: Escrow, troubles: Sequence[MailTrouble] = ()) -> EscrowAnswer
             updated_at=escrow.updated_at,
             created_via_third_party=True,
             created_by_application_name=escrow.creator_company,
-            dispute_ticket_id=None,
-            dispute_ticket=None,
+            dispute_ticket_id=escrow.dispute.id if escrow.dispute else None,
+            dispute_ticket=ticket(escrow, ticket_prefix),
             signatures=_signatures(escrow.contract),
             cancel_reason=escrow.cancel_reason,
-            cancellation_request=None,
-            delivery_rejections=[],
-            settlement=None,
+            cancellation_request=cancellation(escrow.cancellation),
+            delivery_rejections=rejections(escrow.rejections),
+            settlement=settled(
+                escrow.dispute.settlement if escrow.dispute else None, escrow.ledger_currency
+            ),
             fulfillment_policy=_policy(escrow),
+            proof_info=proof_info(escrow.proof) if escrow.mode == PROOF else None,
             mail_troubles=list(troubles) or None,
         )
     )
 
 
+def delivered(message: str, escrow: Escrow) -> DeliverAnswer:
+    """The answer of deliver."""
+    if escrow.status != DELIVERED:
+        return DeliverAnswer.model_construct(message=message, escrow=moved(message, escrow).escrow)
+    return DeliverAnswer.model_construct(message=message, escrow=_delivered(escrow))
+
+
 def moved(message: str, escrow: Escrow) -> StepAnswer:
-    """The answer of deliver, complete and cancel: the moments that the status has."""
+    """The answer of complete and cancel: the moments that the status has."""
     return StepAnswer.model_construct(
         message=message,
         escrow=Moved.model_construct(
@@ -421,9 +533,61 @@ def moved(message: str, escrow: Escrow) -> StepAnswer:
             amount=face_amount(escrow),
             status=escrow.status,
             delivered_at=escrow.delivered_at,
-            completion_deadline=escrow.completion_deadline,
             completed_at=escrow.completed_at,
             cancelled_at=escrow.cancelled_at,
+            created_at=escrow.created_at,
+            updated_at=escrow.updated_at,
+        ),
+    )
+
+
+def _delivered(escrow: Escrow) -> Delivered:
+    return Delivered.model_construct(
+        id=escrow.id,
+        title=escrow.title,
+        amount=face_amount(escrow),
+        status=escrow.status,
+        delivered_at=escrow.delivered_at,
+        completion_deadline=escrow.completion_deadline,
+        created_at=escrow.created_at,
+        updated_at=escrow.updated_at,
+    )
+
+
+def updated(escrow: Escrow) -> UpdateAnswer:
+    """The answer of an update."""
+    return UpdateAnswer.model_construct(
+        message="Escrow updated",
+        escrow=Updated.model_construct(
+            id=escrow.id,
+            title=escrow.title,
+            amount=face_amount(escrow),
+            currency=escrow.currency,
+            amount_tnd=ledger_amount(escrow.amount_ledger_minor),
+            fx_rate_used=escrow.fx_rate,
+            escrow_fee=ledger_amount(escrow.escrow_fee_minor),
+            developer_fee=ledger_amount(escrow.developer_fee_minor),
+            status=escrow.status,
+            description=escrow.description,
+            estimated_delivery_days=escrow.estimated_delivery_days,
+            created_at=escrow.created_at,
+            updated_at=escrow.updated_at,
+        ),
+    )
+
+
+def returned(escrow: Escrow) -> RejectAnswer:
+    """The answer of a rejected delivery."""
+    return RejectAnswer.model_construct(
+        message="Delivery rejected",
+        escrow=Returned.model_construct(
+            id=escrow.id,
+            title=escrow.title,
+            amount=face_amount(escrow),
+            status=escrow.status,
+            delivered_at=escrow.delivered_at,
+            completion_deadline=escrow.completion_deadline,
+            delivery_rejections=rejections(escrow.rejections),
             created_at=escrow.created_at,
             updated_at=escrow.updated_at,
         ),
@@ -452,7 +616,7 @@ def _signatures(contract: Contract | None) -> Signatures | None:
         buyer_signed=buyer is not None,
         buyer_signed_at=buyer,
         is_fully_signed=contract.is_fully_signed,
-        signed_at=max(seller, buyer) if seller and buyer else None,
+        signed_at=contract.fully_signed_at,
     )
 
 
@@ -470,14 +634,73 @@ def _page_text(text: object) -> object:
 
 PageNumber = Annotated[int, BeforeValidator(_page_text)]
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+INSTANT = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+
+
+def _moment(text: object) -> object:
+    """The instant that this text says; of a date, its beginning in UTC."""
+    moment = None
+    if isinstance(text, str) and (DATE.fullmatch(text) or INSTANT.fullmatch(text)):
+        with contextlib.suppress(ValueError, OverflowError):
+            told = datetime.fromisoformat(text.upper())
+            moment = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+    if moment is None or not 1 < moment.year < 9999:
+        raise ValueError("must be an ISO 8601 instant with its offset, or a date")
+    return moment
+
+
+def _end(text: object) -> object:
+    """As `_moment`; of a date, the beginning of the day after it."""
+    moment = _moment(text)
+    is_date = isinstance(text, str) and DATE.fullmatch(text)
+    return moment + timedelta(days=1) if is_date and isinstance(moment, datetime) else moment
+
+
+MOMENT = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+From = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({**MOMENT, "description": "Created at this instant or on this day, or later."}),
+]
+To = Annotated[
+    datetime,
+    BeforeValidator(_end),
+    WithJsonSchema({**MOMENT, "description": "Created before this instant, or by this day's end."}),
+]
+
 
 class EscrowQuery(Query):
-    """The query of `GET /escrows`."""
+    """The query of `GET /escrows`. Dates are days of UTC."""
 
     status: Literal["pending", "paid", "delivered", "completed", "cancelled", "disputed"] | None = (
         None
     )
     role: Literal["seller", "buyer"] | None = None
-    page: Annotated[PageNumber, Field(ge=1, le=10_000)] = 1  # further back: by `cursor`
+    mode: Literal["standard", "quick", "instant"] | None = None
+    q: (
+        Annotated[
+            Text,
+            Field(
+                min_length=1,
+                max_length=200,
+                description="Stands anywhere in the title or a party's e-mail, in capitals or not.",
+            ),
+        ]
+        | None
+    ) = None
+    created_from: Annotated[From | None, Field(alias="from")] = None
+    created_before: Annotated[To | None, Field(alias="to")] = None
+    page: Annotated[PageNumber, Field(ge=1)] = 1
     limit: Annotated[PageNumber, Field(ge=1, le=100)] = 20
     cursor: Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")] | None = None
+
+    @field_validator("created_before")
+    @classmethod
+    def _after_its_beginning(cls, end: datetime | None, info: ValidationInfo) -> datetime | None:
+        start = info.data.get("created_from")
+        if end is not None and start is not None and end <= start:
+            raise ValueError("must be after from")
+        return end

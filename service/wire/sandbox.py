@@ -3,13 +3,15 @@
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from service.rules.escrow import Person
+from service.rules.aggregate import Person
+from service.rules.checkout import ALLOWED_URLS_MAX
 from service.wire.account import Currency
 from service.wire.base import Number, OwnBody, Query, WholeNumber, Wire
+from service.wire.developer import RedirectUrl
 from service.wire.text import Email, Text
 
 MAX_AMOUNT = 900_000_000_000
@@ -26,7 +28,10 @@ def _amount(value: object) -> object:
     return Decimal(value)
 
 
-Amount = Annotated[Number, BeforeValidator(_amount)]
+NUMBER_OR_TEXT = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{DECIMAL_STRING.pattern}$"}]
+}
+Amount = Annotated[Number, BeforeValidator(_amount), WithJsonSchema(NUMBER_OR_TEXT)]
 
 
 class NewDeveloper(OwnBody):
@@ -35,8 +40,8 @@ class NewDeveloper(OwnBody):
     email: Email
     company: Annotated[Text, Field(min_length=1, max_length=200)]
     user_email: Email | None = None
-    redirect_urls: Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=20)] = (
-        Field(default_factory=list)
+    redirect_urls: Annotated[list[RedirectUrl], Field(max_length=ALLOWED_URLS_MAX)] = Field(
+        default_factory=list
     )
 
 
@@ -91,6 +96,44 @@ class AssociationAnswer(Wire):
     """As whom the developer acts from now on; null for nobody."""
 
     user_id: str | None
+
+
+class Act(OwnBody):
+    """Who takes which step of the table, with what they bring along."""
+
+    email: Email
+    step: Annotated[str, Field(min_length=1, max_length=50)]
+    input: dict[str, Any] | None = None
+
+
+class NoInput(OwnBody):
+    """A step that needs nothing more."""
+
+
+class Why(OwnBody):
+    """A step that may say why."""
+
+    reason: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+
+
+class Complaint(OwnBody):
+    """What a dispute is about."""
+
+    reason: Annotated[Text, Field(min_length=1, max_length=2000)]
+
+
+class TypedSignature(OwnBody):
+    """A name that is typed as a signature."""
+
+    signature: Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class Resolution(OwnBody):
+    """The operator's word: all to one party, or an amount to each."""
+
+    to: Literal["seller", "buyer"] | None = None
+    seller_amount: Amount | None = None
+    buyer_amount: Amount | None = None
 
 
 class Registration(OwnBody):

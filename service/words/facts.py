@@ -1,4 +1,4 @@
-"""What a mail is told of its escrow or endpoint: plain JSON, kept with its row, never a token.
+"""What a mail is told of what it is about: plain JSON, kept with its row, never a token.
 
 Amounts are decimal strings that carry exactly their currency's decimals (`"1000.000"`), instants
 are ISO 8601 in UTC, names are what people typed: hostile until `media.py` has made them inert.
@@ -56,3 +56,12 @@ class EndpointFacts(TypedDict):
     endpoint_id: str
     url: str
     reason: str
+
+
+class IdentityFacts(TypedDict):
+    """One identity verification as the person is told about it; `company` asks, times are ISO."""
+
+    verification_id: str
+    company: str
+    expires_at: str
+    timezone: str

@@ -12,10 +12,10 @@ from typing import Any, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from service.words.catalogue import Catalogue, read_catalogues
-from service.words.facts import EndpointFacts, EscrowFacts
+from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts
 from service.words.languages import DEFAULT_LANGUAGE, language_of
 from service.words.media import Html, Medium, Plain
-from service.words.topics import ENDPOINT, ESCROW, Topic
+from service.words.topics import ENDPOINT, ESCROW, IDENTITY, Topic
 
 FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
@@ -24,8 +24,9 @@ TITLE_CHARACTERS = 200
 REGISTER_LINK = "register"
 ESCROW_LINK = "escrow"
 ENDPOINT_LINK = "endpoint"
+IDENTITY_LINK = "identity"
 
-Facts = EscrowFacts | EndpointFacts
+Facts = EscrowFacts | EndpointFacts | IdentityFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,9 @@ SCRIPTS: Mapping[str, Script] = {
     "escrow_cancelled": Script(_cancelled),
     "delivery_overdue": Script(_overdue),
     "endpoint_disabled": Script(_disabled, ENDPOINT_LINK, about=ENDPOINT),
+    "identity_verification": Script(
+        _always("opening", "next", "consequence"), IDENTITY_LINK, way_out=True, about=IDENTITY
+    ),
 }
 """Every template there is, by the name that a mail's row carries."""
 
@@ -109,8 +113,8 @@ class Words:
     ) -> Rendered:
         """The mail of this template.
 
-        `links` holds `escrow`, and `register` for an invitation; or `endpoint`. Raises KeyError for
-        a template that does not exist or a fact that it needs and does not get.
+        `links` holds `escrow`, and `register` for an invitation; or `endpoint`; or `identity`.
+        Raises KeyError for a template that does not exist or a fact that it needs and is not given.
         """
         speech = language_of(language)
         catalogue = self._catalogues.get(speech.code, self._catalogues[DEFAULT_LANGUAGE])

@@ -1,4 +1,4 @@
-"""What a mail can be about, an escrow or a developer's webhook endpoint: its values and its frame.
+"""What a mail is about, an escrow, a webhook endpoint or a person: its values and its frame.
 
 Law: pure; what people typed is made inert by the medium before it stands anywhere.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from service.words.catalogue import Catalogue
 from service.words.dates import date_text, distance_text
-from service.words.facts import EndpointFacts, EscrowFacts, Times
+from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts, Times
 from service.words.media import Medium, shortened
 from service.words.money import amount_text
 from service.words.timeline import timeline_of
@@ -118,5 +118,32 @@ def _endpoint_frame(
     }
 
 
+def _identity_prefix(template: str, _: IdentityFacts) -> str:
+    return f"mail.{template}."
+
+
+def _identity_values(
+    facts: IdentityFacts, catalogue: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    return {
+        "company": medium.typed(shortened(facts["company"], title_characters)),
+        "expires": date_text(facts["expires_at"], facts["timezone"], catalogue),
+        "verification_id": medium.figure(facts["verification_id"]),
+    }
+
+
+def _identity_frame(
+    _: IdentityFacts, __: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": say("headline"),
+        "title": values["company"],
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.identity_footer"),
+    }
+
+
 ESCROW = Topic(_escrow_prefix, _escrow_values, _escrow_frame)
 ENDPOINT = Topic(_endpoint_prefix, _endpoint_values, _endpoint_frame)
+IDENTITY = Topic(_identity_prefix, _identity_values, _identity_frame)

@@ -4,6 +4,7 @@ import ipaddress
 
 import pytest
 
+from service.rules.identity import BLOCKED_DOMAINS
 from service.rules.policy import Policy
 from service.settings import Settings, SettingsError, load_settings
 
@@ -46,6 +47,28 @@ def test_every_variable_arrives_at_the_rules():
         timezone="Europe/Paris",
         ticket_prefix="AM",
     )
+
+
+@pytest.mark.parametrize(
+    ("listed", "domains"),
+    [
+        ("", BLOCKED_DOMAINS),
+        ("none", frozenset()),
+        ("junk.example", {"junk.example"}),
+        (" Junk.Example, @trash.example ,", {"junk.example", "trash.example"}),
+        ("müll.example", {"xn--mll-hoa.example"}),
+    ],
+)
+def test_blocked_domains_replace_the_default_list(listed, domains):
+    policy = load_settings({"BLOCKED_EMAIL_DOMAINS": listed}).policy()
+    assert policy.blocked_email_domains == domains
+
+
+@pytest.mark.parametrize("listed", ["junk", "junk.example trash.example", "a@b.example", "*.a.b"])
+def test_what_is_no_domain_stops_the_start(listed):
+    told = "BLOCKED_EMAIL_DOMAINS must be a list of domains, parted by commas, or none"
+    with pytest.raises(SettingsError, match=told):
+        load_settings({"BLOCKED_EMAIL_DOMAINS": listed})
 
 
 def test_live_asks_for_no_phone_that_it_could_not_send_a_code_to():
@@ -107,6 +130,34 @@ def test_a_database_may_have_several_hosts():
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT must be one of 'json' or 'console'"),
         ({"METRICS_TOKEN": "abc"}, "METRICS_TOKEN must be at least 16 characters"),
         ({"MAIL_FROM": "nobody"}, "MAIL_FROM has the wrong format"),
+        ({"PAYMENT_PROVIDERS": "paypal"}, "PAYMENT_PROVIDERS must be a list of sandbox, bank_tr"),
+        ({"PAYMENT_PROVIDERS": "sandbox,sandbox"}, "PAYMENT_PROVIDERS must be a list of sandbox"),
+        ({"PAYMENT_PROVIDERS": ","}, "PAYMENT_PROVIDERS must be a list of sandbox"),
+        ({"PAYMENT_PROVIDERS": "stripe"}, "STRIPE_SECRET_KEY must be set when PAYMENT_PROVIDERS"),
+        (
+            {"PAYMENT_PROVIDERS": "stripe", "STRIPE_SECRET_KEY": "sk_test_a"},
+            "STRIPE_WEBHOOK_SECRET must be set when PAYMENT_PROVIDERS names stripe",
+        ),
+        ({"STRIPE_SECRET_KEY": "pk_test_a"}, "STRIPE_SECRET_KEY has the wrong format"),
+        ({"STRIPE_SECRET_KEY": "sk_live_a"}, "STRIPE_SECRET_KEY must be a test key when"),
+        (
+            {"AMANA_ENV": "live", "STRIPE_SECRET_KEY": "rk_test_a"},
+            "STRIPE_SECRET_KEY must be a live key when AMANA_ENV is live",
+        ),
+        ({"STRIPE_WEBHOOK_SECRET": "secret"}, "STRIPE_WEBHOOK_SECRET has the wrong format"),
+        ({"STRIPE_API_BASE": "localhost"}, "STRIPE_API_BASE must be a URL that begins with http"),
+        (
+            {"AMANA_ENV": "live", "STRIPE_API_BASE": "http://localhost:1"},
+            "STRIPE_API_BASE must not be set when AMANA_ENV is live",
+        ),
+        (
+            {"AMANA_ENV": "live", "PAYMENT_PROVIDERS": "sandbox"},
+            "PAYMENT_PROVIDERS must not name sandbox when AMANA_ENV is live",
+        ),
+        (
+            {"AMANA_ENV": "live", "PAYMENT_PROVIDERS": "bank_transfer"},
+            "BANK_TRANSFER_DETAILS must be set when PAYMENT_PROVIDERS names bank_transfer",
+        ),
         (
             {"AMANA_ENV": "live", "WEBHOOK_ALLOW_PRIVATE": "1"},
             "WEBHOOK_ALLOW_PRIVATE must not be set when AMANA_ENV is live",
@@ -135,10 +186,34 @@ def test_no_secret_is_in_the_line_or_in_the_settings_text():
         "REDIS_URL": "redis://:hunter2@b",
         "SMTP_URL": "smtp://a:hunter2@b",
         "METRICS_TOKEN": "hunter2" * 4,
+        "STRIPE_SECRET_KEY": "sk_test_hunter2",
+        "STRIPE_WEBHOOK_SECRET": "whsec_hunter2",
     }
     shown = repr(load_settings(environ))
     assert "hunter2" not in shown
     assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("environ", "providers"),
+    [
+        ({}, ("sandbox", "bank_transfer")),
+        ({"PAYMENT_PROVIDERS": " bank_transfer "}, ("bank_transfer",)),
+        ({"AMANA_ENV": "live"}, ()),
+        ({"AMANA_ENV": "live", "BANK_TRANSFER_DETAILS": "IBAN TN59 1"}, ("bank_transfer",)),
+        (
+            {
+                "AMANA_ENV": "live",
+                "PAYMENT_PROVIDERS": "stripe",
+                "STRIPE_SECRET_KEY": "sk_live_a",
+                "STRIPE_WEBHOOK_SECRET": "whsec_a, whsec_b",
+            },
+            ("stripe",),
+        ),
+    ],
+)
+def test_money_comes_in_by_what_was_chosen_or_needs_no_choice(environ, providers):
+    assert load_settings(environ).providers == providers
 
 
 def test_what_a_command_needs_is_asked_for_by_name():

@@ -12,15 +12,17 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from service.commands import endpoints, escrows, rates, users
+from service.commands import cancellations, disputes, endpoints, escrows, rates, users
 from service.commands.checks import check_all
 from service.commands.deadlines import sweep
 from service.commands.perform import House, tend
 from service.commands.registration import follow_link
-from service.rules.escrow import MODES, months_later
+from service.rules.clocks import months_later
+from service.rules.escrow import MODES
+from service.rules.machine import Actor, ActorKind
 from service.store.clock import read_clock
 from service.store.db import Transaction
-from service.store.deadlines import Arming, arm_deadlines
+from service.store.deadlines import Arming, arm_deadlines, read_open
 from service.store.ledger import read_balance, read_trial_balance
 from service.wire.webhooks import WebhookCreate
 from tests.books import assert_sound
@@ -197,13 +199,177 @@ async def test_a_proof_that_never_comes_gives_the_money_back(house: House):
             "uploadDeadline": deadline,
             "reviewDeadline": None,
             "latestSubmission": None,
-            "checkoutActions": ["submit_proof"],
+            "checkoutActions": [
+                {
+                    "action": "submit_proof",
+                    "targetUserEmail": escrow.seller_email,
+                    "description": "Upload the purchase proof.",
+                }
+            ],
         },
     }
     assert expired["data"]["escrow"]["status"] == "cancelled"
     assert expired["data"]["proof"]["phase"] == "expired_no_proof"
     assert expired["data"]["proof"]["checkoutActions"] == []
     assert await wallet(house, buyer.user_id) == FUNDS
+
+
+async def open_clocks(house: House, escrow_id: str) -> dict[str, tuple[datetime, bool]]:
+    """Kind -> when it is due, and whether it stands still."""
+    return {
+        one.kind: (one.due_at, one.remaining is not None)
+        for one in await read_open(house.pool, escrow_id)
+    }
+
+
+async def test_a_request_holds_the_completion_up_for_as_long_as_nobody_answers(house: House):
+    """Delivered, asked on the second day, unanswered for five: rejected, and five days remain."""
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    assert escrow.completion_deadline is not None
+    await advance(house, await clock(house) + 2 * DAY)
+    await act(house, buyer.actor, cancellations.request(escrow.id, "It came too late."))
+    asked = await reread(house, escrow.id)
+    assert asked.completion_deadline is None
+    clocks = await open_clocks(house, escrow.id)
+    assert {kind: paused for kind, (_, paused) in clocks.items()} == {
+        "completion": True,
+        "cancellation_answer": False,
+    }
+    assert clocks["cancellation_answer"][0] == asked.updated_at + 5 * DAY
+    await advance(house, asked.updated_at + 5 * DAY)
+    after = await reread(house, escrow.id)
+    assert after.cancellation is not None
+    assert (after.status, after.cancellation.status) == ("delivered", "rejected")
+    assert after.cancellation.answered_by is None
+    assert after.completion_deadline is not None
+    waited = after.updated_at - asked.updated_at
+    assert after.completion_deadline == escrow.completion_deadline + waited
+    await advance(house, after.completion_deadline)
+    assert await told(house, escrow.id) == [
+        ("escrow.created", None, "pending"),
+        (SU, "pending", "paid"),
+        (SU, "paid", "delivered"),
+        ("escrow.cancellation.requested", None, "delivered"),
+        ("escrow.cancellation.rejected", None, "delivered"),
+        (SU, "delivered", "completed"),
+    ]
+    assert await wallet(house, shop.user_id) == 95_000
+
+
+async def test_a_request_that_a_delivery_and_its_rejection_overtake_is_granted_in_its_own_time(
+    house: House,
+):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(
+        house, shop, buyer, mode="quick", status="paid", estimated_delivery_days=9
+    )
+    await act(house, buyer.actor, cancellations.request(escrow.id, None))
+    due, _ = (await open_clocks(house, escrow.id))["cancellation_answer"]
+    await advance(house, await clock(house) + DAY)
+    await act(house, shop.actor, escrows.deliver(escrow.id))
+    clocks = await open_clocks(house, escrow.id)
+    assert clocks["completion"][1]
+    assert clocks["cancellation_answer"] == (due, False)
+    await act(house, buyer.actor, escrows.reject_delivery(escrow.id, None))
+    clocks = await open_clocks(house, escrow.id)
+    assert clocks.keys() == {"delivery_overdue", "cancellation_answer"}
+    assert clocks["cancellation_answer"] == (due, False)
+    await advance(house, due)
+    assert await told(house, escrow.id) == [
+        ("escrow.created", None, "pending"),
+        (SU, "pending", "paid"),
+        ("escrow.cancellation.requested", None, "paid"),
+        (SU, "paid", "delivered"),
+        ("escrow.delivery.rejected", "delivered", "paid"),
+        (SU, "delivered", "paid"),
+        ("escrow.cancellation.accepted", None, "cancelled"),
+        (SU, "paid", "cancelled"),
+    ]
+    after = await reread(house, escrow.id)
+    assert (after.cancel_reason, after.cancelled_at) == ("request_accepted", due)
+    assert await wallet(house, buyer.user_id) == FUNDS
+
+
+@pytest.mark.parametrize(
+    ("opener", "status", "buyers", "sellers"),
+    [("buyer", "cancelled", FUNDS, 0), ("seller", "completed", FUNDS - 100_000, 95_000)],
+)
+async def test_a_dispute_that_the_other_party_leaves_unanswered_ends_as_its_opener_claims(
+    house: House, opener: str, status: str, buyers: int, sellers: int
+):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    actor = buyer.actor if opener == "buyer" else shop.actor
+    await act(house, actor, disputes.open_dispute(escrow.id, "It is not what was agreed."))
+    opened = await reread(house, escrow.id)
+    clocks = await open_clocks(house, escrow.id)
+    assert {kind: paused for kind, (_, paused) in clocks.items()} == {
+        "completion": True,
+        "dispute_answer": False,
+    }
+    assert clocks["dispute_answer"][0] == opened.updated_at + 5 * DAY
+    await advance(house, opened.updated_at + 5 * DAY)
+    after = await reread(house, escrow.id)
+    assert after.dispute is not None
+    assert after.dispute.settlement is not None
+    assert (after.status, after.dispute.outcome) == (status, opener)
+    assert after.dispute.settlement.resolved_by == "clock"
+    assert await wallet(house, buyer.user_id) == buyers
+    assert await wallet(house, shop.user_id) == sellers
+    assert (await told(house, escrow.id))[-4:] == [
+        (SU, "delivered", "disputed"),
+        ("escrow.dispute.opened", None, "disputed"),
+        (SU, "disputed", status),
+        ("escrow.dispute.resolved", None, status),
+    ]
+
+
+async def test_a_dispute_that_is_taken_back_gives_every_clock_the_time_that_it_had(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid")
+    before = await open_clocks(house, escrow.id)
+    assert before.keys() == {"proof_upload", "delivery_overdue"}
+    await advance(house, await clock(house) + DAY / 2)
+    await act(house, shop.actor, disputes.open_dispute(escrow.id, "The buyer does not answer."))
+    opened = await reread(house, escrow.id)
+    await advance(house, await clock(house) + 4 * DAY)
+    await act(house, shop.actor, disputes.withdraw(escrow.id))
+    after = await reread(house, escrow.id)
+    held_up = after.updated_at - opened.updated_at
+    assert await open_clocks(house, escrow.id) == {
+        kind: (due + held_up, False) for kind, (due, _) in before.items()
+    }
+    assert after.proof is not None
+    assert after.proof.upload_deadline == before["proof_upload"][0] + held_up
+    await advance(house, after.proof.upload_deadline)
+    assert (await reread(house, escrow.id)).cancel_reason == "proof_expired"
+    assert await wallet(house, buyer.user_id) == FUNDS
+
+
+async def test_the_operator_shares_what_is_disputed_and_fees_are_the_sellers_parts(house: House):
+    """1000 with fees 50 and 100, 333.333 to the seller: 16.667, 33.333 and 283.333."""
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    seller = await make_buyer(house, "sells@example.org", funds="0")
+    escrow = await make_escrow(
+        house, shop, buyer, mode="quick", status="pending", seller_email=seller.email,
+        amount=Decimal(1000), developer_fee_bps=1_000,
+    )  # fmt: skip
+    await act(house, buyer.actor, escrows.pay(escrow.id))
+    await act(house, buyer.actor, disputes.open_dispute(escrow.id, "It never came."))
+    operator = Actor(ActorKind.OPERATOR)
+    split = disputes.Split(333_333, 666_667)
+    await act(house, operator, disputes.resolve(escrow.id, split=split))
+    assert await wallet(house, seller.user_id) == 283_333
+    assert await wallet(house, shop.user_id) == 33_333
+    assert (await lines(house))["platform_fees"] == 16_667
+    assert await wallet(house, buyer.user_id) == FUNDS - 333_333
+    resolved = (await hooks(house, escrow.id))[-1]["data"]["dispute"]
+    assert resolved["outcome"] == "split"
+    assert resolved["settlement"] == {
+        "sellerAmount": 333.333, "buyerAmount": 666.667, "escrowFee": 16.667,
+        "developerFee": 33.333, "sellerNet": 283.333, "resolvedBy": "operator",
+    }  # fmt: skip
 
 
 async def test_an_invited_buyer_registers_by_the_link_after_two_reminders_and_pays(house: House):

@@ -4,7 +4,8 @@ import asyncpg
 import pytest
 
 from service.commands.perform import House
-from service.rules import escrow, proof
+from service.rules import escrow, identity, proof
+from service.rules.clocks import KINDS
 from service.rules.machine import ActorKind
 from service.rules.money import EXPONENTS, MAX_MINOR
 from tests.makers import make_buyer, make_escrow, make_shop
@@ -26,7 +27,11 @@ async def past(house: House) -> House:
 async def test_the_transitions_are_the_tables(house: House) -> None:
     rows = await house.pool.fetch("SELECT family, mode, step, from_state, to_state FROM transition")
     found = [tuple(row) for row in rows]
-    assert set(found) == {*escrow.TABLE.transitions(), *proof.TABLE.transitions()}
+    assert set(found) == {
+        *escrow.TABLE.transitions(),
+        *proof.TABLE.transitions(),
+        *identity.TABLE.transitions(),
+    }
     assert len(found) == len(set(found))
 
 
@@ -85,7 +90,7 @@ async def test_every_clock_and_reason_of_the_rules_has_its_word(house: House) ->
         "SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint"
         " WHERE conname IN ('deadline_kind_check', 'escrow_cancel_reason_check')"
     )
-    for kind in escrow.STEP_OF_KIND:
+    for kind in KINDS:
         assert f"'{kind}'" in said
     reasons = ("expired", "undelivered", "proof_expired", "proof_rejected", "seller", "buyer",
                "creator", "request_accepted", "dispute")  # fmt: skip
@@ -143,9 +148,10 @@ async def test_no_column_of_the_past_can_be_changed_but_the_outboxs_mark(
 
 # What the application may change beside adding rows; all else it may read at most.
 MAY_UPDATE = {
-    "account", "api_key", "app_user", "clock", "contract", "deadline", "delivery", "developer",
-    "endpoint_secret", "escrow", "idempotency", "invariant_result", "invitation", "lane", "mail",
-    "operator", "webhook_endpoint",
+    "account", "api_key", "app_user", "cancellation_request", "clock", "contract", "deadline",
+    "delivery", "developer", "dispute", "endpoint_secret", "escrow", "idempotency",
+    "identity_verification", "invariant_result", "invitation", "lane", "mail", "operator",
+    "purchase_proof", "webhook_endpoint",
 }  # fmt: skip
 MAY_DELETE = {"idempotency", "endpoint_secret"}
 READ_ONLY = {"schema_version", "currency", "transition", "clock"}

@@ -6,6 +6,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from service.ingress.errors import REFUSALS
+from service.ingress.examples import EXAMPLES
+from service.ingress.openapi import request_of
+from service.ingress.refusals import refusals
 from service.ingress.route import Auth, Route
 from service.ingress.routes import ROUTES, routes
 from service.rules.policy import Policy
@@ -65,6 +69,26 @@ def test_a_path_of_our_own_refuses_unknown_fields_and_a_compatible_one_ignores_t
         assert issubclass(route.takes, OwnBody)
     if route.takes is not None and not OWN_PATHS.search(route.path):
         assert not issubclass(route.takes, OwnBody)
+
+
+@EVERY
+def test_a_route_that_asks_for_a_key_has_an_example_of_its_request(route: Route) -> None:
+    if route.auth is Auth.NONE:
+        return
+    assert route.handler in EXAMPLES, "add it to service/ingress/examples.py"
+    example = EXAMPLES[route.handler]
+    assert (example.body is not None) <= (route.takes is not None)
+    assert set(example.path) == set(re.findall(r"{(\w+)}", route.path))
+    assert "{" not in request_of(route, example).path
+
+
+@EVERY
+def test_a_route_refuses_only_what_has_a_status(route: Route) -> None:
+    assert set(refusals(route)) <= set(REFUSALS)
+
+
+def test_no_example_is_left_of_a_route_that_is_gone() -> None:
+    assert set(EXAMPLES) == {route.handler for route in ALL if route.auth is not Auth.NONE}
 
 
 def test_no_route_is_there_twice() -> None:

@@ -17,7 +17,7 @@ from service.commands import escrows
 from service.commands.mails import open_mailbox, sent
 from service.commands.perform import House, tend
 from service.gateways.mail import HandOver, Letter, SmtpMailer
-from service.rules.escrow import Escrow
+from service.rules.aggregate import Escrow
 from service.store.mails import claim_mails, read_mail_backlog, read_mail_troubles, settle_mails
 from tests.mail_server import MailServer, serving, until
 from tests.makers import act, make_buyer, make_escrow, make_shop

@@ -1,29 +1,38 @@
-"""The buyer-seller escrows: create, list, read, deliver, cancel."""
+"""The buyer-seller escrows: create, list, read, and the steps that an API key takes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from service.commands import escrows
-from service.commands.perform import Answer, perform, perform_grouped
+from service.commands import amendments, contracts, escrows
+from service.commands.perform import Answer, perform_grouped
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject, is_entity_id
-from service.rules.errors import EscrowNotFound, InvalidEscrowId, NotParty
-from service.rules.escrow import Escrow
+from service.rules.aggregate import Escrow
+from service.rules.errors import EscrowNotFound, InvalidEscrowId, NoProofPolicy, NotParty
+from service.rules.escrow import MODES, PROOF, check_role
 from service.rules.terms import Terms
 from service.store.db import Reader
+from service.store.deadlines import read_open
 from service.store.escrows import Scope, count_escrows, list_escrows, read_escrow
 from service.store.mails import read_mail_troubles
+from service.wire.contracts import ContractAnswer
 from service.wire.escrows import (
+    Changes,
     EscrowAnswer,
     EscrowPage,
     EscrowQuery,
     NewEscrow,
     Pagination,
+    Reasoned,
     detail,
     listed,
+    wire_mode,
 )
 from service.wire.mailbox import MailTrouble
+from service.wire.next import NextAnswer, next_answer
+from service.wire.proofs import ProofAnswer, proof_answer
 
 
 def may_see(caller: Caller, escrow: Escrow) -> bool:
@@ -41,6 +50,11 @@ async def _read(reader: Reader, escrow_id: str) -> Escrow | None:
 ESCROW = Subject("id", is_entity_id, InvalidEscrowId, _read, EscrowNotFound, may_see, NotParty)
 
 
+def escrow_for(step: str) -> Subject:
+    """An escrow on which the caller may take this step at some time: else 403, before the body."""
+    return replace(ESCROW, screen=lambda actor, escrow: check_role(step, escrow, actor))
+
+
 def screen(caller: Caller, given: Mapping[str, Any]) -> None:
     """Create's 403s, before any field is looked at."""
     fee = given.get("developerFeePercentage")
@@ -54,13 +68,11 @@ def screen(caller: Caller, given: Mapping[str, Any]) -> None:
 async def create(call: Call[NewEscrow, None]) -> Answer:
     """Open an escrow; without a key or a cap to be exact about, together with others."""
     terms = terms_of(call.body)
-    if call.idempotency is None and call.house.policy.daily_escrow_cap is None:
+    is_plain = call.idempotency is None and call.house.policy.daily_escrow_cap is None
+    if is_plain and not call.is_rehearsal:
         order = escrows.Order(call.actor, call.developer_id, terms)
         return await perform_grouped(call.house, escrows.create_all, order, status=call.status)
-    command = escrows.create(call.developer_id, terms)
-    return await perform(
-        call.house, call.actor, command, status=call.status, idempotency=call.idempotency
-    )
+    return await call.perform(escrows.create(call.developer_id, terms))
 
 
 def terms_of(body: NewEscrow) -> Terms:
@@ -91,6 +103,10 @@ async def read_list(call: Call[None, EscrowQuery]) -> EscrowPage:
         buyer_id=user_id if query.role in (None, "buyer") else None,
         creator_id=call.developer_id if query.role is None else None,
         status=query.status,
+        modes=tuple(mode for mode in MODES if query.mode in (None, wire_mode(mode))),
+        created_from=query.created_from,
+        created_before=query.created_before,
+        text=query.q,
     )
     offset = 0 if query.cursor else (query.page - 1) * query.limit
     found = await list_escrows(
@@ -115,6 +131,7 @@ async def read_one(call: Call[None, None]) -> EscrowAnswer:
     troubles = await read_mail_troubles(call.house.pool, call.subject.id)
     return detail(
         call.subject,
+        call.house.policy.ticket_prefix,
         [
             MailTrouble(
                 to=one.recipient,
@@ -129,13 +146,47 @@ async def read_one(call: Call[None, None]) -> EscrowAnswer:
     )
 
 
+async def read_next(call: Call[None, None]) -> NextAnswer:
+    """What may happen next, to whom it falls, and what time does."""
+    deadlines = await read_open(call.house.pool, call.subject.id)
+    return next_answer(call.subject, [(d.kind, d.due_at, d.remaining) for d in deadlines])
+
+
+async def read_contract(call: Call[None, None]) -> ContractAnswer:
+    """The contract of a standard escrow."""
+    return await contracts.read_contract(call.house, call.subject)
+
+
+async def read_proof(call: Call[None, None]) -> ProofAnswer:
+    """Where the purchase proof stands."""
+    if call.subject.mode != PROOF:
+        raise NoProofPolicy
+    return proof_answer(call.subject)
+
+
+async def update(call: Call[Changes, None]) -> Answer:
+    """The seller or the creator changes the terms before payment."""
+    body = call.body
+    changes = amendments.Changes(
+        title=body.title,
+        amount=body.amount,
+        description=body.description,
+        estimated_delivery_days=body.estimated_delivery_days,
+        contract_terms=body.contract_terms,
+    )
+    return await call.perform(amendments.update(call.subject.id, changes))
+
+
 async def deliver(call: Call[None, None]) -> Answer:
     """The caller's user, the seller, has delivered."""
-    command = escrows.deliver(call.subject.id)
-    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+    return await call.perform(escrows.deliver(call.subject.id))
+
+
+async def reject_delivery(call: Call[Reasoned, None]) -> Answer:
+    """The caller's user, the buyer, sends the delivery back."""
+    return await call.perform(escrows.reject_delivery(call.subject.id, call.body.reason))
 
 
 async def cancel(call: Call[None, None]) -> Answer:
     """A party or the creator cancels before payment."""
-    command = escrows.cancel(call.subject.id)
-    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+    return await call.perform(escrows.cancel(call.subject.id))

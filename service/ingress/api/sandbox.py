@@ -3,43 +3,64 @@
 Mounted only where AMANA_ENV is sandbox; any valid sandbox key may use them.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from service.commands import developers, escrows, rates, users, wallets
+from service.commands import (
+    cancellations,
+    contracts,
+    developers,
+    disputes,
+    escrows,
+    rates,
+    users,
+    wallets,
+)
+from service.commands.contracts import TYPED, Mark
 from service.commands.deadlines import advance, holding_clock, move
-from service.commands.perform import Answer, perform, replay
+from service.commands.perform import Answer, Command, perform, replay
 from service.commands.registration import follow_link
 from service.ingress.api.escrows import ESCROW
+from service.ingress.bodies import as_model
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
+from service.rules.aggregate import Escrow, Person
 from service.rules.errors import EscrowNotFound, Invalid, InvalidEscrowId, UserNotFound
-from service.rules.escrow import Escrow, Person
 from service.rules.machine import Actor, ActorKind
 from service.rules.money import EXPONENTS, to_minor
 from service.store.clock import read_clock
 from service.store.db import Reader, Transaction
+from service.store.escrows import read_escrow
 from service.store.ledger import read_balance
 from service.store.users import User, read_user
 from service.wire.account import BalanceAnswer, BalanceQuery, balance
-from service.wire.base import Wire
+from service.wire.base import Body, Wire
+from service.wire.escrows import detail
 from service.wire.sandbox import (
+    Act,
     Advance,
     AdvanceAnswer,
     AssociationAnswer,
     ByEmail,
     ClockAnswer,
+    Complaint,
     DeveloperAnswer,
     FiredDeadline,
     NewDeveloper,
     NewRate,
     NewUser,
+    NoInput,
     RateAnswer,
     Registration,
     RegistrationAnswer,
+    Resolution,
     TopUp,
+    TypedSignature,
     UserAnswer,
+    Why,
     user_shape,
 )
 from service.wire.text import an_email
@@ -141,10 +162,78 @@ async def dissociate(call: Call[None, None]) -> Answer:
 async def pay(call: Call[ByEmail, None]) -> Answer:
     """accept_pay from this user's wallet: the same command as the checkout page's."""
     payer = await users.registered(call.house.pool, call.body.email)
-    command = escrows.pay(call.subject.id)
-    return await perform(
-        call.house, as_person(call.actor, payer.person), command, idempotency=call.idempotency
-    )
+    return await call.perform(escrows.pay(call.subject.id), as_person(call.actor, payer.person))
+
+
+Taking = Callable[[str, Any], Command]
+ACTS: Mapping[str, tuple[type[Body], Taking]] = {
+    "accept_pay": (NoInput, lambda escrow_id, _: escrows.pay(escrow_id)),
+    "sign_contract": (
+        TypedSignature,
+        lambda escrow_id, given: contracts.sign(escrow_id, Mark(TYPED, name=given.signature)),
+    ),
+    "deliver": (NoInput, lambda escrow_id, _: escrows.deliver(escrow_id)),
+    "complete": (NoInput, lambda escrow_id, _: escrows.complete(escrow_id)),
+    "reject_delivery": (
+        Why,
+        lambda escrow_id, given: escrows.reject_delivery(escrow_id, given.reason),
+    ),
+    "cancel": (NoInput, lambda escrow_id, _: escrows.cancel(escrow_id)),
+    "cancel_escrow": (NoInput, lambda escrow_id, _: cancellations.cancel_paid(escrow_id)),
+    "request_cancellation": (
+        Why,
+        lambda escrow_id, given: cancellations.request(escrow_id, given.reason),
+    ),
+    "accept_cancellation": (NoInput, lambda escrow_id, _: cancellations.accept(escrow_id)),
+    "reject_cancellation": (NoInput, lambda escrow_id, _: cancellations.reject(escrow_id)),
+    "dispute": (
+        Complaint,
+        lambda escrow_id, given: disputes.open_dispute(escrow_id, given.reason),
+    ),
+    "withdraw_dispute": (NoInput, lambda escrow_id, _: disputes.withdraw(escrow_id)),
+}
+"""Step -> what it takes along, and the command of the real door."""
+
+
+async def act(call: Call[Act, None]) -> Answer:
+    """Any step of the table as this person."""
+    if call.body.step not in ACTS:
+        raise Invalid({"step": f"must be one of {', '.join(ACTS)}"})
+    taken_along, taking = ACTS[call.body.step]
+    given = as_model(taken_along, call.body.input or {})
+    person = (await users.registered(call.house.pool, call.body.email)).person
+    command = shown(call.subject.id, taking(call.subject.id, given))
+    return await call.perform(command, as_person(call.actor, person))
+
+
+def shown(escrow_id: str, taking: Command) -> Command:
+    """The command, answering with the escrow as it then stands."""
+
+    async def command(tx: Transaction) -> Wire:
+        await taking(tx)
+        escrow = await read_escrow(tx, escrow_id)
+        if escrow is None:
+            raise EscrowNotFound
+        return detail(escrow, tx.policy.ticket_prefix)
+
+    return command
+
+
+async def resolve_dispute(call: Call[Resolution, None]) -> Answer:
+    """The operator settles a dispute."""
+    body, currency = call.body, call.subject.ledger_currency
+    amounts = (body.seller_amount, body.buyer_amount)
+    if (body.to is None) == (amounts == (None, None)) or (None in amounts) != (body.to is not None):
+        raise Invalid({"to": "give either to, or sellerAmount and buyerAmount"})
+    split = None
+    if body.to is None:
+        minors = [to_minor(Decimal(amount or 0), currency) for amount in amounts]
+        if None in minors:
+            places = EXPONENTS[currency]
+            raise Invalid({"sellerAmount": f"must have at most {places} decimals in {currency}"})
+        split = disputes.Split(*(minor or 0 for minor in minors))
+    operator = Actor(ActorKind.OPERATOR, ip=call.actor.ip, request_id=call.actor.request_id)
+    return await call.perform(disputes.resolve(call.subject.id, body.to, split), operator)
 
 
 async def register(call: Call[Registration, None]) -> Answer:

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from service.commands import developers, endpoints, escrows, rates, users
 from service.commands.perform import Answer, House, perform, perform_grouped
+from service.rules.clocks import months_later
 from service.rules.errors import Busy, DailyCapReached, Forbidden, FxRateUnavailable, Invalid
-from service.rules.escrow import months_later
 from service.rules.fees import FLOORS_MINOR
 from service.rules.machine import Actor, ActorKind
 from service.store.deadlines import read_open

@@ -11,14 +11,17 @@ import pytest_asyncio
 
 from service.commands import escrows
 from service.commands.deadlines import sweep
-from service.commands.perform import Command, House, Idempotency, perform
+from service.commands.perform import Command, House, Idempotency, perform, rehearse
+from service.rules.aggregate import Escrow
 from service.rules.errors import InsufficientFunds, Unavailable
+from service.rules.machine import Actor, ActorKind
 from service.settings import Settings
 from service.store.db import Pool, Transaction, open_pool
 from service.wire.base import Wire
 from tests.books import assert_sound, count_rows
 from tests.interrupting import cancelled_at, count_awaits, until
 from tests.makers import (
+    STEPS,
     act,
     advance,
     make_buyer,
@@ -105,6 +108,76 @@ async def test_every_command_cancelled_at_any_await_is_all_or_nothing(
         if await count_rows(house) == before:
             assert isinstance(ended, asyncio.CancelledError)
         await assert_sound(house)
+
+
+READY: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "sellers_signature": ("standard", "pending", ()),
+    "buyers_signature": ("standard", "pending", ("sellers_signature",)),
+    "pay": ("quick_proof", "pending", ()),
+    "update": ("standard", "pending", ("sellers_signature",)),
+    "cancel": ("standard", "pending", ()),
+    "deliver": ("quick", "paid", ("request_cancellation",)),
+    "complete": ("quick", "delivered", ("request_cancellation",)),
+    "reject_delivery": ("quick", "delivered", ("request_cancellation",)),
+    "request_cancellation": ("quick", "delivered", ()),
+    "accept_cancellation": ("quick", "delivered", ("request_cancellation",)),
+    "reject_cancellation": ("quick", "delivered", ("request_cancellation",)),
+    "cancel_escrow": ("quick", "paid", ("request_cancellation",)),
+    "buyers_dispute": ("quick", "delivered", ("request_cancellation",)),
+    "sellers_dispute": ("instant", "paid", ()),
+    "buyers_withdrawal": ("quick", "delivered", ("buyers_dispute",)),
+    "sellers_withdrawal": ("instant", "paid", ("sellers_dispute",)),
+    "to_seller": ("quick", "delivered", ("buyers_dispute",)),
+    "to_buyer": ("quick", "paid", ("buyers_dispute",)),
+}
+"""A step of the makers -> a standing in which it has as much to write as it can have."""
+
+
+@pytest.mark.parametrize("name", STEPS)
+async def test_each_step_cancelled_at_any_await_is_all_or_nothing(
+    house: House, narrow: House, name: str
+):
+    shop = await make_shop(house)
+    buyer = await make_buyer(house, funds="100000")
+    mode, status, then = READY[name]
+    who, command = STEPS[name]
+    actor = {"seller": shop.actor, "buyer": buyer.actor}.get(who, Actor(ActorKind.OPERATOR))
+
+    async def arranged() -> Escrow:
+        return await make_escrow(house, shop, buyer, mode=mode, status=status, then=then)
+
+    whole = await arranged()
+    awaits = await count_awaits(perform(narrow, actor, command(whole.id)))
+    whole = await reread(house, whole.id)
+    done = 0
+    for n in range(1, awaits + 1):
+        escrow = await arranged()
+        before = await count_rows(house)
+        ended = await cancelled_at(perform(narrow, actor, command(escrow.id)), n)
+        await all_home(narrow.pool)
+        after = await reread(house, escrow.id)
+        if after.seq == escrow.seq:
+            assert isinstance(ended, asyncio.CancelledError)
+            assert (after, await count_rows(house)) == (escrow, before)
+        else:
+            assert (after.status, after.seq) == (whole.status, whole.seq)
+            done += 1
+    await assert_sound(house)
+    assert awaits >= 7, "the command has gone somewhere else"
+    assert done < awaits
+
+
+async def test_a_rehearsal_cancelled_at_any_await_leaves_nothing(house: House, narrow: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    command = escrows.complete(escrow.id)
+    before = await count_rows(house)
+    awaits = await count_awaits(rehearse(narrow, buyer.actor, command, 200))
+    for n in range(1, awaits + 1):
+        await cancelled_at(rehearse(narrow, buyer.actor, command, 200), n)
+        await all_home(narrow.pool)
+        assert (await reread(house, escrow.id), await count_rows(house)) == (escrow, before)
+    assert awaits >= 7
 
 
 async def test_a_cancelled_request_is_found_out_by_its_key(house: House, narrow: House):

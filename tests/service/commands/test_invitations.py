@@ -12,8 +12,8 @@ from service.commands.invitations import welcome
 from service.commands.mails import open_mailbox
 from service.commands.perform import House
 from service.commands.registration import follow_link
+from service.rules.aggregate import Escrow
 from service.rules.errors import EmailTaken, Invalid, InvitationNotFound
-from service.rules.escrow import Escrow
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
 from service.words.mails import Words

@@ -17,6 +17,7 @@ from service.ingress.connection import Runner
 from service.ingress.main import make_app
 from service.settings import load_settings
 from tests.makers import arrange
+from tests.service.ingress.documented import documented
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ def ingress(environ, redis):
     async def opened(routes, **changed):
         app = make_app(load_settings(environ | changed), routes)
         opened.app = app
-        async with listening(app) as url, aiohttp.ClientSession(url) as client:
+        held = [documented()] if routes is None else []  # rows of a test's own are in no document
+        async with (
+            listening(app) as url,
+            aiohttp.ClientSession(url, trace_configs=held) as client,
+        ):
             yield client
 
     return opened

@@ -6,7 +6,15 @@ from decimal import Decimal
 import pytest
 
 from service.rules.money import MAX_MINOR
-from service.rules.terms import Circumstances, Terms, faults, faults_in
+from service.rules.terms import (
+    UPDATABLE,
+    Circumstances,
+    Terms,
+    faults,
+    faults_in,
+    faults_of_amount,
+    faults_of_change,
+)
 
 SOUND = Terms(
     title="A camera",
@@ -150,3 +158,67 @@ def test_a_quick_escrow_with_a_policy_has_a_mode_of_its_own():
 def test_an_instant_escrow_is_delivered_within_a_day_unless_said_otherwise():
     assert INSTANT.delivery_days == 1
     assert replace(INSTANT, estimated_delivery_days=9).delivery_days == 9
+
+
+# The 400s of an update. escrows.md 3.4 ----------------------------------------------------------
+
+MODES = ("standard", "quick", "quick_proof", "instant")
+
+
+def test_the_fields_of_an_update_are_the_specifications():
+    assert UPDATABLE == (
+        "title", "amount", "description", "estimatedDeliveryDays", "contractTerms",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_change_of_nothing_names_every_field_that_might_be(mode):
+    found = faults_of_change(mode, "TND", set(), None)
+    assert found == dict.fromkeys(UPDATABLE, "at least one of these fields must be given")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("field", [field for field in UPDATABLE if field != "contractTerms"])
+def test_every_mode_may_change_one_field_alone(mode, field):
+    amount = Decimal("12.34") if field == "amount" else None
+    assert faults_of_change(mode, "USD", {field}, amount) == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "named"), [("quick", "quick"), ("quick_proof", "quick"), ("instant", "instant")]
+)
+def test_new_contract_terms_outside_standard_are_a_fault_that_names_the_documented_mode(
+    mode, named
+):
+    found = faults_of_change(mode, "TND", {"contractTerms", "title"}, None)
+    assert found == {"contractTerms": f"must be absent for {named} escrows: they have no contract"}
+    assert faults_of_change("standard", "TND", {"contractTerms"}, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("currency", "exact", "too_fine"),
+    [("TND", "1.234", "1.2345"), ("USD", "1.23", "1.234"), ("EUR", "1.23", "1.231")],
+)
+def test_a_new_amount_has_at_most_its_currencys_decimals(currency, exact, too_fine):
+    assert faults_of_change("quick", currency, {"amount"}, Decimal(exact)) == {}
+    places = len(exact) - 2
+    assert faults_of_change("quick", currency, {"amount"}, Decimal(too_fine)) == {
+        "amount": f"must have at most {places} decimals in {currency}"
+    }
+
+
+def test_every_bad_field_of_a_change_is_named_at_once():
+    found = faults_of_change("instant", "USD", {"amount", "contractTerms"}, Decimal("1.001"))
+    assert set(found) == {"amount", "contractTerms"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "floor", "told"),
+    [("standard", 5_000, "5 TND"), ("quick", 5_000, "5 TND"), ("quick_proof", 5_000, "5 TND"),
+     ("instant", 10, "0.01 TND")],
+)  # fmt: skip
+def test_a_new_amount_keeps_within_the_bounds_of_a_new_escrow(mode, floor, told):
+    for sound in (floor, MAX_MINOR):
+        assert faults_of_amount(mode, sound) == {}
+    assert faults_of_amount(mode, floor - 1) == {"amount": f"must be worth at least {told}"}
+    assert "at most" in faults_of_amount(mode, MAX_MINOR + 1)["amount"]

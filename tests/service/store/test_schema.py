@@ -9,14 +9,18 @@ import pytest_asyncio
 
 from service.cli.embedded import Urls
 from service.cli.migrate import migrate_at
-from service.rules import escrow, proof
+from service.rules import escrow, identity, proof
 from service.rules.errors import Unavailable
 from service.settings import Settings
 from service.store import schema
 from service.store.schema import CURRENT_VERSION, MIGRATIONS, Migrated, migrate, read_version
 from tests.conftest import as_owner
 
-TRANSITIONS = [*escrow.TABLE.transitions(), *proof.TABLE.transitions()]
+TRANSITIONS = [
+    *escrow.TABLE.transitions(),
+    *proof.TABLE.transitions(),
+    *identity.TABLE.transitions(),
+]
 ROLE = "amana_app_of_a_test"
 
 
@@ -129,7 +133,7 @@ async def test_the_command_migrates_what_the_settings_name(migrated: Settings):
     assert await migrate_at(migrated) == Migrated(CURRENT_VERSION, CURRENT_VERSION, same_role=False)
 
 
-def test_there_is_a_script_for_every_version_after_the_first():
+def test_there_is_a_script_for_every_version():
     scripts = sorted(int(path.name.split("_")[0]) for path in MIGRATIONS.glob("*.sql"))
-    assert scripts == list(range(2, CURRENT_VERSION + 1))
+    assert scripts == list(range(1, CURRENT_VERSION + 1))
     assert schema.SCHEMA.exists()

@@ -128,10 +128,10 @@ def test_the_largest_hostile_body_is_refused_at_once():
         b'["' + b"\\u0041" * 43_000 + b'"]',
         b"[" + b"[]," * 85_000 + b"1]",
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     for body in bodies:
         read_json(body)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_an_ordinary_body_is_read_in_microseconds():

@@ -1,0 +1,912 @@
+-- Amana's database, whole. PostgreSQL >= 16, no extension.
+--
+-- Applied by `amana migrate` as the owner; the application's role gets only the grants that
+-- service/store/schema.py lists. The rules live in service/rules/; what stands here would stop us
+-- anyway: money that does not balance, a step outside the table, a changed past.
+
+-- 1. Ground ---------------------------------------------------------------------------------------
+
+CREATE DOMAIN entity_id AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{24}$');
+
+CREATE TABLE schema_version (
+    version    integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The sandbox's movable clock: one row; business time = real time + shift. In live it stays 0.
+CREATE TABLE clock (
+    id              boolean PRIMARY KEY DEFAULT true CHECK (id),
+    shift           interval NOT NULL DEFAULT '0',
+    held_by         uuid,
+    lease_until     timestamptz
+);
+INSERT INTO clock DEFAULT VALUES;
+
+CREATE FUNCTION business_now() RETURNS timestamptz STABLE LANGUAGE sql
+RETURN statement_timestamp() + (SELECT shift FROM clock);
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = '55000';
+END $$;
+
+CREATE TABLE currency (
+    code     text PRIMARY KEY,
+    exponent smallint NOT NULL CHECK (exponent BETWEEN 0 AND 8)
+);
+INSERT INTO currency VALUES ('TND', 3), ('USD', 2), ('EUR', 2), ('USDC', 6);
+
+-- Rates to TND, by the operator or the fetch job; only the newest of a currency is used.
+CREATE TABLE fx_rate (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    currency   text NOT NULL REFERENCES currency,
+    rate       numeric NOT NULL CHECK (rate > 0),
+    source     text NOT NULL,
+    fetched_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX fx_rate_newest ON fx_rate (currency, fetched_at DESC);
+
+-- 2. Who ------------------------------------------------------------------------------------------
+
+CREATE TABLE app_user (
+    id                entity_id PRIMARY KEY,
+    email             text NOT NULL UNIQUE CHECK (email = lower(btrim(email))),
+    first_name        text NOT NULL,
+    last_name         text NOT NULL,
+    email_verified_at timestamptz,
+    phone_verified_at timestamptz,
+    language          text NOT NULL DEFAULT 'en' CHECK (language IN ('en', 'fr', 'ar')),
+    timezone          text,
+    seq               bigint NOT NULL DEFAULT 0,
+    created_at        timestamptz NOT NULL
+);
+
+-- A developer is associated with at most one user, a user with at most one developer.
+CREATE TABLE developer (
+    id            entity_id PRIMARY KEY,
+    email         text NOT NULL UNIQUE CHECK (email = lower(btrim(email))),
+    company       text NOT NULL,
+    user_id       entity_id UNIQUE REFERENCES app_user,
+    redirect_urls text[] NOT NULL DEFAULT '{}',
+    signature     text,
+    seq           bigint NOT NULL DEFAULT 0,
+    created_at    timestamptz NOT NULL
+);
+
+CREATE TABLE operator (
+    id         entity_id PRIMARY KEY,
+    email      text NOT NULL UNIQUE CHECK (email = lower(btrim(email))),
+    created_at timestamptz NOT NULL
+);
+
+-- The key itself is shown once; only its SHA-256 is kept.
+CREATE TABLE api_key (
+    id                    entity_id PRIMARY KEY,
+    developer_id          entity_id REFERENCES developer,
+    operator_id           entity_id REFERENCES operator,
+    name                  text NOT NULL,
+    prefix                text NOT NULL,
+    hash                  bytea NOT NULL UNIQUE CHECK (length(hash) = 32),
+    environment           text NOT NULL CHECK (environment IN ('sandbox', 'live')),
+    is_active             boolean NOT NULL DEFAULT true,
+    expires_at            timestamptz,
+    rate_limit_per_minute integer CHECK (rate_limit_per_minute > 0),
+    metadata              jsonb NOT NULL DEFAULT '{}',
+    last_used_at          timestamptz,
+    created_at            timestamptz NOT NULL,
+    CHECK (num_nonnulls(developer_id, operator_id) = 1)
+);
+CREATE INDEX api_key_developer ON api_key (developer_id);
+
+-- 3. Escrows and their life -----------------------------------------------------------------------
+
+-- The tables of steps (service/rules), written here by `amana migrate`; an event outside fails.
+CREATE TABLE transition (
+    family     text NOT NULL,
+    mode       text NOT NULL,
+    step       text NOT NULL,
+    from_state text NOT NULL,
+    to_state   text NOT NULL,
+    PRIMARY KEY (family, mode, step, from_state, to_state)
+);
+
+-- Both families. Money in minor units: amount in the face currency, all else in the ledger's.
+-- `seq` counts this escrow's events: gapless, single writer (the holder of the row's lock).
+CREATE TABLE escrow (
+    id                      entity_id PRIMARY KEY,
+    mode                    text NOT NULL
+                            CHECK (mode IN ('standard', 'quick', 'quick_proof', 'instant', 'milestone')),
+    status                  text NOT NULL
+                            CHECK (status IN ('pending', 'paid', 'delivered', 'completed', 'cancelled', 'disputed')),
+    seq                     bigint NOT NULL DEFAULT 0,
+    frozen                  boolean NOT NULL DEFAULT false,
+    creator_id              entity_id NOT NULL REFERENCES developer,
+    seller_id               entity_id REFERENCES app_user,
+    seller_email            text NOT NULL,
+    buyer_id                entity_id REFERENCES app_user,
+    buyer_email             text NOT NULL,
+    title                   text NOT NULL CHECK (length(title) BETWEEN 1 AND 200),
+    description             text CHECK (length(description) <= 2000),
+    language                text NOT NULL DEFAULT 'en' CHECK (language IN ('en', 'fr', 'ar')),
+    currency                text NOT NULL REFERENCES currency,
+    ledger_currency         text NOT NULL REFERENCES currency,
+    amount_minor            bigint NOT NULL CHECK (amount_minor BETWEEN 1 AND 900000000000000),
+    fx_rate                 numeric NOT NULL CHECK (fx_rate > 0),
+    amount_ledger_minor     bigint NOT NULL CHECK (amount_ledger_minor BETWEEN 1 AND 900000000000000),
+    escrow_fee_minor        bigint NOT NULL CHECK (escrow_fee_minor >= 0),
+    developer_fee_bps       integer NOT NULL DEFAULT 0 CHECK (developer_fee_bps BETWEEN 0 AND 2500),
+    developer_fee_minor     bigint NOT NULL DEFAULT 0 CHECK (developer_fee_minor >= 0),
+    developer_fee_user_id   entity_id REFERENCES app_user,
+    estimated_delivery_days integer NOT NULL CHECK (estimated_delivery_days BETWEEN 1 AND 3650),
+    auto_complete           text NOT NULL DEFAULT 'manual' CHECK (auto_complete IN ('manual', 'on_ack')),
+    fulfillment_policy      jsonb,
+    funded_minor            bigint NOT NULL DEFAULT 0 CHECK (funded_minor >= 0),
+    held_minor              bigint NOT NULL DEFAULT 0 CHECK (held_minor >= 0),
+    released_minor          bigint NOT NULL DEFAULT 0 CHECK (released_minor >= 0),
+    refunded_minor          bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
+    fees_minor              bigint NOT NULL DEFAULT 0 CHECK (fees_minor >= 0),
+    cancel_reason           text CHECK (cancel_reason IN (
+                                'expired', 'undelivered', 'proof_expired', 'proof_rejected', 'seller',
+                                'buyer', 'creator', 'request_accepted', 'dispute')),
+    expires_at              timestamptz,
+    paid_at                 timestamptz,
+    delivered_at            timestamptz,
+    completed_at            timestamptz,
+    cancelled_at            timestamptz,
+    created_at              timestamptz NOT NULL,
+    updated_at              timestamptz NOT NULL,
+    CONSTRAINT escrow_books CHECK (funded_minor = held_minor + released_minor + refunded_minor + fees_minor),
+    CONSTRAINT escrow_final_holds_nothing CHECK (
+        mode = 'milestone' OR status NOT IN ('completed', 'cancelled') OR held_minor = 0),
+    CONSTRAINT escrow_unpaid_holds_nothing CHECK (
+        mode = 'milestone' OR status <> 'pending' OR funded_minor = 0),
+    CONSTRAINT escrow_paid_holds_all CHECK (
+        mode = 'milestone' OR status NOT IN ('paid', 'delivered', 'disputed') OR held_minor = amount_ledger_minor),
+    CONSTRAINT escrow_moments CHECK (
+        mode = 'milestone' OR (status = 'completed') = (completed_at IS NOT NULL)
+        AND (status = 'cancelled') = (cancelled_at IS NOT NULL AND cancel_reason IS NOT NULL)
+        AND (status IN ('pending', 'cancelled') OR paid_at IS NOT NULL)),
+    CONSTRAINT escrow_fees_fit CHECK (escrow_fee_minor + developer_fee_minor <= amount_ledger_minor),
+    CONSTRAINT escrow_proof_has_policy CHECK ((mode = 'quick_proof') = (fulfillment_policy IS NOT NULL)),
+    CONSTRAINT escrow_fee_has_receiver CHECK (developer_fee_minor = 0 OR developer_fee_user_id IS NOT NULL),
+    CONSTRAINT escrow_two_parties CHECK (mode = 'milestone' OR seller_email <> buyer_email)
+) WITH (fillfactor = 70);
+CREATE INDEX escrow_of_creator ON escrow (creator_id, id DESC);
+CREATE INDEX escrow_of_seller ON escrow (seller_id, id DESC) WHERE seller_id IS NOT NULL;
+CREATE INDEX escrow_of_buyer ON escrow (buyer_id, id DESC) WHERE buyer_id IS NOT NULL;
+-- What a buyer has in escrow, without a look at what is long over.
+CREATE INDEX escrow_held_for ON escrow (buyer_id, ledger_currency) INCLUDE (held_minor)
+    WHERE held_minor > 0;
+-- A party who has not registered yet is found by e-mail.
+CREATE INDEX escrow_awaits_seller ON escrow (seller_email) WHERE seller_id IS NULL;
+CREATE INDEX escrow_awaits_buyer ON escrow (buyer_email) WHERE buyer_id IS NULL;
+
+CREATE TABLE contract (
+    id               entity_id PRIMARY KEY,
+    escrow_id        entity_id NOT NULL UNIQUE REFERENCES escrow,
+    terms            text NOT NULL CHECK (length(terms) BETWEEN 1 AND 10000),
+    seller_signed_at timestamptz,
+    buyer_signed_at  timestamptz,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL
+);
+
+-- The audit trail, the webhook outbox and the source of replay at once. Key: (subject, seq).
+-- `xid` makes (xid, position) a commit-safe order: below the snapshot's xmin nothing can appear.
+CREATE TABLE event (
+    subject_id   entity_id NOT NULL,
+    seq          bigint NOT NULL CHECK (seq > 0),
+    subject_kind text NOT NULL CHECK (subject_kind IN ('escrow', 'user', 'developer', 'endpoint', 'identity')),
+    id           uuid NOT NULL UNIQUE,
+    type         text,
+    family       text,
+    mode         text,
+    step         text NOT NULL,
+    from_state   text,
+    to_state     text,
+    actor_kind   text NOT NULL CHECK (actor_kind IN ('developer', 'user', 'operator', 'clock', 'system')),
+    actor_id     entity_id,
+    key_id       entity_id,
+    ip           text,
+    request_id   text,
+    at           timestamptz NOT NULL,
+    recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    position     bigint GENERATED ALWAYS AS IDENTITY,
+    fanned_at    timestamptz,
+    PRIMARY KEY (subject_id, seq),
+    FOREIGN KEY (family, mode, step, from_state, to_state) REFERENCES transition,
+    CHECK (subject_kind <> 'escrow' OR num_nonnulls(family, mode, from_state, to_state) = 4)
+);
+CREATE INDEX event_unfanned ON event (recorded_at) WHERE fanned_at IS NULL AND type IS NOT NULL;
+CREATE INDEX event_commit_order ON event (xid, position);
+
+-- `fanned_at` alone may change: the outbox's mark.
+CREATE TRIGGER event_append_only BEFORE UPDATE OF
+    subject_id, seq, subject_kind, id, type, family, mode, step, from_state, to_state, actor_kind,
+    actor_id, key_id, ip, request_id, at, recorded_at, xid, position OR DELETE
+    ON event FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER event_no_truncate BEFORE TRUNCATE ON event
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Every 1 000 events are sealed: SHA-256 over the previous seal and the rows, in commit order.
+CREATE TABLE event_seal (
+    number        bigint PRIMARY KEY,
+    last_xid      xid8 NOT NULL,
+    last_position bigint NOT NULL,
+    digest        bytea NOT NULL CHECK (length(digest) = 32),
+    sealed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What is sealed of an event: everything but the outbox's mark. Times as microseconds since 1970.
+CREATE FUNCTION event_text(v event) RETURNS text STABLE LANGUAGE sql
+RETURN jsonb_build_array(
+    v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.mode, v.step, v.from_state,
+    v.to_state, v.actor_kind, v.actor_id, v.key_id, v.ip, v.request_id,
+    (extract(epoch FROM v.at) * 1000000)::bigint,
+    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)::text;
+
+-- Timers. Open ones are those that neither fired nor were cancelled; `remaining` = frozen.
+CREATE TABLE deadline (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    escrow_id     entity_id NOT NULL REFERENCES escrow,
+    kind          text NOT NULL CHECK (kind IN (
+                      'expiry', 'acknowledged', 'completion', 'proof_upload', 'proof_review',
+                      'delivery_overdue', 'overdue_refund', 'cancellation_answer', 'dispute_answer',
+                      'resolver', 'invitation_reminder', 'session')),
+    subject       text NOT NULL DEFAULT '',
+    due_at        timestamptz NOT NULL,
+    armed_version bigint NOT NULL,
+    remaining     interval,
+    fired_at      timestamptz,
+    cancelled_at  timestamptz,
+    CHECK (num_nonnulls(fired_at, cancelled_at) <= 1)
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX deadline_open ON deadline (escrow_id, kind, subject)
+    WHERE fired_at IS NULL AND cancelled_at IS NULL;
+CREATE INDEX deadline_due ON deadline (due_at, id)
+    WHERE fired_at IS NULL AND cancelled_at IS NULL AND remaining IS NULL;
+
+-- 4. Ledger ---------------------------------------------------------------------------------------
+
+-- Users' and escrows' accounts have a floor and keep their balance on the row; the operator's
+-- (fees, clearing, the outside) keep none: one hot row would serialize every payment.
+CREATE TABLE account (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind          text NOT NULL CHECK (kind IN (
+                      'available', 'pending', 'held', 'platform_fees', 'protocol_fees', 'clearing', 'outside')),
+    owner         text NOT NULL DEFAULT '' COLLATE "C",
+    currency      text NOT NULL REFERENCES currency,
+    balance_minor bigint,
+    UNIQUE (kind, owner, currency),
+    UNIQUE (id, currency),
+    CONSTRAINT account_floor CHECK (balance_minor >= 0),
+    CONSTRAINT account_bound CHECK (balance_minor <= 900000000000000),
+    CONSTRAINT account_keeps_balance CHECK (
+        (kind IN ('available', 'pending', 'held')) = (balance_minor IS NOT NULL))
+) WITH (fillfactor = 70);
+
+CREATE TABLE transfer (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    from_account bigint NOT NULL,
+    to_account   bigint NOT NULL,
+    currency     text NOT NULL,
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    reason       text NOT NULL,
+    escrow_id    entity_id REFERENCES escrow,
+    subject_id   entity_id NOT NULL,
+    seq          bigint NOT NULL,
+    corrects     bigint REFERENCES transfer,
+    at           timestamptz NOT NULL,
+    recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (from_account <> to_account),
+    FOREIGN KEY (from_account, currency) REFERENCES account (id, currency),
+    FOREIGN KEY (to_account, currency) REFERENCES account (id, currency),
+    FOREIGN KEY (subject_id, seq) REFERENCES event DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX transfer_from ON transfer (from_account, id);
+CREATE INDEX transfer_to ON transfer (to_account, id);
+CREATE INDEX transfer_of_escrow ON transfer (escrow_id) WHERE escrow_id IS NOT NULL;
+CREATE TRIGGER transfer_append_only BEFORE UPDATE OR DELETE ON transfer
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER transfer_no_truncate BEFORE TRUNCATE ON transfer
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Posts transfers, given as parallel arrays, in one call: opens missing accounts, locks those with
+-- a floor in id order, moves their balances, then writes the immutable rows.
+CREATE FUNCTION post_transfers(
+    from_kinds text[], from_owners text[], to_kinds text[], to_owners text[], currencies text[],
+    amounts bigint[], reasons text[], escrows text[], subjects text[], seqs bigint[], business_at timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO account (kind, owner, currency, balance_minor)
+    SELECT DISTINCT side.kind, side.owner, side.currency,
+           CASE WHEN side.kind IN ('available', 'pending', 'held') THEN 0 END
+    FROM (SELECT unnest(from_kinds) AS kind, unnest(from_owners) AS owner, unnest(currencies) AS currency
+          UNION SELECT unnest(to_kinds), unnest(to_owners), unnest(currencies)) AS side
+    WHERE NOT EXISTS (SELECT FROM account a
+                      WHERE a.kind = side.kind AND a.owner = side.owner AND a.currency = side.currency)
+    ORDER BY 1, 2, 3
+    ON CONFLICT DO NOTHING;
+
+    PERFORM FROM account a
+    JOIN (SELECT unnest(from_kinds) AS kind, unnest(from_owners) AS owner, unnest(currencies) AS currency
+          UNION SELECT unnest(to_kinds), unnest(to_owners), unnest(currencies)) AS side
+      ON a.kind = side.kind AND a.owner = side.owner AND a.currency = side.currency
+    WHERE a.balance_minor IS NOT NULL
+    ORDER BY a.id
+    FOR NO KEY UPDATE OF a;
+
+    UPDATE account a SET balance_minor = a.balance_minor + change.amount
+    FROM (SELECT kind, owner, currency, sum(amount)::bigint AS amount
+          FROM (SELECT unnest(to_kinds) AS kind, unnest(to_owners) AS owner,
+                       unnest(currencies) AS currency, unnest(amounts) AS amount
+                UNION ALL
+                SELECT unnest(from_kinds), unnest(from_owners), unnest(currencies), -unnest(amounts)) AS leg
+          GROUP BY kind, owner, currency) AS change
+    WHERE a.kind = change.kind AND a.owner = change.owner AND a.currency = change.currency
+      AND a.balance_minor IS NOT NULL AND change.amount <> 0;
+
+    INSERT INTO transfer (from_account, to_account, currency, amount_minor, reason, escrow_id, subject_id, seq, at)
+    SELECT source.id, target.id, leg.currency, leg.amount, leg.reason, leg.escrow, leg.subject, leg.seq, business_at
+    FROM unnest(from_kinds, from_owners, to_kinds, to_owners, currencies, amounts, reasons, escrows, subjects, seqs)
+         WITH ORDINALITY AS leg (from_kind, from_owner, to_kind, to_owner, currency, amount, reason, escrow,
+                                 subject, seq, n)
+    JOIN account source ON source.kind = leg.from_kind AND source.owner = leg.from_owner
+                       AND source.currency = leg.currency
+    JOIN account target ON target.kind = leg.to_kind AND target.owner = leg.to_owner
+                       AND target.currency = leg.currency
+    ORDER BY leg.n;
+END $$;
+
+-- 5. Answers, checks ------------------------------------------------------------------------------
+
+-- 2xx answers only; `sealed` bodies show a secret and live 24 h, the others 30 days.
+CREATE TABLE idempotency (
+    developer_id entity_id NOT NULL REFERENCES developer,
+    key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+    fingerprint  bytea NOT NULL CHECK (length(fingerprint) = 32),
+    status       smallint NOT NULL CHECK (status BETWEEN 200 AND 299),
+    body         bytea NOT NULL,
+    is_sealed    boolean NOT NULL DEFAULT false,
+    expires_at   timestamptz NOT NULL,
+    PRIMARY KEY (developer_id, key)
+);
+CREATE INDEX idempotency_expiry ON idempotency (expires_at);
+
+-- `seen_xid`: the events of all transactions before it were looked at.
+CREATE TABLE invariant_result (
+    id         text PRIMARY KEY,
+    name       text NOT NULL,
+    ok         boolean NOT NULL,
+    breaches   jsonb NOT NULL DEFAULT '[]',
+    checked_at timestamptz NOT NULL,
+    last_ok_at timestamptz,
+    seen_xid   xid8 NOT NULL DEFAULT '0'
+);
+
+-- 6. Invitations and mails ------------------------------------------------------------------------
+-- mail: begin
+-- One invitation per person and escrow. The link's token is an HMAC over this row's id and
+-- `counter`: only its hash is kept. Spent once accepted, void once the escrow is final.
+CREATE TABLE invitation (
+    id          entity_id PRIMARY KEY,
+    escrow_id   entity_id NOT NULL REFERENCES escrow,
+    role        text NOT NULL CHECK (role IN ('seller', 'buyer')),
+    email       text NOT NULL CHECK (email = lower(btrim(email))),
+    token_hash  bytea NOT NULL UNIQUE CHECK (length(token_hash) = 32),
+    counter     smallint NOT NULL DEFAULT 0 CHECK (counter >= 0),
+    reminders   smallint NOT NULL DEFAULT 0 CHECK (reminders >= 0),
+    user_id     entity_id REFERENCES app_user,
+    accepted_at timestamptz,
+    created_at  timestamptz NOT NULL,
+    UNIQUE (escrow_id, email),
+    CHECK ((user_id IS NULL) = (accepted_at IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX invitation_of_user ON invitation (user_id) WHERE user_id IS NOT NULL;
+
+-- A mail is a row: what is told to whom, never a token. The row is the job: due while pending and
+-- `visible_at` (real time) has come; a claim moves it by the lease, a token fences the settling.
+CREATE TABLE mail (
+    id            entity_id PRIMARY KEY,
+    recipient     text NOT NULL,
+    template      text NOT NULL,
+    language      text NOT NULL CHECK (language IN ('en', 'fr', 'ar')),
+    facts         jsonb NOT NULL,
+    escrow_id     entity_id REFERENCES escrow,
+    invitation_id entity_id REFERENCES invitation,
+    dedupe_key    text NOT NULL UNIQUE,
+    message_id    text NOT NULL UNIQUE,
+    state         text NOT NULL DEFAULT 'pending'
+                  CHECK (state IN ('pending', 'sent', 'failed', 'cancelled')),
+    attempt       smallint NOT NULL DEFAULT 0 CHECK (attempt >= 0),
+    visible_at    timestamptz NOT NULL,
+    claim_token   uuid,
+    sent_at       timestamptz,
+    last_error    text CHECK (length(last_error) <= 500),
+    created_at    timestamptz NOT NULL,
+    CHECK ((state = 'sent') = (sent_at IS NOT NULL)),
+    CHECK (state = 'pending' OR claim_token IS NULL)
+) WITH (fillfactor = 70);
+CREATE INDEX mail_due ON mail (visible_at) WHERE state = 'pending';
+CREATE INDEX mail_sent_to ON mail (recipient, sent_at DESC) WHERE state = 'sent';
+CREATE INDEX mail_sent ON mail (sent_at DESC) WHERE state = 'sent';
+CREATE INDEX mail_of_escrow ON mail (escrow_id) WHERE escrow_id IS NOT NULL;
+-- mail: end
+
+-- 7. Webhooks: bodies, endpoints, lanes, deliveries, attempts --------------------------------------
+-- delivery: begin
+-- The exact bytes of each envelope, signed and sent alike on every attempt. Weekly partitions.
+CREATE TABLE webhook_body (
+    event_id    uuid NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    body        bytea NOT NULL,
+    PRIMARY KEY (event_id, recorded_at)
+) PARTITION BY RANGE (recorded_at);
+CREATE TABLE webhook_body_default PARTITION OF webhook_body DEFAULT;
+
+-- `headers` is sealed JSON; `flag` says what was wrong with the address when it was last refused.
+CREATE TABLE webhook_endpoint (
+    id              entity_id PRIMARY KEY,
+    developer_id    entity_id NOT NULL REFERENCES developer,
+    url             text NOT NULL CHECK (length(url) BETWEEN 1 AND 2048),
+    events          text[] NOT NULL CHECK (cardinality(events) > 0),
+    is_active       boolean NOT NULL DEFAULT true,
+    ladder          text NOT NULL DEFAULT 'standard' CHECK (ladder IN ('standard', 'brief')),
+    timeout_seconds smallint NOT NULL DEFAULT 10 CHECK (timeout_seconds BETWEEN 1 AND 30),
+    headers         bytea,
+    max_per_second  smallint CHECK (max_per_second BETWEEN 1 AND 1000),
+    fifo            boolean NOT NULL DEFAULT false,
+    disabled_reason text,
+    flag            text,
+    seq             bigint NOT NULL DEFAULT 0,
+    deleted_at      timestamptz,
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    CHECK (deleted_at IS NULL OR NOT is_active)
+);
+CREATE INDEX webhook_endpoint_of_developer ON webhook_endpoint (developer_id, id)
+    WHERE deleted_at IS NULL;
+
+-- Every live secret signs, newest first; real time, since receivers check against theirs.
+CREATE TABLE endpoint_secret (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint_id entity_id NOT NULL REFERENCES webhook_endpoint,
+    sealed      bytea NOT NULL,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz
+);
+CREATE INDEX endpoint_secret_of_endpoint ON endpoint_secret (endpoint_id, id DESC);
+
+-- One an endpoint: endpoints are scheduled, not deliveries. `next_due_at` is a hint that errs early
+-- and is never infinite while something is in flight. All times are real.
+CREATE TABLE lane (
+    endpoint_id     entity_id PRIMARY KEY REFERENCES webhook_endpoint,
+    cap             smallint NOT NULL DEFAULT 16 CHECK (cap > 0),
+    send_window     smallint NOT NULL DEFAULT 16 CHECK (send_window BETWEEN 1 AND cap),
+    next_due_at     timestamptz NOT NULL DEFAULT 'infinity',
+    hold_until      timestamptz NOT NULL DEFAULT '-infinity',
+    turn_at         timestamptz NOT NULL DEFAULT '-infinity',
+    streak          integer NOT NULL DEFAULT 0,
+    failure_count   integer NOT NULL DEFAULT 0,
+    last_attempt_at timestamptz,
+    last_status     smallint,
+    breaker         text NOT NULL DEFAULT 'closed' CHECK (breaker IN ('closed', 'open', 'half_open')),
+    breaker_until   timestamptz,
+    breaker_trips   integer NOT NULL DEFAULT 0,
+    sample_since    timestamptz,
+    sample_attempts integer NOT NULL DEFAULT 0,
+    sample_failures integer NOT NULL DEFAULT 0,
+    failing_since   timestamptz,
+    mean_ms         integer NOT NULL DEFAULT 0
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+CREATE INDEX lane_due ON lane (next_due_at) WHERE next_due_at < 'infinity';
+
+-- An endpoint as its developer sees it.
+CREATE VIEW endpoint_reading AS
+SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
+       e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,
+       l.failure_count, l.last_attempt_at AS last_triggered_at, l.last_status AS last_response_status
+FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
+WHERE e.deleted_at IS NULL;
+
+-- The delivery row is the job. `visible_at` is both the time of the next attempt and the lease's
+-- end: a claimed row simply falls due again. `recorded_at` is the event's, to find its body.
+-- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete, once it was passed on to the escrow
+-- (`acknowledged_at`) in a transaction of its own: a busy escrow stops no lane.
+CREATE TABLE delivery (
+    id           uuid PRIMARY KEY,
+    endpoint_id  entity_id NOT NULL REFERENCES webhook_endpoint,
+    event_id     uuid NOT NULL REFERENCES event (id),
+    recorded_at  timestamptz NOT NULL,
+    type         text NOT NULL,
+    state        text NOT NULL DEFAULT 'pending'
+                 CHECK (state IN ('pending', 'parked', 'delivered', 'exhausted', 'cancelled')),
+    attempt      smallint NOT NULL DEFAULT 0 CHECK (attempt >= 0),
+    visible_at   timestamptz NOT NULL,
+    claim_token  uuid,
+    last_status  smallint,
+    last_fault   text,
+    acknowledges boolean NOT NULL DEFAULT false,
+    acknowledged_at timestamptz,
+    created_at   timestamptz NOT NULL,
+    settled_at   timestamptz,
+    UNIQUE (endpoint_id, event_id),
+    CHECK (state = 'pending' OR claim_token IS NULL),
+    CHECK ((state IN ('pending', 'parked')) = (settled_at IS NULL)),
+    CHECK (acknowledged_at IS NULL OR (acknowledges AND state = 'delivered'))
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
+CREATE INDEX delivery_due ON delivery (endpoint_id, visible_at) WHERE state = 'pending';
+CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
+    WHERE state = 'pending' AND claim_token IS NOT NULL;
+CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
+CREATE INDEX delivery_receipt ON delivery (settled_at)
+    WHERE acknowledges AND state = 'delivered' AND acknowledged_at IS NULL;
+
+CREATE TABLE webhook_attempt (
+    delivery_id   uuid NOT NULL,
+    n             smallint NOT NULL,
+    recorded_at   timestamptz NOT NULL,
+    started_at    timestamptz NOT NULL,
+    status        smallint NOT NULL,
+    fault         text,
+    address       text,
+    dns_ms        integer,
+    connect_ms    integer,
+    first_byte_ms integer,
+    total_ms      integer NOT NULL,
+    answer        bytea NOT NULL CHECK (length(answer) <= 8192),
+    PRIMARY KEY (delivery_id, n, recorded_at)
+) PARTITION BY RANGE (recorded_at);
+CREATE TABLE webhook_attempt_default PARTITION OF webhook_attempt DEFAULT;
+
+-- Makes the weekly partitions of this week and of the `ahead` after it, taking over what the
+-- default partition caught; the application's role has no DDL, so it runs as the owner.
+CREATE FUNCTION make_webhook_partitions(ahead integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    parent text;
+    part   text;
+    week   timestamp;
+    bounds text;
+    made   integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('make_webhook_partitions'));
+    FOREACH parent IN ARRAY ARRAY['webhook_body', 'webhook_attempt'] LOOP
+        FOR n IN 0..least(greatest(ahead, 0), 12) LOOP
+            week := date_trunc('week', clock_timestamp() AT TIME ZONE 'UTC') + n * interval '7 days';
+            part := parent || to_char(week, '_IYYY"w"IW');
+            CONTINUE WHEN to_regclass(part) IS NOT NULL;
+            bounds := format('%L AND recorded_at < %L', week AT TIME ZONE 'UTC',
+                             (week + interval '7 days') AT TIME ZONE 'UTC');
+            EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
+            EXECUTE format('WITH moved AS (DELETE FROM %I WHERE recorded_at >= %s RETURNING *) '
+                           'INSERT INTO %I SELECT * FROM moved', parent || '_default', bounds, part);
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, part,
+                           week AT TIME ZONE 'UTC', (week + interval '7 days') AT TIME ZONE 'UTC');
+            made := made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END $$;
+SELECT make_webhook_partitions(4);
+
+-- A version 7 UUID: its first 48 bits are the time in milliseconds, so that inserts stay local.
+CREATE FUNCTION ordered_uuid(moment timestamptz) RETURNS uuid VOLATILE LANGUAGE sql
+RETURN encode(set_bit(set_bit(overlay(
+    uuid_send(gen_random_uuid())
+    PLACING substring(int8send((extract(epoch FROM moment) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+    52, 1), 53, 1), 'hex')::uuid;
+
+-- Turns up to `most` events that are not fanned out into deliveries; says how many events.
+-- Locks: the events (skipping what another worker has), then the lanes in id order.
+CREATE FUNCTION fan_out(most integer, moment timestamptz DEFAULT clock_timestamp()) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    fanned  integer;
+    touched text[];
+BEGIN
+    WITH taken AS MATERIALIZED (
+        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.recorded_at, v.from_state, v.to_state
+        FROM event v
+        WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
+        ORDER BY v.recorded_at
+        LIMIT most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), made AS (
+        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, acknowledges, visible_at,
+                              created_at)
+        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.type, a.acknowledges,
+               least(t.recorded_at, moment), moment
+        FROM taken t
+        CROSS JOIN LATERAL (
+            SELECT x.creator_id,
+                   t.type = 'escrow.status.updated' AND t.from_state = 'pending' AND t.to_state = 'paid'
+                   AND x.mode = 'instant' AND x.auto_complete = 'on_ack'
+            FROM escrow x WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id
+            UNION ALL
+            SELECT d.id, false
+            FROM escrow x JOIN developer d ON d.user_id IN (x.seller_id, x.buyer_id)
+            WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id AND d.id <> x.creator_id
+            UNION ALL
+            SELECT t.subject_id, false WHERE t.subject_kind = 'developer'
+            UNION ALL
+            SELECT s.developer_id, false
+            FROM webhook_endpoint s WHERE t.subject_kind = 'endpoint' AND s.id = t.subject_id
+        ) AS a (developer_id, acknowledges)
+        JOIN webhook_endpoint e ON e.developer_id = a.developer_id AND e.deleted_at IS NULL
+        WHERE e.is_active AND e.id <> t.subject_id
+          AND e.events && ARRAY['*', t.type, split_part(t.type, '.', 1) || '.*']
+        ORDER BY t.recorded_at, t.seq
+        ON CONFLICT (endpoint_id, event_id) DO NOTHING
+        RETURNING endpoint_id
+    ), marked AS (
+        UPDATE event v SET fanned_at = moment
+        FROM taken t WHERE v.subject_id = t.subject_id AND v.seq = t.seq
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM marked), (SELECT array_agg(DISTINCT m.endpoint_id::text) FROM made m)
+    INTO fanned, touched;
+
+    IF touched IS NOT NULL THEN
+        PERFORM FROM lane l WHERE l.endpoint_id = ANY (touched) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
+        UPDATE lane l SET next_due_at = moment WHERE l.endpoint_id = ANY (touched) AND l.next_due_at > moment;
+    END IF;
+    RETURN fanned;
+END $$;
+
+-- Takes up to `slots` due deliveries in rounds: each takes <= `rows_a_lane` from every due lane, the
+-- least recently served first. A round is two statements on purpose: the count of what is in flight
+-- needs a snapshot that is younger than the lanes' locks, else the cap is breached. Never waits for
+-- a lock. `moment` is real time everywhere: leases and retries do not follow the sandbox's clock.
+-- `hold_seconds`: how long the delivery's lane takes no further claim, so that somebody comes then.
+CREATE FUNCTION claim_deliveries(
+    slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
+)
+RETURNS TABLE (
+    id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
+    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
+    secrets bytea[], hold_seconds float8
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    lanes text[];
+    taken uuid[];
+    mine  uuid[] := '{}';
+BEGIN
+    FOR round IN 1..ceil(slots::numeric / rows_a_lane) LOOP
+        SELECT array_agg(due.endpoint_id) INTO lanes FROM (
+            SELECT l.endpoint_id::text FROM lane l
+            WHERE l.next_due_at <= moment AND l.hold_until <= moment
+            ORDER BY l.turn_at
+            LIMIT slots - cardinality(mine)
+            FOR NO KEY UPDATE SKIP LOCKED) AS due;
+        EXIT WHEN lanes IS NULL;
+
+        WITH room AS (
+            SELECT l.endpoint_id, l.turn_at, e.timeout_seconds,
+                   CASE WHEN e.is_active THEN least(
+                       rows_a_lane, e.max_per_second,
+                       least(l.send_window, l.cap) - (
+                           SELECT count(*) FROM delivery f
+                           WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending'
+                             AND f.claim_token IS NOT NULL AND f.visible_at > moment)) ELSE 0 END AS free
+            FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id
+            WHERE l.endpoint_id = ANY (lanes)
+        ), due AS (
+            SELECT r.endpoint_id, r.turn_at, r.timeout_seconds, d.id, d.visible_at
+            FROM room r CROSS JOIN LATERAL (
+                SELECT p.id, p.visible_at FROM delivery p
+                WHERE p.endpoint_id = r.endpoint_id AND p.state = 'pending' AND p.visible_at <= moment
+                ORDER BY p.visible_at
+                LIMIT greatest(r.free, 0)
+                FOR NO KEY UPDATE SKIP LOCKED) AS d
+        ), chosen AS (
+            SELECT due.id, due.timeout_seconds FROM due
+            ORDER BY row_number() OVER (PARTITION BY due.endpoint_id ORDER BY due.visible_at), due.turn_at
+            LIMIT slots - cardinality(mine)
+        ), claimed AS (
+            UPDATE delivery d
+            SET claim_token = gen_random_uuid(), attempt = d.attempt + 1,
+                visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
+            FROM chosen c WHERE d.id = c.id
+            RETURNING d.id
+        )
+        SELECT array_agg(claimed.id) INTO taken FROM claimed;
+        mine := mine || taken;
+
+        -- The lanes are locked already. Full: due when the first lease ends (or a settle says sooner).
+        UPDATE lane l
+        SET turn_at = moment,
+            hold_until = CASE WHEN w.max_per_second IS NULL THEN l.hold_until
+                              ELSE moment + make_interval(secs => w.taken::float8 / w.max_per_second) END,
+            next_due_at = coalesce(
+                CASE WHEN w.is_active AND w.in_flight < least(l.send_window, l.cap) THEN w.first_due
+                     ELSE w.first_lease END, 'infinity')
+        FROM (
+            SELECT e.id, e.is_active, e.max_per_second,
+                   (SELECT count(*) FROM delivery f WHERE f.endpoint_id = e.id AND f.state = 'pending'
+                      AND f.claim_token IS NOT NULL AND f.visible_at > moment) AS in_flight,
+                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
+                      AND f.state = 'pending' AND f.claim_token IS NOT NULL) AS first_lease,
+                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
+                      AND f.state = 'pending') AS first_due,
+                   (SELECT count(*) FROM delivery f
+                    WHERE f.id = ANY (taken) AND f.endpoint_id = e.id) AS taken
+            FROM webhook_endpoint e WHERE e.id = ANY (lanes)
+        ) AS w
+        WHERE l.endpoint_id = w.id;
+        EXIT WHEN cardinality(mine) >= slots;
+    END LOOP;
+
+    RETURN QUERY
+    SELECT d.id, d.claim_token, d.attempt, d.endpoint_id::text, d.event_id, d.type, d.acknowledges, b.body,
+           e.url, e.ladder, e.timeout_seconds, e.headers,
+           ARRAY(SELECT s.sealed FROM endpoint_secret s
+                 WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
+                 ORDER BY s.id DESC),
+           CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END
+    FROM delivery d
+    JOIN webhook_endpoint e ON e.id = d.endpoint_id
+    JOIN lane l ON l.endpoint_id = d.endpoint_id
+    LEFT JOIN webhook_body b ON b.event_id = d.event_id AND b.recorded_at = d.recorded_at
+    WHERE d.id = ANY (mine)
+    ORDER BY d.recorded_at;
+END $$;
+
+-- Writes what came of attempts: one attempt row and the delivery's new state, or nothing where the
+-- claim was lost meanwhile; says which, and in how many seconds something is due in its lane (0:
+-- now, NULL: never). Parallel arrays. Locks: the deliveries, then (last, since a locked lane is
+-- passed over by claims) the lanes in id order.
+CREATE FUNCTION settle_deliveries(
+    ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], successes boolean[],
+    streaks integer[], halvings boolean[], holds float8[], started timestamptz[], statuses integer[],
+    faults text[], addresses text[], dns integer[], connects integer[], first_bytes integer[],
+    totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
+) RETURNS TABLE (id uuid, lane_due_seconds float8) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    settled uuid[];
+    lanes   text[];
+BEGIN
+    WITH outcome AS (
+        SELECT * FROM unnest(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
+                             dns, connects, first_bytes, totals, answers)
+            AS o (id, token, state, retry, given_back, started_at, status, fault, address,
+                  dns_ms, connect_ms, first_byte_ms, total_ms, answer)
+    ), changed AS (
+        UPDATE delivery d
+        SET state = o.state, claim_token = NULL,
+            attempt = CASE WHEN o.given_back THEN d.attempt - 1 ELSE d.attempt END,
+            visible_at = coalesce(moment + make_interval(secs => o.retry), d.visible_at),
+            last_status = CASE WHEN o.given_back THEN d.last_status ELSE o.status END,
+            last_fault = CASE WHEN o.given_back THEN d.last_fault ELSE o.fault END,
+            settled_at = CASE WHEN o.state = 'pending' THEN NULL ELSE moment END
+        FROM outcome o
+        WHERE d.id = o.id AND d.claim_token = o.token AND d.state = 'pending'
+        RETURNING d.id, d.endpoint_id, d.attempt
+    ), told AS (
+        INSERT INTO webhook_attempt (delivery_id, n, recorded_at, started_at, status, fault, address, dns_ms,
+                                     connect_ms, first_byte_ms, total_ms, answer)
+        SELECT o.id, c.attempt, moment, o.started_at, o.status, o.fault, o.address, o.dns_ms, o.connect_ms,
+               o.first_byte_ms, o.total_ms, o.answer
+        FROM outcome o JOIN changed c ON c.id = o.id
+        WHERE NOT o.given_back
+    )
+    SELECT array_agg(c.id), array_agg(c.endpoint_id::text) INTO settled, lanes FROM changed c;
+
+    PERFORM FROM lane l WHERE l.endpoint_id = ANY (lanes) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
+
+    RETURN QUERY
+    WITH settlement AS (
+        SELECT * FROM unnest(settled, lanes) AS s (id, endpoint_id)
+    ), outcome AS (
+        SELECT s.endpoint_id, o.*,
+               max(o.n) FILTER (WHERE o.success) OVER (PARTITION BY s.endpoint_id) AS last_success
+        FROM unnest(ids, retries, gives_back, successes, streaks, halvings, holds, started, statuses)
+             WITH ORDINALITY AS o (id, retry, given_back, success, streak, halved, hold, started_at, status, n)
+        JOIN settlement s ON s.id = o.id
+    ), tally AS (
+        -- Failures count where no success of this batch came after them, in the answers' order.
+        SELECT o.endpoint_id,
+               min(o.retry) AS first_retry,
+               count(*) FILTER (WHERE o.success) AS successes,
+               coalesce(sum(o.streak) FILTER (WHERE o.n > coalesce(o.last_success, 0)), 0) AS streak,
+               count(*) FILTER (WHERE NOT o.success AND NOT o.given_back
+                                  AND o.n > coalesce(o.last_success, 0)) AS failures,
+               bool_or(o.halved) AS halved,
+               max(o.hold) AS hold,
+               (array_agg(o.started_at ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_at,
+               (array_agg(o.status ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_status
+        FROM outcome o
+        GROUP BY o.endpoint_id
+    ), turned AS (
+        UPDATE lane l
+        SET send_window = CASE WHEN t.halved THEN greatest(1, l.send_window / 2)
+                               ELSE least(l.cap, l.send_window + t.successes) END,
+            streak = CASE WHEN t.successes > 0 THEN 0 ELSE l.streak END + t.streak,
+            failure_count = CASE WHEN t.successes > 0 THEN 0 ELSE l.failure_count END + t.failures,
+            hold_until = greatest(l.hold_until, moment + make_interval(secs => nullif(t.hold, 0))),
+            last_attempt_at = coalesce(t.last_at, l.last_attempt_at),
+            last_status = coalesce(t.last_status, l.last_status),
+            next_due_at = least(l.next_due_at, moment + make_interval(secs => t.first_retry), (
+                SELECT min(d.visible_at) FROM delivery d
+                WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.claim_token IS NULL))
+        FROM tally t
+        WHERE l.endpoint_id = t.endpoint_id
+        RETURNING l.endpoint_id, CASE WHEN l.next_due_at < 'infinity' THEN greatest(0, extract(
+            epoch FROM greatest(l.next_due_at, l.hold_until) - moment))::float8 END AS due_seconds
+    )
+    SELECT s.id, turned.due_seconds FROM settlement s JOIN turned ON turned.endpoint_id = s.endpoint_id;
+END $$;
+-- delivery: end
+
+-- Registrations and new escrows that name the same e-mail do not pass each other: a create waits for
+-- a registration under way (and sees its user), a registration for creates (and sees their escrows).
+CREATE FUNCTION await_registrations(emails text[]) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('register/' || e.email, 0))
+    FROM (SELECT unnest(emails) AS email ORDER BY 1) AS e;
+    RETURN EXISTS (SELECT FROM app_user u WHERE u.email = ANY (emails) AND u.email_verified_at IS NOT NULL);
+END $$;
+
+-- 8. Reading and locking an escrow ----------------------------------------------------------------
+
+-- An invitation, open until it is accepted or its escrow is final.
+CREATE VIEW invitation_reading AS
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
+       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id;
+
+-- What a door or a command sees of an escrow: the row, its people, its contract, its clocks.
+CREATE VIEW escrow_reading AS
+SELECT e.*,
+       s.email AS seller_user_email, s.first_name AS seller_first_name,
+       s.last_name AS seller_last_name, s.language AS seller_language,
+       s.phone_verified_at IS NOT NULL AS seller_phone_verified,
+       b.email AS buyer_user_email, b.first_name AS buyer_first_name,
+       b.last_name AS buyer_last_name, b.language AS buyer_language,
+       b.phone_verified_at IS NOT NULL AS buyer_phone_verified,
+       d.company AS creator_company,
+       c.id AS contract_id, c.terms AS contract_terms,
+       c.seller_signed_at AS contract_seller_signed_at, c.buyer_signed_at AS contract_buyer_signed_at,
+       (SELECT l.due_at FROM deadline l
+        WHERE l.escrow_id = e.id AND l.kind = 'completion' AND l.fired_at IS NULL
+          AND l.cancelled_at IS NULL AND l.remaining IS NULL) AS completion_deadline
+FROM escrow e
+JOIN developer d ON d.id = e.creator_id
+LEFT JOIN app_user s ON s.id = e.seller_id
+LEFT JOIN app_user b ON b.id = e.buyer_id
+LEFT JOIN contract c ON c.escrow_id = e.id;
+
+CREATE TYPE locked_escrow AS (reading escrow_reading, read_at timestamptz, due_deadline bigint);
+
+-- Locks escrows in id order, waiting, and reads them with a snapshot taken after the wait; a join
+-- inside the locking statement would show the people and deadlines of before it. `due_deadline` is
+-- the earliest open deadline that is due: the clock's step comes first. `as_of` stands in for the
+-- clock while the sandbox's is being advanced.
+CREATE FUNCTION lock_escrows(wanted text[], skip_locked boolean, as_of timestamptz)
+RETURNS SETOF locked_escrow LANGUAGE plpgsql AS $$
+DECLARE
+    got text[];
+    read_at timestamptz;
+BEGIN
+    IF skip_locked THEN
+        SELECT array_agg(l.id) INTO got FROM (
+            SELECT id FROM escrow WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS l;
+    ELSE
+        SELECT array_agg(l.id) INTO got FROM (
+            SELECT id FROM escrow WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE) AS l;
+    END IF;
+    read_at := coalesce(as_of, clock_timestamp() + (SELECT shift FROM clock));
+    RETURN QUERY
+    SELECT r, read_at,
+           CASE WHEN NOT r.frozen THEN
+               (SELECT l.id FROM deadline l
+                WHERE l.escrow_id = r.id AND l.fired_at IS NULL AND l.cancelled_at IS NULL
+                  AND l.remaining IS NULL AND l.kind NOT IN ('invitation_reminder', 'session')
+                  AND l.due_at <= read_at
+                ORDER BY l.due_at, l.id LIMIT 1) END
+    FROM escrow_reading r WHERE r.id = ANY (got) ORDER BY r.id;
+END $$;

@@ -1,0 +1,276 @@
+"""One request that works for each route, and what its answer may look like.
+
+Every example is run as it is shown, in three languages, by a test; its answer must have the keys
+of the real one. What an answer's fields look like stands in `VALUES`, once a name; an example
+adds what is its own. Text that begins with `$` is read from the environment of whoever runs it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from service.ingress.api import (
+    account,
+    assurance,
+    developer,
+    escrows,
+    identity,
+    mailbox,
+    sandbox,
+    webhooks,
+)
+
+ESCROW = {"id": "$ESCROW_ID"}
+WEBHOOK = {"id": "$WEBHOOK_ID"}
+BUYER = {"email": "buyer@example.com"}
+
+NAMED: Mapping[str, str] = {
+    "$ESCROW_ID": "65bb7f0ea1b2c3d4e5f60718",
+    "$WEBHOOK_ID": "65bb7f0ea1b2c3d4e5f60729",
+    "$VERIFICATION_ID": "65bb7f0ea1b2c3d4e5f6076d",
+    "$INVITATION_TOKEN": "q3Jd0c4Vb0yTqv1m8H2wXk5sZr7uLn9aPf6eGi3oYtE",
+}
+"""What an example reads from the environment -> what the document shows for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request that works: `path` fills the path's names; `answer` is what VALUES do not say."""
+
+    body: Mapping[str, Any] | None = None
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SELLER = {"_id": "65bb7f0ea1b2c3d4e5f6073a", "email": "shop@example.com"}
+_BUYER = {"_id": "65bb7f0ea1b2c3d4e5f6074b", "email": "buyer@example.com"}
+_CAMERA = {"title": "A camera", "amount": 250, "buyerEmail": "buyer@example.com"}
+_DELIVERED = {"status": "delivered", "deliveredAt": "2026-02-02T10:00:00.000Z"}
+_PAID = {"status": "paid", "paidAt": "2026-01-31T10:00:00.000Z"}
+
+_RETURNED = {
+    "rejectedAt": "2026-02-03T08:00:00.000Z",
+    "reason": "The lens is scratched.",
+    "previousDeliveredAt": "2026-02-02T10:00:00.000Z",
+}
+_NOW = {"step": "accept_pay", "legal": True}
+_UPDATE = {"step": "update", "legal": True}
+_NOT_YET = {
+    "step": "deliver",
+    "legal": False,
+    "message": "The escrow is pending; it must be paid to deliver.",
+}
+_EXPIRY = {
+    "kind": "expiry",
+    "dueAt": "2026-02-28T09:30:00.000Z",
+    "paused": False,
+    "step": "cancel",
+    "to": "cancelled",
+    "outcome": "A party, the creator or the expiry cancels before payment.",
+}
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
+    "WjR9awAAAABJRU5ErkJggg=="
+)
+
+EXAMPLES: Mapping[Callable[..., Any], Example] = {
+    account.me: Example(),
+    account.read_wallet: Example(query={"currency": "TND"}),
+    assurance.read: Example(),
+    # Escrows
+    escrows.create: Example(
+        {**_CAMERA, "mode": "instant"},
+        headers={"Idempotency-Key": "order-1042"},
+        answer={
+            "message": "Escrow created",
+            "escrow": {"mode": "instant"},
+            "contract": None,
+            "url": "https://amana.example.com/dashboard/escrow/65bb7f0ea1b2c3d4e5f60718",
+        },
+    ),
+    escrows.read_list: Example(
+        query={"status": "pending", "limit": "10"},
+        answer={"pagination": {"page": 1, "total": 1, "pages": 1}},
+    ),
+    escrows.read_one: Example(path=ESCROW),
+    escrows.read_next: Example(
+        path=ESCROW,
+        answer={
+            "waitsFor": "buyer",
+            "parties": {"seller": {"steps": [_UPDATE, _NOT_YET]}, "buyer": {"steps": [_NOW]}},
+            "deadlines": [_EXPIRY],
+        },
+    ),
+    escrows.read_contract: Example(path=ESCROW),
+    escrows.read_proof: Example(path=ESCROW),
+    escrows.update: Example(
+        {"title": "A camera with its lens", "amount": 300},
+        path=ESCROW,
+        answer={
+            "message": "Escrow updated",
+            "escrow": {
+                "title": "A camera with its lens",
+                "amount": 300,
+                "amountTnd": 300,
+                "escrowFee": 15,
+            },
+        },
+    ),
+    escrows.reject_delivery: Example(
+        {"reason": "The lens is scratched."},
+        path=ESCROW,
+        answer={
+            "message": "Delivery rejected",
+            "escrow": {"status": "paid", "deliveryRejections": [_RETURNED]},
+        },
+    ),
+    escrows.deliver: Example(
+        path=ESCROW,
+        answer={
+            "message": "Delivery recorded",
+            "escrow": {**_DELIVERED, "completionDeadline": "2026-02-09T10:00:00.000Z"},
+        },
+    ),
+    escrows.cancel: Example(
+        path=ESCROW,
+        answer={
+            "message": "Escrow cancelled",
+            "escrow": {"status": "cancelled", "cancelledAt": "2026-01-31T10:00:00.000Z"},
+        },
+    ),
+    # Identity verifications
+    identity.request: Example({"email": "buyer@example.com", "external_user_id": "u-1042"}),
+    identity.read_list: Example(query={"email": "buyer@example.com"}),
+    identity.read_one: Example(path={"id": "$VERIFICATION_ID"}),
+    # What a developer keeps with us
+    developer.store_signature: Example({"signatureImage": _PIXEL}),
+    developer.read_signature: Example(),
+    developer.store_redirect_urls: Example({"urls": ["https://shop.example.com/back"]}),
+    developer.read_redirects: Example(),
+    # Webhook endpoints
+    webhooks.create: Example({"url": "https://shop.example.com/amana", "events": ["escrow.*"]}),
+    webhooks.read_list: Example(),
+    webhooks.read_one: Example(path=WEBHOOK),
+    webhooks.update: Example({"events": ["escrow.status.updated"]}, path=WEBHOOK),
+    webhooks.regenerate_secret: Example({"overlapHours": 24}, path=WEBHOOK),
+    webhooks.delete: Example(path=WEBHOOK, answer={"message": "Webhook deleted"}),
+    # The sandbox
+    sandbox.make_developer: Example(
+        {"email": "dev@example.com", "company": "Another shop", "userEmail": "else@example.com"}
+    ),
+    sandbox.make_user: Example(
+        {"email": "new@example.com", "firstName": "Nour", "lastName": "Trabelsi"}
+    ),
+    sandbox.top_up: Example({"amount": 500}, path=BUYER),
+    sandbox.read_wallet: Example(path=BUYER, query={"currency": "TND"}),
+    sandbox.associate: Example({"email": "buyer@example.com"}),
+    sandbox.dissociate: Example(answer={"userId": None}),
+    sandbox.pay: Example({"email": "buyer@example.com"}, path=ESCROW, answer={"escrow": _PAID}),
+    sandbox.act: Example(
+        {"email": "buyer@example.com", "step": "dispute", "input": {"reason": "It never came."}},
+        path=ESCROW,
+        answer={"escrow": {**_PAID, "status": "disputed"}},
+    ),
+    sandbox.resolve_dispute: Example(
+        {"to": "buyer"}, path=ESCROW, answer={"escrow": {**_PAID, "status": "cancelled"}}
+    ),
+    sandbox.register: Example(
+        {"token": "$INVITATION_TOKEN", "firstName": "Nour", "lastName": "Trabelsi"}
+    ),
+    mailbox.read_mailbox: Example(query={"to": "buyer@example.com"}),
+    sandbox.read_time: Example(),
+    sandbox.advance_clock: Example({"seconds": 86400}),
+    sandbox.set_rate: Example({"currency": "USD", "rate": "3.12"}),
+}
+
+VALUES: Mapping[str, Any] = {
+    "id": "65bb7f0ea1b2c3d4e5f60718",
+    "_id": "65bb7f0ea1b2c3d4e5f60718",
+    "escrowId": "65bb7f0ea1b2c3d4e5f60718",
+    "trackingId": "65bb7f0ea1b2c3d4e5f60718",
+    "developerId": "65bb7f0ea1b2c3d4e5f6075c",
+    "userId": "65bb7f0ea1b2c3d4e5f6073a",
+    "message": "Done",
+    "url": "https://shop.example.com/amana",
+    # Escrows
+    "title": "A camera",
+    "amount": 250,
+    "currency": "TND",
+    "amountTnd": 250,
+    "fxRateUsed": 1,
+    "escrowFee": Decimal("12.5"),
+    "developerFee": 0,
+    "developerFeePercentage": 0,
+    "status": "pending",
+    "mode": "quick",
+    "seller": (_SELLER, _SELLER["_id"]),
+    "buyer": (_BUYER, _BUYER["_id"]),
+    "buyerEmail": "buyer@example.com",
+    "estimatedDeliveryDays": 3,
+    "expiresAt": "2026-02-28T09:30:00.000Z",
+    "createdByApplicationName": "Example Shop",
+    "deliveryRejections": [],
+    "escrows": ["65bb7f0ea1b2c3d4e5f60718"],
+    "terms": "As described.",
+    "language": "en",
+    "isFullySigned": False,
+    "pdfVersions": [],
+    "phase": "waiting_seller_proof",
+    "correctionRounds": 0,
+    "uploadDeadline": "2026-02-01T09:30:00.000Z",
+    "submissionCount": 0,
+    "submissions": [],
+    "action": "submit_proof",
+    "targetUserEmail": "shop@example.com",
+    "description": "Upload the purchase proof.",
+    "page": 1,
+    "limit": 10,
+    "total": 1,
+    "pages": 1,
+    # People, keys and wallets
+    "email": "shop@example.com",
+    "firstName": "Sami",
+    "lastName": "Ben Ali",
+    "companyName": "Example Shop",
+    "name": "default",
+    "keyPrefix": "sk_sandbox_0a1b2c3d",
+    "apiKey": "sk_sandbox_" + "0a1b2c3d" * 8,
+    "environment": "sandbox",
+    "metadata": {},
+    "available": 750,
+    "pending": 0,
+    "escrow": (250, "65bb7f0ea1b2c3d4e5f60718"),
+    "held": 250,
+    "fees": 0,
+    "breaches": [],
+    "external_user_id": "u-1042",
+    "kyc_status": "approved",
+    "previous_kyc_status": "pending",
+    "didit_session_status": "completed",
+    "needs_admin_review": False,
+    "linked_user_id": "65bb7f0ea1b2c3d4e5f6073a",
+    "linked_at": "2026-01-31T09:30:00.000Z",
+    "claim_status": "linked",
+    "status_source": "sandbox",
+    "verification_email_sent": False,
+    # Webhook endpoints and events
+    "events": ["escrow.status.updated"],
+    "secret": "0a1b2c3d" * 8,
+    "standardSecret": "whsec_CgobLD0KGyw9ChssPQobLD0KGyw9ChssPQobLD0=",
+    "ladder": "standard",
+    "timeoutSeconds": 15,
+    "failureCount": 0,
+    "urls": ["https://shop.example.com/back"],
+    # Mails and the clock
+    "to": "buyer@example.com",
+    "subject": "An escrow waits for you",
+    "text": "Example Shop has opened an escrow for you.",
+    "html": "<p>Example Shop has opened an escrow for you.</p>",
+    "links": ["https://amana.example.com/register/q3Jd0c4Vb0yTqv1m8H2wXk5sZr7uLn9aPf6eGi3oYtE"],
+    "kind": "expiry",
+    "rate": Decimal("3.12"),
+}
+"""A field's name -> what an example says there; where shapes differ, one for each."""

@@ -1,0 +1,146 @@
+"""Checkout sessions: which action is to be had for whom, now. Source: escrows.md 6.
+
+A session is a promise of one step to one e-mail. What stands against it is told in the order
+redirect URL, mode, target, status; the status is asked of the escrow's own table.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from service.rules import errors
+from service.rules.aggregate import Escrow, Person
+from service.rules.errors import Refused
+from service.rules.escrow import DISPUTED, FINAL, INSTANT, PROOF, STANDARD, choose
+from service.rules.machine import Actor, ActorKind, Role
+
+PENDING, COMPLETED, EXPIRED, CANCELLED = "pending", "completed", "expired", "cancelled"
+STATUSES = (PENDING, COMPLETED, EXPIRED, CANCELLED)
+MINUTES = 30
+"""How long a session may be used."""
+RETRY_HOURS = 24
+"""How long a guest may try again from the same link once a payment proof was rejected."""
+
+_SELLER = frozenset({Role.SELLER})
+_BUYER = frozenset({Role.BUYER})
+_EITHER = _SELLER | _BUYER
+
+NOBODY_YET = "0" * 24
+"""Stands for the id of a person who has not registered: a session is bound to an e-mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a session is for, whose it may be, and the step of the escrow's table behind it.
+
+    `wrong_target` is said to the other party where the spec has a code of its own for that.
+    """
+
+    name: str
+    step: str
+    targets: frozenset[Role]
+    wrong_target: Callable[[], Refused] | None = None
+
+
+# fmt: off
+ACTIONS: Mapping[str, Action] = {
+    action.name: action
+    for action in (
+        #      action                  step                    whose
+        Action("sign_contract",        "sign_contract",        _EITHER),
+        Action("accept_pay",           "accept_pay",           _BUYER),
+        Action("complete",             "complete",             _BUYER),
+        Action("submit_proof",         "submit_proof",         _SELLER),
+        Action("review_proof",         "accept_proof",         _BUYER),
+        Action("dispute",              "dispute",              _EITHER),
+        Action("request_cancellation", "request_cancellation", _BUYER,
+               errors.CancellationRequestBuyerOnly),
+        Action("cancel_escrow",        "cancel_escrow",        _SELLER,
+               errors.CancelEscrowSellerOnly),
+        Action("accept_cancellation",  "accept_cancellation",  _SELLER),
+        Action("reject_cancellation",  "reject_cancellation",  _SELLER),
+        Action("withdraw_dispute",     "withdraw_dispute",     _EITHER),
+        Action("answer_dispute",       "answer_dispute",       _EITHER),
+    )
+}
+# fmt: on
+
+
+def check(name: str, escrow: Escrow, email: str) -> Role:
+    """As whom this e-mail would take the action now.
+
+    Raises:
+        Refused: mode, target or status stand against it, in this order.
+    """
+    action = ACTIONS[name]
+    _check_mode(action, escrow)
+    role = _target(action, escrow, email)
+    seen = as_registered(escrow, role)
+    choose(action.step, seen, person(seen, role))
+    return role
+
+
+def role_of(escrow: Escrow, email: str) -> Role | None:
+    """Which party this e-mail is: of the registered person, or of whoever was invited."""
+    if email in (escrow.seller_email, escrow.seller.email if escrow.seller else ""):
+        return Role.SELLER
+    if email in (escrow.buyer_email, escrow.buyer.email if escrow.buyer else ""):
+        return Role.BUYER
+    return None
+
+
+def as_registered(escrow: Escrow, role: Role) -> Escrow:
+    """The escrow as if this party had registered; the page sees to that before the step."""
+    if role is Role.SELLER:
+        return replace(escrow, seller=escrow.seller or _nobody(escrow.seller_email))
+    return replace(escrow, buyer=escrow.buyer or _nobody(escrow.buyer_email))
+
+
+def person(escrow: Escrow, role: Role) -> Actor:
+    """This party as an actor; the party must be there (`as_registered`)."""
+    user_id = escrow.seller_id if role is Role.SELLER else escrow.buyer_id
+    return Actor(ActorKind.USER, user_id=user_id)
+
+
+def _nobody(email: str) -> Person:
+    return Person(id=NOBODY_YET, email=email, first_name="", last_name="")
+
+
+def _check_mode(action: Action, escrow: Escrow) -> None:
+    if action.name == "sign_contract" and escrow.mode != STANDARD:
+        if escrow.mode == INSTANT:
+            raise errors.InstantEscrowNoContract
+        raise errors.QuickEscrowNoContract
+    if action.name == "complete" and escrow.mode == INSTANT:
+        raise errors.InstantEscrowNoCompleteStep
+    if action.name in ("submit_proof", "review_proof") and escrow.mode != PROOF:
+        raise errors.ProofNotEnabled
+
+
+def _target(action: Action, escrow: Escrow, email: str) -> Role:
+    role = role_of(escrow, email)
+    targets = _targets_now(action, escrow)
+    if role in targets:
+        return role
+    if role is not None and action.wrong_target is not None:
+        raise action.wrong_target()
+    if targets == _SELLER:
+        raise errors.CheckoutTargetNotSeller
+    raise errors.CheckoutTargetNotBuyer
+
+
+def _targets_now(action: Action, escrow: Escrow) -> frozenset[Role]:
+    """A dispute is withdrawn by its opener and answered by the other one."""
+    if action.name not in ("withdraw_dispute", "answer_dispute"):
+        return action.targets
+    if escrow.status != DISPUTED or escrow.dispute is None:
+        return _EITHER
+    opener = frozenset({Role(escrow.dispute.opener)})
+    return opener if action.name == "withdraw_dispute" else _EITHER - opener
+
+
+def is_moot(name: str, step: str, after: Escrow) -> bool:
+    """Whether a pending session of this action is over once this step has led here.
+
+    The same step was taken by another way, or nothing can be done any more.
+    """
+    return after.status in FINAL or ACTIONS[name].step == step

@@ -1,0 +1,239 @@
+"""`GET /escrows/:id/next`, and what a rehearsal (`?dry_run=true`) answers. Both are ours."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from service.rules.aggregate import Escrow
+from service.rules.clocks import due_step, running
+from service.rules.escrow import TABLE, Taken
+from service.rules.machine import Role
+from service.rules.money import to_decimal
+from service.rules.outlook import PARTIES, Prospect, prospects, waits_for
+from service.rules.postings import Account, Posting
+from service.wire.base import Wire, absent
+from service.wire.escrows import wire_mode
+
+
+class NextStep(Wire):
+    """A step of a party: legal now, or why not. `code` is absent where the refusal has none."""
+
+    step: str
+    legal: bool
+    code: str | None = absent()
+    message: str | None = absent()
+
+
+class NextParty(Wire):
+    """A party and every step that is theirs in this mode."""
+
+    email: str
+    registered: bool
+    steps: list[NextStep]
+
+
+class NextParties(Wire):
+    """Both sides."""
+
+    seller: NextParty
+    buyer: NextParty
+
+
+class NextDeadline(Wire):
+    """A running deadline and what the clock does at its end.
+
+    A paused one has `remainingSeconds`, and falls due so long after it goes on.
+    """
+
+    kind: str
+    due_at: datetime | None
+    paused: bool
+    remaining_seconds: int | None = absent()
+    step: str | None
+    to: str | None
+    outcome: str | None
+
+
+class NextEscrow(Wire):
+    """The escrow that is looked at."""
+
+    id: str
+    status: str
+    mode: str
+    frozen: bool
+    proof_phase: str | None = absent()
+
+
+class NextAnswer(Wire):
+    """200 of `GET /escrows/:id/next`. `waitsFor`: seller, buyer, operator; null once it is over."""
+
+    escrow: NextEscrow
+    waits_for: str | None
+    parties: NextParties
+    deadlines: list[NextDeadline]
+
+
+class PostingSide(Wire):
+    """An account of the ledger."""
+
+    account: str
+    owner: str
+
+
+class RehearsedPosting(Wire):
+    """Money that would move."""
+
+    source: PostingSide
+    target: PostingSide
+    amount: Decimal
+    currency: str
+    reason: str
+
+
+class RehearsedStep(Wire):
+    """A row of the table that would be taken, and the events that it would tell."""
+
+    escrow_id: str
+    step: str
+    from_status: str
+    to_status: str
+    events: list[str]
+    postings: list[RehearsedPosting]
+
+
+class RehearsedFees(Wire):
+    """The fees of the escrow as it would stand."""
+
+    escrow_fee: Decimal
+    developer_fee: Decimal
+
+
+class Rehearsal(Wire):
+    """200 of a command with `?dry_run=true`: what it would do; nothing was changed.
+
+    `answer` is the body that the command would give, `status` its status. The clock's steps that
+    are due come first, as they would.
+    """
+
+    dry_run: bool
+    status: int
+    answer: Any
+    steps: list[RehearsedStep]
+    fees: RehearsedFees | None
+    deadlines: list[NextDeadline]
+
+
+Open = tuple[str, datetime, timedelta | None]
+"""Kind, due, and what remains where it is paused."""
+
+
+def next_answer(escrow: Escrow, open_deadlines: Sequence[Open]) -> NextAnswer:
+    """Who may do what now, what time does, and who holds the matter."""
+    seller, buyer = (_party(escrow, role) for role in PARTIES)
+    waits = waits_for(escrow)
+    return NextAnswer.model_construct(
+        escrow=NextEscrow.model_construct(
+            id=escrow.id,
+            status=escrow.status,
+            mode=wire_mode(escrow.mode),
+            frozen=escrow.frozen,
+            proof_phase=escrow.proof.phase if escrow.proof else None,
+        ),
+        waits_for=waits.value if waits else None,
+        parties=NextParties.model_construct(seller=seller, buyer=buyer),
+        deadlines=next_deadlines(escrow, open_deadlines),
+    )
+
+
+def _party(escrow: Escrow, role: Role) -> NextParty:
+    is_seller = role is Role.SELLER
+    person = escrow.seller if is_seller else escrow.buyer
+    email = escrow.seller_email if is_seller else escrow.buyer_email
+    return NextParty.model_construct(
+        email=person.email if person else email,
+        registered=person is not None,
+        steps=[_step(one) for one in prospects(escrow, role)],
+    )
+
+
+def _step(prospect: Prospect) -> NextStep:
+    no = prospect.obstacle
+    return NextStep.model_construct(
+        step=prospect.step,
+        legal=no is None,
+        code=no.code if no else None,
+        message=str(no) if no else None,
+    )
+
+
+def next_deadlines(escrow: Escrow, open_deadlines: Sequence[Open]) -> list[NextDeadline]:
+    """Each open deadline with the row that its end would take."""
+    return [_deadline(escrow, *one) for one in open_deadlines]
+
+
+def _deadline(
+    escrow: Escrow, kind: str, due_at: datetime, remaining: timedelta | None
+) -> NextDeadline:
+    step = target = outcome = None
+    if kind in running(escrow):
+        step, target = due_step(kind, escrow)
+        row = TABLE.find(step, running(escrow)[kind].state, escrow.mode, target)
+        target, outcome = (row.target, row.says) if row else (None, None)
+    return NextDeadline.model_construct(
+        kind=kind,
+        due_at=None if remaining is not None else due_at,
+        paused=remaining is not None,
+        remaining_seconds=None if remaining is None else int(remaining.total_seconds()),
+        step=step,
+        to=target,
+        outcome=outcome,
+    )
+
+
+def rehearsal(
+    status: int, answer: Any, taken: Sequence[Taken], open_deadlines: Sequence[Open]
+) -> Rehearsal:
+    """What the command would have done; of the last escrow that it moved, fees and deadlines."""
+    escrow = taken[-1].after if taken else None
+    return Rehearsal.model_construct(
+        dry_run=True,
+        status=status,
+        answer=answer,
+        steps=[_rehearsed(one) for one in taken],
+        fees=_fees(escrow) if escrow else None,
+        deadlines=next_deadlines(escrow, open_deadlines) if escrow else [],
+    )
+
+
+def _rehearsed(taken: Taken) -> RehearsedStep:
+    return RehearsedStep.model_construct(
+        escrow_id=taken.after.id,
+        step=taken.row.name,
+        from_status=taken.row.source,
+        to_status=taken.row.target,
+        events=list(taken.row.events),
+        postings=[_posting(one) for one in taken.postings],
+    )
+
+
+def _posting(posting: Posting) -> RehearsedPosting:
+    return RehearsedPosting.model_construct(
+        source=_side(posting.source),
+        target=_side(posting.target),
+        amount=to_decimal(posting.amount_minor, posting.currency),
+        currency=posting.currency,
+        reason=posting.reason,
+    )
+
+
+def _side(account: Account) -> PostingSide:
+    return PostingSide.model_construct(account=account.kind, owner=account.owner)
+
+
+def _fees(escrow: Escrow) -> RehearsedFees:
+    currency = escrow.ledger_currency
+    return RehearsedFees.model_construct(
+        escrow_fee=to_decimal(escrow.escrow_fee_minor, currency),
+        developer_fee=to_decimal(escrow.developer_fee_minor, currency),
+    )
