@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from service.commands.escrows import usable_rate
+from service.commands.escrows import no_rate, young_rate
 from service.commands.perform import Command
 from service.commands.steps import lock, record
 from service.rules.aggregate import Contract, Escrow
 from service.rules.errors import Invalid, Malformed
 from service.rules.escrow import choose, take
 from service.rules.fees import fees, locked_minor
-from service.rules.money import LEDGER_CURRENCY, to_minor
+from service.rules.money import to_minor
 from service.rules.terms import UPDATABLE, faults_of_amount, faults_of_change
 from service.store.db import Transaction
 from service.store.rates import read_rate
@@ -87,9 +87,9 @@ async def _repriced(tx: Transaction, escrow: Escrow, amount: Decimal) -> Escrow:
     minor = to_minor(amount, escrow.currency)
     if minor is None or minor == escrow.amount_minor:
         return escrow
-    rate = Decimal(1)
-    if escrow.currency != LEDGER_CURRENCY:
-        rate = usable_rate(tx, escrow.currency, *await read_rate(tx, escrow.currency))
+    rate = young_rate(tx, escrow.currency, *await read_rate(tx, escrow.currency))
+    if rate is None:
+        raise no_rate(tx, escrow.currency)
     ledger_minor = locked_minor(amount, escrow.currency, rate)
     found = faults_of_amount(escrow.mode, ledger_minor)
     if found:

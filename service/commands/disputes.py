@@ -12,6 +12,7 @@ from service.rules.money import to_decimal
 from service.store.db import Transaction
 from service.store.ids import entity_id
 from service.store.parts import next_ticket
+from service.wire.base import plain_number
 from service.wire.escrows import EscrowAnswer, detail
 
 
@@ -77,12 +78,8 @@ def resolve(escrow_id: str, to: str | None = None, split: Split | None = None) -
         if Role.OPERATOR not in roles(tx.actor, escrow):  # the parties have to agree on an offer
             raise WrongParty(party=Role.OPERATOR, act="resolve the dispute of")
         part = _sellers_part(escrow, to, split)
-        target = COMPLETED if part else CANCELLED
-        row = choose("resolve_dispute", escrow, tx.actor, target)
-        held = escrow.held_minor
-        if (split is not None and split.seller_minor + split.buyer_minor != held) or part < 0:
-            raise _unequal(escrow)
-        if split is not None and split.buyer_minor < 0:
+        row = choose("resolve_dispute", escrow, tx.actor, COMPLETED if part else CANCELLED)
+        if split is not None and not split.shares_out(escrow.held_minor):
             raise _unequal(escrow)
         taken = take(row, escrow, tx.actor, tx.now, sellers_part=part or None)
         await record(tx, [taken])
@@ -98,5 +95,5 @@ def _sellers_part(escrow: Escrow, to: str | None, split: Split | None) -> int:
 
 
 def _unequal(escrow: Escrow) -> SplitMustEqualHeld:
-    held = format(to_decimal(escrow.held_minor, escrow.ledger_currency), "f")
+    held = plain_number(to_decimal(escrow.held_minor, escrow.ledger_currency))
     return SplitMustEqualHeld(held=held, currency=escrow.ledger_currency)

@@ -304,8 +304,8 @@ def _draft(tx: Transaction, order: Order, opening: Opening) -> Opened | Refused:
 
 def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
     """The escrow as it will stand, with its rate locked and its fees fixed."""
-    rate = usable_rate(tx, terms.currency, opening.rate, opening.rate_at)
-    ledger_minor = locked_minor(terms.amount, terms.currency, rate)
+    rate = young_rate(tx, terms.currency, opening.rate, opening.rate_at)
+    ledger_minor = None if rate is None else locked_minor(terms.amount, terms.currency, rate)
     found = faults_in(
         terms,
         Circumstances(
@@ -319,6 +319,8 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
     )
     if found:
         raise Invalid(found)
+    if rate is None or ledger_minor is None:  # no fault of the caller's, so it comes last
+        raise no_rate(tx, terms.currency)
     minor = to_minor(terms.amount, terms.currency)
     seller_email = terms.seller_email or (opening.own.email if opening.own else None)
     if minor is None or seller_email is None:
@@ -358,17 +360,16 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
     )
 
 
-def usable_rate(
+def young_rate(
     tx: Transaction, currency: str, rate: Decimal | None, fetched_at: datetime | None
-) -> Decimal:
-    """The newest rate, where it is young enough (real time); the ledger's own currency is 1.
-
-    Raises:
-        FxRateUnavailable: there is none, or it is too old.
-    """
+) -> Decimal | None:
+    """The newest rate, where it is young enough (real time); the ledger's own currency is 1."""
     if currency == LEDGER_CURRENCY:
         return Decimal(1)
     oldest = tx.real_now - timedelta(hours=tx.policy.fx_max_age_hours)
-    if rate is None or fetched_at is None or fetched_at < oldest:
-        raise FxRateUnavailable(currency=currency, max_age_hours=tx.policy.fx_max_age_hours)
-    return rate
+    return None if fetched_at is None or fetched_at < oldest else rate
+
+
+def no_rate(tx: Transaction, currency: str) -> FxRateUnavailable:
+    """There is no rate, or it is too old."""
+    return FxRateUnavailable(currency=currency, max_age_hours=tx.policy.fx_max_age_hours)

@@ -176,9 +176,7 @@ def identity_mail(
 
 def address_of(escrow: Escrow, role: Role) -> str:
     """Where this side gets its mail: the user's address, else the one that was invited."""
-    if role is Role.SELLER:
-        return escrow.seller.email if escrow.seller else escrow.seller_email
-    return escrow.buyer.email if escrow.buyer else escrow.buyer_email
+    return escrow.seller_address if role is Role.SELLER else escrow.buyer_address
 
 
 def facts_of(escrow: Escrow, role: Role, now: datetime, policy: Policy) -> EscrowFacts:

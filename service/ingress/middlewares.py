@@ -249,13 +249,14 @@ class Line:
 
     def _is_rehearsal(self, request: web.Request) -> bool:
         """Whether the caller asks what would happen; refused where it would happen all the same."""
-        asked = request.query.get(DRY_RUN)
-        if asked is None or request.method == "GET":
+        meant = [name for name, _ in request.query.items() if _letters(name) == "dryrun"]
+        if not meant or request.method == "GET":
             return False
         if not self.route.steps:
             raise Malformed(reason="dry_run is for the steps of an escrow; leave it out here.")
-        if asked not in ("true", "false"):
-            raise Malformed(reason="dry_run must be true or false.")
+        asked = request.query[meant[0]]
+        if meant != [DRY_RUN] or asked not in ("true", "false"):
+            raise Malformed(reason="dry_run must be given once, in these letters: true or false.")
         return asked == "true"
 
     def _read(self, caller: Caller | None, raw: bytes) -> Any:
@@ -264,6 +265,11 @@ class Line:
         if route.screen is not None and caller is not None:
             route.screen(caller, given)
         return None if route.takes is None else as_model(route.takes, given)
+
+
+def _letters(name: str) -> str:
+    """What is left of a name that may be written as `dryRun`, `DRY-RUN` or `dry_run`."""
+    return "".join(filter(str.isalpha, name)).lower()
 
 
 def _idempotency(request: web.Request, caller: Caller | None, raw: bytes) -> Idempotency | None:

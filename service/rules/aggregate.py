@@ -188,6 +188,16 @@ class Escrow:
         return self.buyer.id if self.buyer else None
 
     @property
+    def seller_address(self) -> str:
+        """Where the seller is written to: the user's e-mail, else the one that was invited."""
+        return self.seller.email if self.seller else self.seller_email
+
+    @property
+    def buyer_address(self) -> str:
+        """Where the buyer is written to: the user's e-mail, else the one that was invited."""
+        return self.buyer.email if self.buyer else self.buyer_email
+
+    @property
     def has_pending_cancellation(self) -> bool:
         """Whether the buyer's request waits for an answer."""
         return self.cancellation is not None and self.cancellation.status == PENDING

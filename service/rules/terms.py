@@ -110,14 +110,14 @@ def _present(terms: Terms) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the database says around the terms."""
+    """What the database says around the terms; no amount while no rate is young enough."""
 
     own_email: str | None
     seller_is_known: bool
     seller_is_verified: bool
     has_signature: bool
     can_acknowledge: bool
-    amount_ledger_minor: int
+    amount_ledger_minor: int | None
 
 
 def faults_in(terms: Terms, around: Circumstances) -> dict[str, str]:
@@ -136,6 +136,8 @@ def faults_in(terms: Terms, around: Circumstances) -> dict[str, str]:
         found["autoComplete"] = (
             "on_ack needs an active webhook endpoint subscribed to escrow.status.updated"
         )
+    if around.amount_ledger_minor is None:
+        return found
     return found | faults_of_amount(terms.own_mode, around.amount_ledger_minor)
 
 
@@ -159,8 +161,6 @@ def faults_of_change(
     mode: str, currency: str, given: Collection[str], amount: Decimal | None
 ) -> dict[str, str]:
     """What is wrong with a change of terms of an escrow of this mode and currency."""
-    if not given:
-        return dict.fromkeys(UPDATABLE, "at least one of these fields must be given")
     found = {}
     if "contractTerms" in given and mode != STANDARD:
         found["contractTerms"] = _BARRED_TERMS.format(mode="quick" if mode == PROOF else mode)

@@ -149,9 +149,8 @@ def next_answer(escrow: Escrow, open_deadlines: Sequence[Open]) -> NextAnswer:
 def _party(escrow: Escrow, role: Role) -> NextParty:
     is_seller = role is Role.SELLER
     person = escrow.seller if is_seller else escrow.buyer
-    email = escrow.seller_email if is_seller else escrow.buyer_email
     return NextParty.model_construct(
-        email=person.email if person else email,
+        email=escrow.seller_address if is_seller else escrow.buyer_address,
         registered=person is not None,
         steps=[_step(one) for one in prospects(escrow, role)],
     )

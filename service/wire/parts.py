@@ -203,9 +203,9 @@ def checkout_actions(escrow: Escrow) -> list[CheckoutAction]:
     if escrow.status != PAID or escrow.proof is None:
         return []
     if escrow.proof.phase in (phases.WAITING, phases.CORRECTION):
-        action, email, says = "submit_proof", escrow.seller_email, "Upload the purchase proof."
+        action, email, says = "submit_proof", escrow.seller_address, "Upload the purchase proof."
     elif escrow.proof.phase == phases.REVIEW:
-        action, email, says = "review_proof", escrow.buyer_email, "Review the purchase proof."
+        action, email, says = "review_proof", escrow.buyer_address, "Review the purchase proof."
     else:
         return []
     return [

@@ -10,6 +10,7 @@ from tests.makers import make_buyer, make_escrow, make_shop, reread
 V1 = "/api/v1"
 SANDBOX = f"{V1}/sandbox"
 SU = "escrow.status.updated"
+ONCE = "dry_run must be given once, in these letters: true or false."
 ORDER = {
     "title": "A camera",
     "amount": 100,
@@ -208,7 +209,7 @@ async def test_it_is_true_or_false(house, client, shop, buyer, said):
     status, told = await asked(client, shop, "POST", path, dry_run=said)
     assert (status, told) == (
         400,
-        {"error": "Bad Request", "message": "dry_run must be true or false."},
+        {"error": "Bad Request", "message": ONCE},
     )
     assert (await reread(house, escrow.id)).status == "paid"
 
@@ -258,3 +259,17 @@ async def test_a_rehearsal_neither_stores_an_answer_under_its_key_nor_gives_a_st
     assert (status, told["escrow"]["status"]) == (200, "delivered")
     status, told = await asked(client, shop, "POST", path, **key)
     assert (status, told["error"]) == (400, "Bad Request")
+
+
+@pytest.mark.parametrize(
+    "query", ["dryRun=true", "DRY_RUN=true", "dry-run=true", "dry_run=false&dry_run=true", "dryrun"]
+)
+async def test_a_name_that_is_meant_for_it_never_carries_the_step_out(
+    house, client, shop, buyer, query
+):
+    escrow = await make_escrow(house, shop, buyer, status="paid", amount=100)
+    path = f"{V1}/escrows/{escrow.id}/deliver?{query}"
+    async with client.post(path, headers=shop.headers) as response:
+        told = response.status, (await response.json())["message"]
+    assert told == (400, ONCE)
+    assert (await reread(house, escrow.id)).status == "paid"
