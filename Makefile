@@ -1,5 +1,5 @@
 # What can be done here; each target installs what it needs first. See README.md.
-.PHONY: install install-dev localstripe run test check demo bench chaos
+.PHONY: install install-dev localstripe chromium run test check demo bench chaos
 .DELETE_ON_ERROR:
 
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input
@@ -52,6 +52,19 @@ LOCALSTRIPE_LOCK = requirements-localstripe.txt
 	@$(LOCALSTRIPE) install --require-hashes -r .venv/localstripe/setuptools.txt
 	@$(LOCALSTRIPE) install --require-hashes --no-build-isolation -r $(LOCALSTRIPE_LOCK)
 	@touch $@
+
+# The browser of the page tests, from the system's packages; without one they are skipped.
+chromium:
+	@for browser in chromium chromium-browser chromium-headless-shell google-chrome; do \
+	  command -v $$browser >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the tests of the pages ..."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  timeout 120 apt-get update -qq && \
+	  timeout 600 apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	else echo "amana: no Chromium here; install it as root (on Debian: apt install chromium)" >&2; \
+	  exit 1; fi
 
 run: .venv/installed
 	@.venv/bin/amana up

@@ -157,6 +157,8 @@ CREATE TABLE escrow (
     cancelled_at            timestamptz,
     created_at              timestamptz NOT NULL,
     updated_at              timestamptz NOT NULL,
+    -- A guest's payment came by this provider, and a refund goes back by it.
+    guest_provider          text CONSTRAINT escrow_guest_is_instant CHECK (guest_provider IS NULL OR mode = 'instant'),
     CONSTRAINT escrow_books CHECK (funded_minor = held_minor + released_minor + refunded_minor + fees_minor),
     CONSTRAINT escrow_final_holds_nothing CHECK (
         mode = 'milestone' OR status NOT IN ('completed', 'cancelled') OR held_minor = 0),
@@ -232,8 +234,13 @@ CREATE TABLE cancellation_request (
 CREATE INDEX cancellation_request_of_escrow ON cancellation_request (escrow_id, id DESC);
 CREATE UNIQUE INDEX cancellation_request_pending ON cancellation_request (escrow_id) WHERE status = 'pending';
 
--- Tickets count up; a number whose transaction failed is not used again.
-CREATE SEQUENCE dispute_ticket;
+-- Tickets count up without a gap: a sequence would lose the numbers of what is rolled back.
+CREATE TABLE dispute_counter (
+    id          boolean PRIMARY KEY DEFAULT true CHECK (id),
+    last_number bigint NOT NULL DEFAULT 0 CHECK (last_number >= 0)
+);
+INSERT INTO dispute_counter DEFAULT VALUES;
+
 CREATE TABLE dispute (
     id                  entity_id PRIMARY KEY,
     escrow_id           entity_id NOT NULL REFERENCES escrow,
@@ -276,7 +283,8 @@ CREATE TABLE purchase_proof (
 CREATE TABLE event (
     subject_id   entity_id NOT NULL,
     seq          bigint NOT NULL CHECK (seq > 0),
-    subject_kind text NOT NULL CHECK (subject_kind IN ('escrow', 'user', 'developer', 'endpoint', 'identity')),
+    subject_kind text NOT NULL CHECK (subject_kind IN (
+                     'escrow', 'user', 'developer', 'endpoint', 'identity', 'payment')),
     id           uuid NOT NULL UNIQUE,
     type         text,
     family       text,
@@ -973,7 +981,140 @@ BEGIN
     RETURN EXISTS (SELECT FROM app_user u WHERE u.email = ANY (emails) AND u.email_verified_at IS NOT NULL);
 END $$;
 
--- 8. Reading and locking an escrow ----------------------------------------------------------------
+-- 8. Checkout sessions, and the people on the pages ------------------------------------------------
+-- sessions: begin
+-- A promise of one step to one e-mail; the step's own rules decide again when it is taken.
+CREATE TABLE checkout_session (
+    id           uuid PRIMARY KEY,
+    escrow_id    entity_id NOT NULL REFERENCES escrow,
+    developer_id entity_id NOT NULL REFERENCES developer,
+    action       text NOT NULL CHECK (action IN (
+                     'sign_contract', 'accept_pay', 'complete', 'submit_proof', 'review_proof', 'dispute',
+                     'request_cancellation', 'cancel_escrow', 'accept_cancellation', 'reject_cancellation',
+                     'withdraw_dispute', 'answer_dispute')),
+    email        text NOT NULL CHECK (email = lower(btrim(email))),
+    redirect_url text NOT NULL CHECK (length(redirect_url) <= 2048),
+    metadata     jsonb NOT NULL DEFAULT '{}',
+    status       text NOT NULL DEFAULT 'pending'
+                 CHECK (status IN ('pending', 'completed', 'expired', 'cancelled')),
+    expires_at   timestamptz NOT NULL,
+    completed_at timestamptz,
+    created_at   timestamptz NOT NULL,
+    CHECK ((status = 'completed') = (completed_at IS NOT NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX checkout_session_pending ON checkout_session (escrow_id) WHERE status = 'pending';
+-- sessions: end
+-- visits: begin
+-- A browser that is signed in: only the token's hash is kept. Real time.
+CREATE TABLE visit (
+    token_hash bytea PRIMARY KEY CHECK (length(token_hash) = 32),
+    email      text NOT NULL CHECK (email = lower(btrim(email))),
+    language   text CHECK (language IN ('en', 'fr', 'ar')),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX visit_expiry ON visit (expires_at);
+
+-- A six-digit code, mailed or sent to a phone: ten minutes, five tries. Only an HMAC of it is kept.
+CREATE TABLE sign_in_code (
+    id         entity_id PRIMARY KEY,
+    purpose    text NOT NULL CHECK (purpose IN ('sign_in', 'phone')),
+    email      text NOT NULL CHECK (email = lower(btrim(email))),
+    code_hash  bytea NOT NULL CHECK (length(code_hash) = 32),
+    tries      smallint NOT NULL DEFAULT 0 CHECK (tries BETWEEN 0 AND 5),
+    used_at    timestamptz,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX sign_in_code_of ON sign_in_code (email, purpose, created_at DESC);
+-- visits: end
+-- payments: begin
+-- Money from the outside and to it; rules/payment.py is its table. `received` is what has come, 0
+-- while nothing has; a charge of a provider's is booked once, whichever payment it is found in.
+-- All times are real.
+CREATE TABLE payment (
+    id                 entity_id PRIMARY KEY,
+    kind               text NOT NULL CHECK (kind IN ('topup', 'accept_pay', 'payout', 'refund')),
+    mode               text NOT NULL GENERATED ALWAYS AS (
+                           CASE WHEN kind = 'accept_pay' AND user_id IS NULL THEN 'guest_pay' ELSE kind END) STORED,
+    state              text NOT NULL CHECK (state IN (
+                           'created', 'pending', 'succeeded', 'failed', 'cancelled', 'needs_operator')),
+    provider           text NOT NULL CHECK (provider IN ('sandbox', 'bank_transfer', 'stripe')),
+    user_id            entity_id REFERENCES app_user,
+    escrow_id          entity_id REFERENCES escrow,
+    session_id         uuid REFERENCES checkout_session,
+    origin_id          entity_id REFERENCES payment,
+    amount_minor       bigint NOT NULL CHECK (amount_minor BETWEEN 1 AND 900000000000000),
+    currency           text NOT NULL REFERENCES currency,
+    expected_minor     bigint CHECK (expected_minor > 0),
+    received_minor     bigint NOT NULL DEFAULT 0 CHECK (received_minor BETWEEN 0 AND 900000000000000),
+    received_currency  text REFERENCES currency,
+    charge_reference   text CHECK (length(charge_reference) <= 300),
+    provider_reference text CHECK (length(provider_reference) <= 300),
+    page_url           text CHECK (length(page_url) <= 2048),
+    payer_email        text,
+    proof_file         text,
+    reason             text CHECK (length(reason) <= 500),
+    note               text CHECK (length(note) <= 500),
+    seq                bigint NOT NULL CHECK (seq > 0),
+    expires_at         timestamptz NOT NULL,
+    created_at         timestamptz NOT NULL,
+    asked_at           timestamptz,
+    ask_at             timestamptz,
+    decided_by         text CHECK (decided_by IN ('operator', 'user', 'clock', 'system', 'developer')),
+    settled_at         timestamptz,
+    CONSTRAINT payment_received CHECK ((received_minor = 0) = (received_currency IS NULL)),
+    CONSTRAINT payment_charge_is_named CHECK (
+        received_minor = 0 OR kind = 'payout' OR provider = 'bank_transfer' OR charge_reference IS NOT NULL),
+    CONSTRAINT payment_has_owner CHECK (CASE kind
+        WHEN 'refund' THEN origin_id IS NOT NULL OR escrow_id IS NOT NULL
+        WHEN 'accept_pay' THEN escrow_id IS NOT NULL AND (user_id IS NOT NULL OR payer_email IS NOT NULL)
+        ELSE user_id IS NOT NULL END),
+    CONSTRAINT payment_final_has_moment CHECK (
+        (state IN ('succeeded', 'failed', 'cancelled')) = (settled_at IS NOT NULL))
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX payment_charge ON payment (provider, charge_reference)
+    WHERE charge_reference IS NOT NULL AND received_minor > 0;
+CREATE UNIQUE INDEX payment_reference ON payment (provider, provider_reference)
+    WHERE provider_reference IS NOT NULL AND kind <> 'refund';
+CREATE UNIQUE INDEX payment_of_guest ON payment (escrow_id)
+    WHERE mode = 'guest_pay' AND state IN ('created', 'pending');
+CREATE INDEX payment_askable ON payment (ask_at)
+    WHERE state IN ('created', 'pending') AND provider <> 'bank_transfer' AND kind <> 'payout';
+CREATE INDEX payment_unfinished ON payment (created_at)
+    WHERE state NOT IN ('succeeded', 'failed', 'cancelled');
+CREATE INDEX payment_of_escrow ON payment (escrow_id) WHERE escrow_id IS NOT NULL;
+CREATE INDEX payment_of_user ON payment (user_id, created_at DESC) WHERE user_id IS NOT NULL;
+CREATE INDEX payment_of_origin ON payment (origin_id) WHERE origin_id IS NOT NULL;
+
+-- What the sandbox's provider knows: an outside of its own, which never looks at `payment`. `told`
+-- counts the notifications that went out after a button was pressed.
+CREATE TABLE sandbox_charge (
+    reference    text PRIMARY KEY CHECK (length(reference) <= 300),
+    payment_id   entity_id NOT NULL,
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    currency     text NOT NULL REFERENCES currency,
+    description  text NOT NULL,
+    return_url   text NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    paid         boolean,
+    pressed_at   timestamptz,
+    told         smallint NOT NULL DEFAULT 0 CHECK (told >= 0),
+    is_told      boolean NOT NULL DEFAULT false,
+    CHECK ((paid IS NULL) = (pressed_at IS NULL))
+);
+CREATE INDEX sandbox_charge_untold ON sandbox_charge (pressed_at) WHERE pressed_at IS NOT NULL AND NOT is_told;
+
+CREATE TABLE sandbox_refund (
+    reference    text NOT NULL REFERENCES sandbox_charge,
+    refund_id    entity_id NOT NULL,
+    position     bigint GENERATED ALWAYS AS IDENTITY,
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    PRIMARY KEY (reference, refund_id)
+);
+-- payments: end
+
+-- 9. Reading and locking an escrow ----------------------------------------------------------------
 
 -- An invitation, open until it is accepted or its escrow is final.
 CREATE VIEW invitation_reading AS

@@ -64,6 +64,26 @@ BREACHES = {
         WHERE e.status IN ('pending', 'delivered') AND NOT EXISTS (
             SELECT FROM deadline d
             WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL)""",
+    "what is pending is what is under way": """
+        SELECT a.owner, a.currency, a.balance_minor FROM account a
+        WHERE a.kind = 'pending' AND a.balance_minor <> (
+            SELECT coalesce(sum(p.amount_minor), 0) FROM payment p
+            WHERE p.user_id = a.owner AND p.currency = a.currency AND p.kind <> 'refund'
+              AND p.state IN ('created', 'pending'))""",
+    "what lies in clearing waits for the operator": """
+        SELECT a.owner, a.currency FROM account a
+        WHERE a.kind = 'clearing' AND (
+            SELECT coalesce(sum(CASE WHEN t.to_account = a.id THEN t.amount_minor
+                                     ELSE -t.amount_minor END), 0)
+            FROM transfer t WHERE a.id IN (t.from_account, t.to_account)) <> (
+            SELECT coalesce(sum(CASE WHEN p.kind = 'refund' THEN p.amount_minor
+                                     ELSE p.received_minor END), 0)
+            FROM payment p
+            WHERE p.provider = a.owner
+              AND (p.kind = 'refund' AND p.currency = a.currency
+                   AND p.state IN ('created', 'pending', 'needs_operator')
+                   OR p.kind <> 'refund' AND p.received_currency = a.currency
+                   AND p.state = 'needs_operator'))""",
     "events are gapless": """
         SELECT subject_id FROM event GROUP BY subject_id
         HAVING min(seq) <> 1 OR max(seq) <> count(*)""",
@@ -120,8 +140,9 @@ async def read_log(house: House, subject_id: str) -> list[tuple[str, str | None,
 async def count_rows(house: House) -> dict[str, int]:
     """How many rows each table that a command may write has: equal before and after a refusal."""
     tables = (
-        "account", "app_user", "cancellation_request", "contract", "contract_signature",
-        "deadline", "delivery_rejection", "developer", "dispute", "escrow", "event", "idempotency",
-        "identity_verification", "invitation", "mail", "purchase_proof", "transfer", "webhook_body",
+        "account", "app_user", "cancellation_request", "checkout_session", "contract",
+        "contract_signature", "deadline", "delivery_rejection", "developer", "dispute", "escrow",
+        "event", "idempotency", "identity_verification", "invitation", "mail", "payment",
+        "purchase_proof", "transfer", "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}

@@ -15,7 +15,7 @@ import pytest
 
 from service.cli.embedded import Urls, servers
 
-pytest_plugins = ("tests.house",)
+pytest_plugins = ("tests.house", "tests.browser")
 
 # Nothing of a test run must survive the machine: no wait for the disk.
 FASTER = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}

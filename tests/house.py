@@ -26,12 +26,14 @@ BEGIN
     FOR t IN SELECT c.relname FROM pg_class c
              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
                AND NOT c.relispartition
-               AND c.relname NOT IN ('schema_version', 'currency', 'transition', 'clock')
+               AND c.relname NOT IN (
+                   'schema_version', 'currency', 'transition', 'clock', 'dispute_counter')
     LOOP
         EXECUTE format('DELETE FROM %I', t);
     END LOOP;
 END $$;
 UPDATE clock SET shift = '0', held_by = NULL, lease_until = NULL;
+UPDATE dispute_counter SET last_number = 0;
 SET session_replication_role = origin;
 """
 

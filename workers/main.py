@@ -17,11 +17,14 @@ import uvloop
 from aiohttp import web
 from arq import ArqRedis, Worker, func
 
+from service.commands.charges import HouseBook
 from service.commands.deliveries import prepare_partitions
 from service.commands.perform import House, tend
 from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
 from service.gateways.fx import HttpRateFeed, RateFeed
 from service.gateways.mail import SandboxMailer, SmtpMailer
+from service.gateways.payments.opening import open_providers
+from service.gateways.payments.provider import PaymentProvider
 from service.gateways.post import HttpPost
 from service.health import Check, Health, require_schema
 from service.logs import configure_logs
@@ -32,6 +35,7 @@ from service.words.mails import Words
 from workers import checks, retention
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
+from workers.payments import EVERY_SECONDS, Payments
 from workers.rates import Rates
 from workers.rounds import Round
 from workers.timers import Timers
@@ -68,9 +72,11 @@ def keepers(
     postman: Postman,
     metrics: WorkMetrics,
     feed: RateFeed | None = None,
+    providers: Mapping[str, PaymentProvider] | None = None,
 ) -> Mapping[str, Keeper]:
     """Who works in this process, by the bell that wakes them; then the pace of the others."""
     rates = None if feed is None else Rates(house, feed, metrics)
+    payments = Payments(house, providers or {}, metrics)
 
     def each(name: str, seconds: float, work: Callable[[House], Awaitable[object]]) -> Round:
         return Round(name, seconds, lambda: work(house), metrics)
@@ -79,6 +85,7 @@ def keepers(
         "webhooks": courier,
         "mails": postman,
         "timers": Round("timers", 1.0, Timers(house).fire, metrics),
+        "payments": Round("payments", EVERY_SECONDS, payments.turn, metrics),
         "checks": each("checks", MINUTE, checks.run_minute),
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),
@@ -192,7 +199,18 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         feed = HttpRateFeed(settings.fx_url) if settings.fx_url else None
         if feed is not None:
             stack.push_async_callback(feed.close)
-        crew = Crew(keepers(house, courier, postman, metrics, feed), redis, metrics)
+        providers = open_providers(
+            settings.providers,
+            book=HouseBook(house),
+            secret_keys=settings.secret_keys,
+            public_url=settings.amana_public_url,
+            stripe_secret_key=settings.stripe_secret_key,
+            stripe_webhook_secrets=settings.stripe_webhook_secret,
+            stripe_api_base=settings.stripe_api_base,
+        )
+        for provider in providers.values():
+            stack.push_async_callback(provider.close)
+        crew = Crew(keepers(house, courier, postman, metrics, feed, providers), redis, metrics)
         checks = (
             Check("database", lambda: require_schema(pool)),
             Check("redis", redis.ping, required=False),

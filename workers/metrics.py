@@ -57,6 +57,9 @@ class WorkMetrics:
         self._waiting = [
             Gauge(name, sentence, registry=self.registry) for name, sentence in WAITING
         ]
+        self.payment_failures = self._counter(
+            "amana_payment_failures", "Times that a payment provider failed.", "provider"
+        )
         self.rate_fetches = self._counter(
             "amana_rate_fetches", "Times that the rates' feed was asked, by the end.", "end"
         )

@@ -10,7 +10,7 @@ import click
 
 from service.ingress.openapi import pretty
 from service.ingress.routes import routes
-from service.rules import escrow, events, identity, proof
+from service.rules import escrow, events, identity, payment, proof
 from service.rules.clocks import CLOCKS, Clock
 from service.rules.escrow import FINAL, FLAGS, MODES
 from service.rules.machine import NOWHERE, Movement, Role, Step
@@ -61,6 +61,21 @@ def states() -> str:
         "The sandbox approves at once; live, the operator decides. Registering with the e-mail"
         " links the record, however it stands.",
         _fence(_arrows(identity.STEPS, identity.TABLE.final)),
+        "## Payments",
+        "Money that comes for one which is over is a payment of its own, and waits for the"
+        " operator.",
+        *(
+            part
+            for mode in payment.MODES
+            for part in (
+                f"### {mode}",
+                _fence(
+                    _arrows(
+                        (row for row in payment.STEPS if mode in row.modes), payment.TABLE.final
+                    )
+                ),
+            )
+        ),
     )
 
 

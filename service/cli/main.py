@@ -11,6 +11,7 @@ from service.cli.fx import fx
 from service.cli.identity import identity
 from service.cli.key import key
 from service.cli.migrate import migrate
+from service.cli.payment import payment, payout
 from service.cli.serve import serve
 from service.cli.unfreeze import unfreeze
 from service.cli.up import up
@@ -27,6 +28,8 @@ COMMANDS: tuple[click.Command, ...] = (
     user,
     fx,
     identity,
+    payment,
+    payout,
     unfreeze,
     check,
     balance,

@@ -16,6 +16,7 @@ import structlog
 
 from service.commands.invitations import REMINDER, fire_reminders
 from service.commands.perform import House, perform, tend
+from service.commands.sessions import SESSION, fire_sessions
 from service.commands.steps import fire_due_of
 from service.rules.clocks import KINDS
 from service.rules.errors import ClockAdvancing, Unavailable
@@ -153,16 +154,19 @@ async def _fire_batch(
 
 async def _fired_of(house: House, due: Sequence[Deadline], now: datetime | None) -> list[Deadline]:
     """Each kind by its own way; an unknown one is a failure, not something to be met for ever."""
-    unknown = {one.kind for one in due} - {REMINDER, *KINDS}
+    unknown = {one.kind for one in due} - {REMINDER, SESSION, *KINDS}
     if unknown:
         raise AssertionError(f"nobody fires deadlines of the kind {', '.join(sorted(unknown))}")
     escrows = sorted({one.escrow_id for one in due if one.kind in KINDS})
     reminders = [one.id for one in due if one.kind == REMINDER]
+    sessions = [one for one in due if one.kind == SESSION]
     fired: list[Deadline] = []
     if escrows:
         fired += await _fired(house, _steps(escrows, waits=now is not None), now)
     if reminders:
         fired += await _fired(house, _reminders(reminders), now)
+    if sessions:
+        fired += await _fired(house, _sessions(sessions, waits=now is not None), now)
     return fired
 
 
@@ -176,6 +180,10 @@ def _steps(escrow_ids: Sequence[str], *, waits: bool) -> Firing:
 
 def _reminders(ids: Sequence[int]) -> Firing:
     return lambda tx: fire_reminders(tx, ids)
+
+
+def _sessions(due: Sequence[Deadline], *, waits: bool) -> Firing:
+    return lambda tx: fire_sessions(tx, due, skip_locked=not waits)
 
 
 async def _fired(house: House, firing: Firing, now: datetime | None) -> list[Deadline]:

@@ -15,6 +15,7 @@ from service.commands.steps import lock, record, reread, step, told
 from service.rules.aggregate import Contract, Escrow, Person, Rejection
 from service.rules.clocks import expiry_at, turn
 from service.rules.errors import (
+    AmountChanged,
     DailyCapReached,
     Forbidden,
     FxRateUnavailable,
@@ -35,7 +36,7 @@ from service.rules.escrow import (
 )
 from service.rules.fees import fees, locked_minor
 from service.rules.machine import NOWHERE, Actor, Role, Step
-from service.rules.money import LEDGER_CURRENCY, to_minor
+from service.rules.money import LEDGER_CURRENCY, to_decimal, to_minor
 from service.rules.terms import Circumstances, Terms, faults, faults_in
 from service.store.db import Transaction
 from service.store.deadlines import arm_deadlines, armings
@@ -189,12 +190,20 @@ def cancel(escrow_id: str) -> Command:
     return command
 
 
-def pay(escrow_id: str) -> Command:
-    """The buyer pays from the wallet: exactly `amountTnd` is held."""
+def pay(escrow_id: str, shown: Decimal | None = None) -> Command:
+    """The buyer pays from the wallet: exactly `amountTnd` is held.
+
+    Raises:
+        AmountChanged: `shown` is the amount that the buyer saw, and it is another one by now.
+    """
 
     async def command(tx: Transaction) -> EscrowAnswer:
         escrow = await lock(tx, escrow_id)
         row = choose("accept_pay", escrow, tx.actor)
+        if shown is not None and shown != to_decimal(escrow.amount_minor, escrow.currency):
+            raise AmountChanged(
+                amount=to_decimal(escrow.amount_minor, escrow.currency), currency=escrow.currency
+            )
         await _check_payable(tx, escrow)
         taken = take(row, escrow, tx.actor, tx.now)
         await record(tx, [taken])

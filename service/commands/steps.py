@@ -10,17 +10,20 @@ from collections.abc import Sequence
 import structlog
 
 from service.commands.mails import write_notices
+from service.commands.payment_steps import follow
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, turn
 from service.rules.errors import EscrowNotFound, Refused
 from service.rules.escrow import Taken, choose, take
 from service.rules.machine import Actor, ActorKind
+from service.rules.session import moot
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import Deadline, fire_deadlines, turn_deadlines
 from service.store.escrows import lock_escrows, move_escrows, read_escrow
 from service.store.ids import event_id
 from service.store.parts import write_parts
+from service.store.sessions import cancel_sessions
 from service.wire.events import Setting, escrow_event
 
 log = structlog.get_logger()
@@ -72,10 +75,12 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     tx.taken += taken
     await move_escrows(tx, taken)
     await write_parts(tx, taken)
+    await cancel_sessions(tx, [(t.after.id, *over) for t in taken for over in moot(t)])
     await turn_deadlines(tx, [turn(t.before, t.after, tx.now, tx.policy) for t in taken])
     await ledger.post_transfers(tx, _entries(taken))
     await events.append_events(tx, told(tx, taken))
     await write_notices(tx, taken)
+    await follow(tx, taken)
 
 
 async def fire_due_of(

@@ -1,14 +1,11 @@
 """Wallets: money that comes in from outside."""
 
+from service.commands.payments import topped_up
 from service.rules.errors import UserNotFound
-from service.rules.postings import top_up as postings_of_top_up
-from service.store import events, ledger
+from service.rules.payment import SANDBOX
 from service.store.db import Transaction
-from service.store.ids import event_id
 from service.store.ledger import Balance, read_balance
-from service.store.users import next_user_seq, read_user
-
-SANDBOX_PROVIDER = "sandbox"
+from service.store.users import read_user
 
 
 async def top_up(tx: Transaction, email: str, amount_minor: int, currency: str) -> Balance:
@@ -22,8 +19,5 @@ async def top_up(tx: Transaction, email: str, amount_minor: int, currency: str) 
     if user is None:
         raise UserNotFound
     user_id = user.person.id
-    seq = await next_user_seq(tx, user_id)
-    legs = postings_of_top_up(user_id, SANDBOX_PROVIDER, amount_minor, currency)
-    await ledger.post_transfers(tx, [ledger.Entry(leg, user_id, seq) for leg in legs])
-    await events.append_events(tx, [events.Entry(event_id(tx.now), user_id, "user", seq, "top_up")])
+    await topped_up(tx, user_id, SANDBOX, amount_minor, currency)
     return await read_balance(tx, user_id, currency)

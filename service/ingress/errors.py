@@ -29,6 +29,22 @@ REASONS: Mapping[int, str] = {
     502: "Bad Gateway",
     503: "Service Unavailable",
 }
+PAGES_OF_STATUSES: Mapping[int, str] = {
+    400: "unclear",
+    401: "not_yours",
+    403: "not_yours",
+    404: "not_found",
+    405: "not_found",
+    408: "unclear",
+    409: "not_now",
+    413: "too_large",
+    422: "unclear",
+    429: "too_many",
+    500: "failed",
+    502: "away",
+    503: "away",
+}
+"""What a person is told instead: the sentences under `page.error` in the catalogues."""
 UNAVAILABLE_RETRY_SECONDS = 2
 COMPATIBLE = re.compile(r"/api/v1/(?!sandbox/|milestone-escrows)")
 """The paths that others had before us, whose statuses stay as their integrators know them."""
@@ -69,6 +85,12 @@ class EncodingUnknown(Refused):
 
 class Unreadable(Refused):
     """This is not a request that can be read: its first line, a header or its length is broken."""
+
+
+class FormNotOurs(Refused):
+    """This form was not sent from our page, or the page was made for another visitor."""
+
+    code = "FORM_NOT_OURS"
 
 
 class PathUnknown(Refused):
@@ -115,6 +137,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
     BodyBroken: Shape(400),
     EncodingUnknown: Shape(400),
     Unreadable: Shape(400),
+    FormNotOurs: Shape(403),
     PathUnknown: Shape(404, Family.E2),
     MethodNotAllowed: Shape(405),
     no.Refused: Shape(400),
@@ -189,6 +212,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.VerificationDecided,
             no.VerificationExpired,
             no.PaymentNotOpen,
+            no.PaymentUnderWay,
             no.NotPayable,
             no.IdempotencyInFlight,
             no.ClockAdvancing,

@@ -17,18 +17,23 @@ from service.ingress.api import (
     escrows,
     identity,
     mailbox,
+    payments,
     sandbox,
+    sessions,
     webhooks,
 )
 
 ESCROW = {"id": "$ESCROW_ID"}
 WEBHOOK = {"id": "$WEBHOOK_ID"}
+SESSION = {"id": "$SESSION_ID"}
 BUYER = {"email": "buyer@example.com"}
 
 NAMED: Mapping[str, str] = {
     "$ESCROW_ID": "65bb7f0ea1b2c3d4e5f60718",
     "$WEBHOOK_ID": "65bb7f0ea1b2c3d4e5f60729",
     "$VERIFICATION_ID": "65bb7f0ea1b2c3d4e5f6076d",
+    "$SESSION_ID": "3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
+    "$PAYMENT_ID": "65bb7f0ea1b2c3d4e5f6077e",
     "$INVITATION_TOKEN": "q3Jd0c4Vb0yTqv1m8H2wXk5sZr7uLn9aPf6eGi3oYtE",
 }
 """What an example reads from the environment -> what the document shows for it."""
@@ -70,6 +75,11 @@ _EXPIRY = {
     "step": "cancel",
     "to": "cancelled",
     "outcome": "A party, the creator or the expiry cancels before payment.",
+}
+_SESSION = {
+    "action": "accept_pay",
+    "targetUserEmail": "buyer@example.com",
+    "expiresAt": "2026-01-31T10:00:00.000Z",
 }
 _PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
@@ -141,6 +151,21 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
             "escrow": {"status": "cancelled", "cancelledAt": "2026-01-31T10:00:00.000Z"},
         },
     ),
+    # Checkout sessions
+    sessions.create: Example(
+        {
+            "action": "accept_pay",
+            "targetUserEmail": "buyer@example.com",
+            "redirectUrl": "https://shop.example.com/back",
+            "metadata": {"order": "1042"},
+        },
+        path=ESCROW,
+        answer={
+            "url": "https://amana.example.com/checkout/3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
+            "expiresAt": "2026-01-31T10:00:00.000Z",
+        },
+    ),
+    sessions.read_one: Example(path=SESSION, answer={"session": _SESSION}),
     # Identity verifications
     identity.request: Example({"email": "buyer@example.com", "external_user_id": "u-1042"}),
     identity.read_list: Example(query={"email": "buyer@example.com"}),
@@ -174,6 +199,40 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         path=ESCROW,
         answer={"escrow": {**_PAID, "status": "disputed"}},
     ),
+    sessions.complete: Example(
+        {"input": {"method": "wallet"}},
+        path=SESSION,
+        answer={
+            "session": {
+                **_SESSION,
+                "status": "completed",
+                "completedAt": "2026-01-31T09:40:00.000Z",
+            },
+            "escrow": _PAID,
+        },
+    ),
+    sessions.turn_away: Example(
+        path=SESSION, answer={"session": {**_SESSION, "status": "cancelled"}}
+    ),
+    payments.decide: Example(
+        {"approve": True},
+        path={"id": "$PAYMENT_ID"},
+        answer={
+            "payment": {
+                "id": "65bb7f0ea1b2c3d4e5f6077e",
+                "kind": "topup",
+                "state": "succeeded",
+                "provider": "bank_transfer",
+                "amount": 250,
+                "currency": "TND",
+                "receivedAmount": 250,
+                "receivedCurrency": "TND",
+                "createdAt": "2026-01-31T09:30:00.000Z",
+                "settledAt": "2026-01-31T10:00:00.000Z",
+                "transferReference": "65BB-7F0E-A1B2-C3D4-E5F6-077E",
+            }
+        },
+    ),
     sandbox.resolve_dispute: Example(
         {"to": "buyer"}, path=ESCROW, answer={"escrow": {**_PAID, "status": "cancelled"}}
     ),
@@ -191,6 +250,7 @@ VALUES: Mapping[str, Any] = {
     "_id": "65bb7f0ea1b2c3d4e5f60718",
     "escrowId": "65bb7f0ea1b2c3d4e5f60718",
     "trackingId": "65bb7f0ea1b2c3d4e5f60718",
+    "sessionId": "3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
     "developerId": "65bb7f0ea1b2c3d4e5f6075c",
     "userId": "65bb7f0ea1b2c3d4e5f6073a",
     "message": "Done",

@@ -10,15 +10,19 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from service.commands.charges import HouseBook
 from service.commands.perform import House
 from service.gateways.bell import ArqBell
 from service.gateways.limiter import Limiter
+from service.gateways.payments.opening import open_providers
 from service.health import Check, Health, require_schema
 from service.ingress.api.mailbox import WORDS
+from service.ingress.api.payments import PROVIDERS
 from service.ingress.auth import KeyRing, KeyUse
 from service.ingress.connection import Runner
 from service.ingress.metrics import DoorMetrics
 from service.ingress.middlewares import (
+    ERROR_PAGE,
     GATE,
     HOUSE,
     KEY_RING,
@@ -30,6 +34,7 @@ from service.ingress.middlewares import (
     door,
 )
 from service.ingress.openapi import DOCUMENT, Document
+from service.ingress.pages.page import PAGES, error_page
 from service.ingress.route import Route
 from service.ingress.routes import routes
 from service.logs import configure_logs
@@ -37,6 +42,7 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
 from service.words.mails import Words
+from service.words.pages import Pages
 
 # SIGTERM: no new work, what is in flight ends within these; the pool then has 5 s of its own.
 DRAIN_SECONDS = 18.0
@@ -59,7 +65,7 @@ def make_app(
     app = web.Application(middlewares=[door])
     metrics = app[METRICS] = DoorMetrics(shared)
     app[GATE] = Gate(settings.amana_env, settings.rate_limit_per_minute, settings.trusted_proxies)
-    app[WORDS] = Words.read()
+    app[WORDS], app[PAGES], app[ERROR_PAGE] = Words.read(), Pages.read(), error_page
     table = routes(settings.policy()) if table is None else table
     app[DOCUMENT] = Document(table)
     for route in table:
@@ -84,7 +90,18 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
     app[HOUSE], app[KEY_RING], app[KEY_USE] = house, KeyRing(pool), KeyUse(house)
     app[LIMITER] = Limiter(settings.redis_url or "", app[METRICS].limiter_away.inc)
+    app[PROVIDERS] = open_providers(
+        settings.providers,
+        book=HouseBook(house),
+        secret_keys=settings.secret_keys,
+        public_url=settings.amana_public_url,
+        stripe_secret_key=settings.stripe_secret_key,
+        stripe_webhook_secrets=settings.stripe_webhook_secret,
+        stripe_api_base=settings.stripe_api_base,
+    )
     yield
+    for provider in app[PROVIDERS].values():
+        await provider.close()
     await app[KEY_USE].close()
     await app[LIMITER].close()
     await bell.close()

@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aiohttp import HttpVersion11, web
@@ -91,6 +91,20 @@ KEY_USE = web.AppKey("key_use", KeyUse)
 VISIT = web.RequestKey("visit", Visit)
 
 
+class ErrorPage(Protocol):
+    """A reply as a person is shown it; `code` is the refusal's.
+
+    `main` brings it along: pages know the door, the door does not know pages.
+    """
+
+    def __call__(
+        self, request: web.Request, reply: Reply, code: str | None, request_id: str
+    ) -> web.Response: ...
+
+
+ERROR_PAGE: web.AppKey[ErrorPage] = web.AppKey("error_page")
+
+
 @web.middleware
 async def door(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
     """Around every answer: request id, rate limit, refusals as JSON, one line of log, figures."""
@@ -156,8 +170,9 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_limited(path: str) -> bool:
-    """Whether the rate limit covers this path."""
-    return path.startswith("/api/") and not path.startswith("/api/v1/sandbox/")
+    """Whether the rate limit covers this path; notifications count by their address."""
+    is_api = path.startswith("/api/") and not path.startswith("/api/v1/sandbox/")
+    return is_api or path.startswith("/payments/")
 
 
 async def _limit(request: web.Request, visit: Visit) -> None:
@@ -196,7 +211,7 @@ class Line:
         if route.subject is not None and route.auth is Auth.NONE:
             raise ValueError(f"{route.path}: a subject needs a caller who may come near it")
         self.route = route
-        self._has_body = route.method in WITH_BODY
+        self._has_body = route.method in WITH_BODY and not (route.is_page or route.is_raw)
         self._may_be_empty = may_be_empty(route.takes)
         self._names_freely = "{" in route.path
 
@@ -340,7 +355,22 @@ def _refusal(error: Exception, request: web.Request, visit: Visit) -> web.Respon
     clashes = route.route.clashes if isinstance(route, Line) else Family.E1
     if isinstance(error, Unavailable | GatewayFailure):
         log.warning("request_unserved", reason=f"{type(error).__name__}: {error}")
-    return _sent(reply_to(error, visit.request_id, clashes, request.path))
+    reply = reply_to(error, visit.request_id, clashes, request.path)
+    if not _is_for_people(request):
+        return _sent(reply)
+    code = error.code if isinstance(error, Refused) else None
+    page = request.app[ERROR_PAGE](request, reply, code, visit.request_id)
+    page.headers.update(reply.headers)
+    return _closing(page, reply)
+
+
+def _is_for_people(request: web.Request) -> bool:
+    """Whether a page was asked for; of what does not exist, whether a browser asked."""
+    line = getattr(request.match_info.handler, "__self__", None)
+    if isinstance(line, Line):
+        return line.route.is_page
+    is_ours = request.path.startswith("/api/") or _route(request) != UNMATCHED
+    return not is_ours and "text/html" in request.headers.get("Accept", "")
 
 
 def refuse(error: Exception, request_id: str) -> web.Response:
@@ -358,6 +388,10 @@ def _sent(reply: Reply) -> web.Response:
         body=reply.body,
         headers={"Content-Type": JSON, **reply.headers},
     )
+    return _closing(response, reply)
+
+
+def _closing(response: web.Response, reply: Reply) -> web.Response:
     if reply.closes:
         response.force_close()
     return response
@@ -370,8 +404,10 @@ def _aiohttps(answer: web.HTTPException, request: web.Request, visit: Visit) -> 
         refusal: Refused = MethodNotAllowed(method=request.method, allowed=allowed)
     elif isinstance(answer, web.HTTPNotFound):
         refusal = PathUnknown()
-    else:
-        return answer
+    else:  # aiohttp sends an exception itself with a warning only
+        return web.Response(
+            status=answer.status, reason=answer.reason, body=answer.body, headers=answer.headers
+        )
     return _refusal(refusal, request, visit)
 
 

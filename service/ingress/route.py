@@ -65,6 +65,10 @@ class Route:
     What the row refuses by its key, its subject and its body follows from the above; `steps` are
     the steps of the escrow's table that the handler takes, whose refusals follow from the table;
     `refuses` is whatever else it may say no with, and `unfit` what a bad field is told as.
+
+    `is_page`: a person looks at it. Its refusals are pages, and its handler takes the form that it
+    is sent by itself (`pages.visitor.receive`), at most `body_bytes_max` of it. `is_raw`: the
+    handler reads the body's bytes by itself, as they were signed.
     """
 
     method: str
@@ -83,6 +87,8 @@ class Route:
     steps: tuple[str, ...] = ()
     refuses: tuple[type[Refused], ...] = ()
     unfit: type[Refused] = Invalid
+    is_page: bool = False
+    is_raw: bool = False
     says: str = ""
 
 

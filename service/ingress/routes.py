@@ -7,18 +7,24 @@ from service.ingress.api import (
     escrows,
     identity,
     mailbox,
+    payments,
     sandbox,
+    sessions,
     webhooks,
 )
 from service.ingress.api.escrows import ESCROW, escrow_for
 from service.ingress.api.identity import VERIFICATION
+from service.ingress.api.payments import ANY_PAYMENT
 from service.ingress.api.sandbox import ANY_ESCROW, USER
+from service.ingress.api.sessions import ANY_SESSION, SESSION
 from service.ingress.api.webhooks import ENDPOINT
-from service.ingress.pages import explorer, static
+from service.ingress.errors import Family
+from service.ingress.pages import explorer, sandbox_pay, static
 from service.ingress.pages import mailbox as mailbox_page
 from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.policy import Policy
+from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
 from service.wire.assurance import Assurance
 from service.wire.contracts import ContractAnswer
@@ -54,6 +60,7 @@ from service.wire.identity import (
 )
 from service.wire.mailbox import Mailbox
 from service.wire.next import NextAnswer
+from service.wire.payments import Decision, PaymentAnswer
 from service.wire.proofs import ProofAnswer
 from service.wire.sandbox import (
     Act,
@@ -74,6 +81,13 @@ from service.wire.sandbox import (
     TopUp,
     UserAnswer,
 )
+from service.wire.sessions import (
+    NewSession,
+    SessionAnswer,
+    SessionCreated,
+    SessionEnd,
+    SessionEnded,
+)
 from service.wire.webhooks import (
     Gone,
     Regenerate,
@@ -86,6 +100,7 @@ from service.wire.webhooks import (
     WebhookUpdated,
 )
 
+SESSION_BODY_BYTES_MAX = 16 * 1024 * 1024
 _KEY, _USER = Auth.KEY, Auth.ASSOCIATED
 _V1 = "/api/v1"
 _SANDBOX = "/api/v1/sandbox"
@@ -125,6 +140,12 @@ ROUTES: tuple[Route, ...] = (
           steps=("reject_delivery",), says="Send a delivery back, as the buyer."),
     Route("POST", f"{_V1}/escrows/{{id}}/cancel", escrows.cancel, _KEY, escrow_for("cancel"),
           gives=StepAnswer, steps=("cancel",), says="Cancel before payment."),
+
+    Route("POST", f"{_V1}/escrows/{{id}}/sessions", sessions.create, _KEY, ESCROW,
+          takes=NewSession, gives=SessionCreated, status=201, clashes=Family.E3,
+          refuses=OF_SESSIONS, says="Make a hosted page for one step of one person."),
+    Route("GET", f"{_V1}/sessions/{{id}}", sessions.read_one, _KEY, SESSION,
+          gives=SessionAnswer, says="Read a checkout session."),
 
     Route("POST", f"{_V1}/identity-verifications", identity.request, _KEY,
           takes=NewVerification, gives=VerificationMade, status=201,
@@ -173,6 +194,10 @@ ROUTES: tuple[Route, ...] = (
           says="What is served here, as an OpenAPI document."),
     Route("GET", "/docs", explorer.show, Auth.NONE,
           says="The API to look at and to try out."),
+    Route("POST", "/payments/notifications/{provider}", payments.notify, Auth.NONE, is_raw=True,
+          body_bytes_max=payments.NOTIFICATION_BYTES_MAX,
+          refuses=(no.NotificationRefused, no.PaymentNotFound),
+          says="What a payment provider tells."),
     Route("GET", "/static/{name}", static.send, Auth.NONE,
           says="A file of the pages."),
 )
@@ -201,10 +226,28 @@ SANDBOX_ROUTES: tuple[Route, ...] = (
                    no.InsufficientFunds, no.BalanceTooLarge),
           says="Pay from this user's wallet."),
     Route("POST", f"{_SANDBOX}/escrows/{{id}}/act", sandbox.act, _KEY, ANY_ESCROW,
-          takes=Act, gives=EscrowAnswer, steps=tuple(sandbox.ACTS),
+          takes=Act, gives=EscrowAnswer, steps=tuple(sessions.ACTS),
           refuses=(no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
                    no.PhoneNotVerified, no.BalanceTooLarge),
           says="Take a step as this person."),
+    Route("POST", f"{_SANDBOX}/sessions/{{id}}/complete", sessions.complete, _KEY, ANY_SESSION,
+          takes=SessionEnd, gives=SessionEnded, body_bytes_max=SESSION_BODY_BYTES_MAX,
+          refuses=(no.SessionNotPending, no.UserNotRegistered, *OF_STEPS,
+                   no.InsufficientFunds, no.PhoneNotVerified, no.AmountChanged,
+                   no.BalanceTooLarge),
+          says="Finish a checkout session without a browser."),
+    Route("POST", f"{_SANDBOX}/sessions/{{id}}/cancel", sessions.turn_away, _KEY, ANY_SESSION,
+          gives=SessionEnded, refuses=(no.SessionNotPending, no.EscrowFrozen),
+          says="Turn away from a checkout session."),
+    Route("POST", f"{_SANDBOX}/payments/{{id}}/decide", payments.decide, _KEY, ANY_PAYMENT,
+          takes=Decision, gives=PaymentAnswer,
+          refuses=(no.PaymentNotOpen, no.EscrowFrozen, no.EscrowCancelled, no.PaymentAlreadyDone,
+                   no.NotPayable, no.BalanceTooLarge),
+          says="Decide a payment, as the operator."),
+    Route("GET", "/sandbox/pay/{reference}", sandbox_pay.show, Auth.NONE, is_page=True,
+          says="The page of the sandbox's payment provider."),
+    Route("POST", "/sandbox/pay/{reference}", sandbox_pay.press, Auth.NONE, is_page=True,
+          says="Press one of its buttons."),
     Route("POST", f"{_SANDBOX}/disputes/{{id}}/resolve", sandbox.resolve_dispute, _KEY, ANY_ESCROW,
           takes=Resolution, gives=EscrowAnswer, steps=("resolve_dispute",),
           refuses=(no.SplitMustEqualHeld, no.BalanceTooLarge),

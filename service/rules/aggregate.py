@@ -123,12 +123,26 @@ class PurchaseProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Deposit:
+    """A guest's payment with its proof, by its payment's id; `method` is the provider's name."""
+
+    id: str
+    buyer_email: str
+    amount_minor: int
+    currency: str
+    method: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Escrow:
     """The whole.
 
     `seller` and `buyer` are None until that person has registered; the e-mails are always there.
     `seq` is its event counter, `completion_deadline` the deadline of that kind while it runs.
-    `cancellation` and `dispute` are the last ones, whatever became of them.
+    `cancellation` and `dispute` are the last ones, whatever became of them. `guest_provider` is by
+    whom a guest paid, None where it was paid from a wallet; `rejected_deposit` the proof that the
+    operator has just rejected.
     """
 
     id: str
@@ -176,6 +190,8 @@ class Escrow:
     cancellation: CancellationRequest | None = None
     dispute: Dispute | None = None
     proof: PurchaseProof | None = None
+    guest_provider: str | None = None
+    rejected_deposit: Deposit | None = None
 
     @property
     def seller_id(self) -> str | None:

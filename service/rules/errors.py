@@ -377,6 +377,12 @@ class PaymentNotOpen(StepClash):
     code = "PAYMENT_NOT_OPEN"
 
 
+class PaymentUnderWay(StepClash):
+    """A payment for this escrow is under way; wait for it, or cancel it first."""
+
+    code = "PAYMENT_UNDER_WAY"
+
+
 class NotPayable(StepClash):
     """This cannot be paid by {provider}: {reason}."""
 

@@ -23,7 +23,7 @@ from service.rules.aggregate import (
 from service.rules.errors import Refused
 from service.rules.fees import Shares, shares
 from service.rules.machine import NOWHERE, Actor, ActorKind, Movement, Role, Step, Table
-from service.rules.postings import Posting, hold, refund, release, wallet
+from service.rules.postings import Account, Posting, clearing, hold, refund, release, wallet
 
 PENDING, PAID, DELIVERED = "pending", "paid", "delivered"
 COMPLETED, CANCELLED, DISPUTED = "completed", "cancelled", "disputed"
@@ -461,25 +461,34 @@ def _moments(row: Step, escrow: Escrow, now: datetime) -> dict[str, Any]:
     return {}
 
 
-def _held(row: Step, escrow: Escrow, after: Escrow) -> Taken:
+def payer(escrow: Escrow) -> Account:
+    """Who funds this escrow and gets a refund: the buyer's wallet, or where a guest's money lies.
+
+    A guest's refund goes to clearing; a payment of its own takes it out of there.
+    """
+    if escrow.guest_provider is not None:
+        return clearing(escrow.guest_provider)
     if escrow.buyer is None:
         raise AssertionError(f"escrow {escrow.id} is paid by nobody")
+    return wallet(escrow.buyer.id)
+
+
+def _held(row: Step, escrow: Escrow, after: Escrow) -> Taken:
     amount = escrow.amount_ledger_minor
-    payer = wallet(escrow.buyer.id)
     return Taken(
         row,
         escrow,
         replace(after, funded_minor=amount, held_minor=amount),
-        tuple(hold(escrow.id, payer, amount, escrow.ledger_currency)),
+        tuple(hold(escrow.id, payer(after), amount, escrow.ledger_currency)),
     )
 
 
 def _settled(row: Step, escrow: Escrow, after: Escrow, *, sellers_part: int) -> Taken:
     """What is held leaves: the seller's part less fees to the seller, the rest to the buyer."""
-    if escrow.seller is None or escrow.buyer is None:
+    if escrow.seller is None or (escrow.buyer is None and escrow.guest_provider is None):
         raise AssertionError(f"escrow {escrow.id} holds money and lacks a party")
     refunded = escrow.held_minor - sellers_part
-    legs = refund(escrow.id, wallet(escrow.buyer.id), refunded, escrow.ledger_currency)
+    legs = refund(escrow.id, payer(escrow), refunded, escrow.ledger_currency)
     parts = Shares(0, 0, 0)
     if sellers_part:
         parts = _shares(escrow, sellers_part)

@@ -10,7 +10,9 @@ reports, however often, late or in whatever order it reports it.
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from service.rules import postings
 from service.rules.errors import PaymentNotOpen
@@ -180,7 +182,9 @@ class Payment:
     """One payment. Amounts are minor units; `received` is what has come, 0 while nothing has.
 
     `provider_reference` is the provider's name for what we asked of it, `charge_reference` its name
-    for the money that came: a second report of the same charge is a repetition.
+    for the money that came: a second report of the same charge is a repetition. `expected_minor` is
+    the escrow's amount as the payer was shown it. Times are real; `ask_at` is when the outside is
+    asked next, `asked_at` when it last answered. `seq` counts its events.
     """
 
     id: str
@@ -196,6 +200,24 @@ class Payment:
     received_minor: int = 0
     received_currency: str | None = None
     origin_id: str | None = None
+    session_id: UUID | None = None
+    expected_minor: int | None = None
+    payer_email: str | None = None
+    page_url: str | None = None
+    proof_file: str | None = None
+    note: str | None = None
+    seq: int = 0
+    expires_at: datetime | None = None
+    created_at: datetime | None = None
+    asked_at: datetime | None = None
+    ask_at: datetime | None = None
+    decided_by: str | None = None
+    settled_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is under way."""
+        return self.state in OPEN
 
     @property
     def mode(self) -> str:
@@ -230,6 +252,25 @@ class Report:
     def __post_init__(self) -> None:
         if self.currency not in EXPONENTS or not 0 < self.amount_minor <= MAX_MINOR:
             raise ValueError(f"{self.amount_minor} {self.currency} cannot be kept")
+
+
+ASK_AFTER = timedelta(seconds=30)
+"""A payment that is under way for so long is asked about; then ever less often."""
+ASK_AT_MOST = timedelta(minutes=5)
+PAGE_OPEN = timedelta(minutes=30)
+"""How long a provider's page may be used."""
+BY_HAND_OPEN = timedelta(days=14)
+"""How long a bank transfer into a wallet is waited for."""
+ESCALATE_AFTER = timedelta(hours=1)
+"""Beyond its end the outside must have said how it ended; then the operator looks."""
+
+
+def ask_again(age: timedelta) -> timedelta:
+    """How long until the outside is asked again, at this age: 30 s, 1, 2, 4, then 5 minutes."""
+    wait = ASK_AFTER
+    while wait < min(age, ASK_AT_MOST):
+        wait *= 2
+    return min(wait, ASK_AT_MOST)
 
 
 def holder(payment: Payment) -> Account:

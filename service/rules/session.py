@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from service.rules import errors
 from service.rules.aggregate import Escrow, Person
 from service.rules.errors import Refused
-from service.rules.escrow import DISPUTED, FINAL, INSTANT, PROOF, STANDARD, choose
+from service.rules.escrow import DISPUTED, FINAL, INSTANT, PROOF, STANDARD, Taken, choose
 from service.rules.machine import Actor, ActorKind, Role
 
 PENDING, COMPLETED, EXPIRED, CANCELLED = "pending", "completed", "expired", "cancelled"
@@ -32,13 +32,15 @@ NOBODY_YET = "0" * 24
 class Action:
     """What a session is for, whose it may be, and the step of the escrow's table behind it.
 
-    `wrong_target` is said to the other party where the spec has a code of its own for that.
+    `wrong_target` is said to the other party where the spec has a code of its own for that;
+    `or_by` are other steps after which there is nothing left of this one to do.
     """
 
     name: str
     step: str
     targets: frozenset[Role]
     wrong_target: Callable[[], Refused] | None = None
+    or_by: tuple[str, ...] = ()
 
 
 # fmt: off
@@ -47,10 +49,12 @@ ACTIONS: Mapping[str, Action] = {
     for action in (
         #      action                  step                    whose
         Action("sign_contract",        "sign_contract",        _EITHER),
-        Action("accept_pay",           "accept_pay",           _BUYER),
+        Action("accept_pay",           "accept_pay",           _BUYER,
+               or_by=("approve_deposit",)),
         Action("complete",             "complete",             _BUYER),
         Action("submit_proof",         "submit_proof",         _SELLER),
-        Action("review_proof",         "accept_proof",         _BUYER),
+        Action("review_proof",         "accept_proof",         _BUYER,
+               or_by=("request_correction", "escalate_proof", "pass_proof")),
         Action("dispute",              "dispute",              _EITHER),
         Action("request_cancellation", "request_cancellation", _BUYER,
                errors.CancellationRequestBuyerOnly),
@@ -138,9 +142,68 @@ def _targets_now(action: Action, escrow: Escrow) -> frozenset[Role]:
     return opener if action.name == "withdraw_dispute" else _EITHER - opener
 
 
-def is_moot(name: str, step: str, after: Escrow) -> bool:
-    """Whether a pending session of this action is over once this step has led here.
+EVERY = "*"
 
-    The same step was taken by another way, or nothing can be done any more.
+
+def moot(taken: Taken) -> list[tuple[str, str]]:
+    """(action, e-mail) of the pending sessions that this step ends; EVERY stands for all of them.
+
+    The same step was taken by another way, or nothing can be done any more. Where each party
+    signs for itself, only the signer's are over.
     """
-    return after.status in FINAL or ACTIONS[name].step == step
+    if taken.after.status in FINAL:
+        return [(EVERY, EVERY)]
+    emails = _signers(taken) if taken.row.name == "sign_contract" else [EVERY]
+    return [
+        (action.name, email)
+        for action in ACTIONS.values()
+        if taken.row.name in (action.step, *action.or_by)
+        for email in emails
+    ]
+
+
+def _signers(taken: Taken) -> list[str]:
+    before, after = taken.before.contract, taken.after.contract
+    had = before.seller_signed_at if before else None
+    is_seller = after is not None and after.seller_signed_at != had
+    escrow = taken.after
+    person, email = (
+        (escrow.seller, escrow.seller_email) if is_seller else (escrow.buyer, escrow.buyer_email)
+    )
+    return sorted({email, person.email} if person else {email})
+
+
+OF_STEPS: tuple[type[Refused], ...] = (
+    errors.ContractAlreadySigned,
+    errors.ContractNotSigned,
+    errors.PaymentAlreadyDone,
+    errors.EscrowAlreadyCompleted,
+    errors.EscrowNotDelivered,
+    errors.EscrowCancelled,
+    errors.DisputeAlreadyOpened,
+    errors.DisputeInvalidStatus,
+    errors.CancellationRequestInvalidStatus,
+    errors.CancelEscrowInvalidStatus,
+    errors.CancellationAlreadyRequested,
+    errors.NoPendingCancellation,
+    errors.NoOpenDispute,
+    errors.ProofWrongPhase,
+    errors.SellerNotReady,
+    errors.EscrowFrozen,
+)
+"""What the status may have against an action."""
+OF_SESSIONS: tuple[type[Refused], ...] = (
+    errors.NoRedirectUrlsConfigured,
+    errors.RedirectUrlMustBeHttps,
+    errors.RedirectUrlNotAllowed,
+    errors.QuickEscrowNoContract,
+    errors.InstantEscrowNoContract,
+    errors.InstantEscrowNoCompleteStep,
+    errors.ProofNotEnabled,
+    errors.CancellationRequestBuyerOnly,
+    errors.CancelEscrowSellerOnly,
+    errors.CheckoutTargetNotBuyer,
+    errors.CheckoutTargetNotSeller,
+    *OF_STEPS,
+)
+"""Everything that may stand against a new session, in the order of the checks."""

@@ -60,7 +60,7 @@ FROM (SELECT a.currency, sum(coalesce(a.balance_minor,
 WHERE total.minor <> 0 ORDER BY 1 LIMIT 100
 """
 
-# B. Follows each account's transfers by their indexes.
+# B. Follows each account's transfers by their indexes; what is pending is what is under way.
 READ_WRONG_BALANCES = """
 SELECT a.owner AS subject, CASE WHEN a.kind = 'held' THEN a.owner END AS escrow_id,
        format('the %s account in %s says %s, its transfers %s',
@@ -71,7 +71,18 @@ FROM account a CROSS JOIN LATERAL (
          AS minor) AS moved
 WHERE a.kind IN ('available', 'pending', 'held') AND a.owner = ANY ($1::text[])
   AND a.balance_minor <> moved.minor
-ORDER BY a.id LIMIT 100
+UNION ALL
+SELECT coalesce(a.owner, p.user_id), NULL,
+       format('the pending account in %s says %s, the payments under way %s',
+              coalesce(a.currency, p.currency), coalesce(a.balance_minor, 0), coalesce(p.minor, 0))
+FROM (SELECT owner, currency, balance_minor FROM account
+      WHERE kind = 'pending' AND owner = ANY ($1::text[])) AS a
+FULL JOIN (SELECT user_id, currency, sum(amount_minor)::bigint AS minor FROM payment
+           WHERE user_id = ANY ($1::text[]) AND state IN ('created', 'pending')
+             AND kind <> 'refund'
+           GROUP BY user_id, currency) AS p ON p.user_id = a.owner AND p.currency = a.currency
+WHERE coalesce(a.balance_minor, 0) <> coalesce(p.minor, 0)
+ORDER BY 1 LIMIT 100
 """
 
 # C. The row's parts against each other, its held account, and the transfers by their reason.
@@ -105,9 +116,10 @@ ORDER BY e.id LIMIT 100
 # D. A milestone escrow's remainder may be withdrawn later: it is the milestone family's to check.
 READ_UNFINISHED = """
 SELECT e.id AS subject, e.id AS escrow_id,
-       format('it is %s and holds %s, with %s open deadlines, %s disputes, %s requests',
+       format('it is %s and holds %s, with %s open deadlines, %s disputes, %s requests, '
+              '%s payments',
               e.status, greatest(e.held_minor, a.balance_minor), waiting.deadlines,
-              waiting.disputes, waiting.requests) AS says
+              waiting.disputes, waiting.requests, waiting.payments) AS says
 FROM escrow e
 LEFT JOIN account a ON a.kind = 'held' AND a.owner = e.id AND a.currency = e.ledger_currency
 CROSS JOIN LATERAL (
@@ -116,10 +128,12 @@ CROSS JOIN LATERAL (
            (SELECT count(*) FROM dispute t
             WHERE t.escrow_id = e.id AND t.resolved_at IS NULL) AS disputes,
            (SELECT count(*) FROM cancellation_request q
-            WHERE q.escrow_id = e.id AND q.status = 'pending') AS requests) AS waiting
+            WHERE q.escrow_id = e.id AND q.status = 'pending') AS requests,
+           (SELECT count(*) FROM payment p WHERE p.escrow_id = e.id AND p.kind = 'accept_pay'
+              AND p.state IN ('created', 'pending')) AS payments) AS waiting
 WHERE e.id = ANY ($1::text[]) AND e.mode <> 'milestone' AND e.status IN ('completed', 'cancelled')
   AND (e.held_minor <> 0 OR coalesce(a.balance_minor, 0) <> 0
-       OR waiting.deadlines + waiting.disputes + waiting.requests <> 0)
+       OR waiting.deadlines + waiting.disputes + waiting.requests + waiting.payments <> 0)
 ORDER BY e.id LIMIT 100
 """
 
@@ -166,9 +180,9 @@ WHERE d.fired_at IS NULL AND d.cancelled_at IS NULL AND d.remaining IS NULL
 ORDER BY d.due_at, d.id LIMIT 100
 """
 
-# F. Counter and log of each subject. Of an escrow also: each step starts where the one before it
-# ended (one step may write several events), the last one at its status. $2: the steps that set a
-# flag, which may have been taken while the state itself was wrong.
+# F. Counter and log of each subject. Of an escrow and a payment also: each step starts where the
+# one before it ended (one step may write several events), the last one at its status. $2: the
+# steps that set a flag, which may have been taken while the state itself was wrong.
 READ_BROKEN_LOGS = """
 WITH subject AS (
     SELECT id, seq, status, 'escrow' AS kind FROM escrow WHERE id = ANY ($1::text[])
@@ -177,9 +191,10 @@ WITH subject AS (
     UNION ALL SELECT id, seq, NULL, 'endpoint' FROM webhook_endpoint WHERE id = ANY ($1::text[])
     UNION ALL SELECT id, seq, NULL, 'identity' FROM identity_verification
     WHERE id = ANY ($1::text[])
+    UNION ALL SELECT id, seq, state, 'payment' FROM payment WHERE id = ANY ($1::text[])
 ), walk AS (
     SELECT v.subject_id AS id, v.seq, v.from_state, v.to_state,
-           v.subject_kind = 'escrow' AND v.step <> ALL ($2::text[]) AS is_move,
+           v.subject_kind IN ('escrow', 'payment') AND v.step <> ALL ($2::text[]) AS is_move,
            coalesce(lag(v.to_state) OVER w, '-') AS stood,
            (v.xid, v.step, v.from_state, v.to_state) IS NOT DISTINCT FROM
            (lag(v.xid) OVER w, lag(v.step) OVER w, lag(v.from_state) OVER w, lag(v.to_state) OVER w)
@@ -220,7 +235,19 @@ WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
 ORDER BY v.recorded_at LIMIT 100
 """
 
-# J. The age counts from the transfer after which the account was at zero no more. Full runs only.
+# H. By the partial index of what is under way; real time. What a person decides is listed instead.
+READ_UNASKED = """
+SELECT p.id AS subject, NULL AS escrow_id,
+       format('%s by %s is %s, and %s has not said how it stands since %s',
+              p.kind, p.provider, p.state, p.provider, coalesce(p.asked_at, p.created_at)) AS says
+FROM payment p
+WHERE p.state IN ('created', 'pending') AND p.provider <> 'bank_transfer' AND p.kind <> 'payout'
+  AND coalesce(p.asked_at, p.created_at) < clock_timestamp() - interval '15 minutes'
+ORDER BY p.created_at LIMIT 100
+"""
+
+# J. What lies in clearing is what waits for the operator, to the unit. The age counts from the
+# transfer after which the account was at zero no more. Full runs only.
 READ_UNCLEARED = """
 SELECT a.owner AS subject, NULL AS escrow_id,
        format('clearing of %s in %s stands at %s since %s',
@@ -238,21 +265,29 @@ CROSS JOIN LATERAL (
               FROM transfer t WHERE total.minor <> 0 AND a.id IN (t.from_account, t.to_account)
              ) AS leg) AS walk
     WHERE walk.id > coalesce(walk.zero, 0)) AS since
-WHERE a.kind = 'clearing' AND total.minor <> 0
+CROSS JOIN LATERAL (
+    SELECT (SELECT coalesce(sum(p.received_minor), 0) FROM payment p
+            WHERE p.provider = a.owner AND p.received_currency = a.currency
+              AND p.state = 'needs_operator' AND p.kind <> 'refund')
+         + (SELECT coalesce(sum(p.amount_minor), 0) FROM payment p
+            WHERE p.provider = a.owner AND p.currency = a.currency AND p.kind = 'refund'
+              AND p.state NOT IN ('succeeded', 'failed', 'cancelled')) AS minor) AS listed
+WHERE a.kind = 'clearing' AND total.minor <> listed.minor
 ORDER BY a.id LIMIT 100
 """
 
 # K. The foreign key would stop it; this finds what went past the foreign key.
 READ_ILLEGAL_STEPS = """
-SELECT v.subject_id AS subject, v.subject_id AS escrow_id,
+SELECT v.subject_id AS subject, e.id AS escrow_id,
        format('event %s: %s %s from %s to %s is not in the table',
               v.seq, v.mode, v.step, v.from_state, v.to_state) AS says
 FROM event v
 LEFT JOIN escrow e ON e.id = v.subject_id AND e.id = ANY ($1::text[])
+LEFT JOIN payment p ON p.id = v.subject_id AND p.id = ANY ($1::text[])
 LEFT JOIN transition r ON r.family = v.family AND r.mode = v.mode AND r.step = v.step
                       AND r.from_state = v.from_state AND r.to_state = v.to_state
-WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind = 'escrow'
-  AND (r.step IS NULL OR v.mode IS DISTINCT FROM e.mode)
+WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind IN ('escrow', 'payment')
+  AND (r.step IS NULL OR v.mode IS DISTINCT FROM coalesce(e.mode, p.mode))
 ORDER BY v.subject_id, v.seq LIMIT 100
 """
 
@@ -267,11 +302,11 @@ OF_SUBJECTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
 }
 """Invariant -> its statement and what it is told beside the ids."""
 
-OF_HOUSE: Mapping[str, str | None] = {
+OF_HOUSE: Mapping[str, str] = {
     "A": READ_UNBALANCED,
     "E": READ_LATE,
     "G": READ_UNFANNED,
-    "H": None,  # there are no payment intents yet
+    "H": READ_UNASKED,
     "J": READ_UNCLEARED,
 }
 
@@ -287,8 +322,7 @@ async def read_breaches_among(
 
 async def read_breaches(reader: Reader, invariant_id: str) -> list[Breach]:
     """How the house breaches the invariant, at most `LIMIT` breaches."""
-    statement = OF_HOUSE[invariant_id]
-    rows = await reader.fetch(statement) if statement is not None else []
+    rows = await reader.fetch(OF_HOUSE[invariant_id])
     return [Breach(**dict(row)) for row in rows]
 
 
@@ -302,6 +336,7 @@ SELECT id FROM (
     UNION (SELECT id FROM developer WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT id FROM webhook_endpoint WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT id FROM identity_verification WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM payment WHERE id > $1 ORDER BY id LIMIT $2)
     UNION (SELECT DISTINCT subject_id FROM event WHERE subject_id > $1 ORDER BY subject_id LIMIT $2)
 ) AS every ORDER BY id LIMIT $2
 """
@@ -315,7 +350,7 @@ async def read_subjects(reader: Reader, after: str, limit: int) -> list[str]:
 COUNT_SUBJECTS = """
 SELECT (SELECT count(*) FROM escrow) + (SELECT count(*) FROM app_user)
      + (SELECT count(*) FROM developer) + (SELECT count(*) FROM webhook_endpoint)
-     + (SELECT count(*) FROM identity_verification)
+     + (SELECT count(*) FROM identity_verification) + (SELECT count(*) FROM payment)
 """
 
 
@@ -346,6 +381,7 @@ WITH fresh AS (
     UNION SELECT e.seller_id FROM fresh f JOIN escrow e ON e.id = f.subject_id
     UNION SELECT e.buyer_id FROM fresh f JOIN escrow e ON e.id = f.subject_id
     UNION SELECT e.developer_fee_user_id FROM fresh f JOIN escrow e ON e.id = f.subject_id
+    UNION SELECT p.user_id FROM fresh f JOIN payment p ON p.id = f.subject_id
 )
 SELECT (SELECT coalesce(array_agg(id::text), '{}') FROM around WHERE id IS NOT NULL) AS subjects,
        CASE WHEN count(*) >= $2 THEN (max(xid)::text::numeric + 1)::text

@@ -18,6 +18,7 @@ from service.rules.errors import (
     Busy,
     EmailTaken,
     InsufficientFunds,
+    PaymentUnderWay,
     Refused,
     Unavailable,
     UserTaken,
@@ -53,7 +54,11 @@ REFUSALS: Mapping[str, type[Refused]] = {
     "app_user_email_key": EmailTaken,
     "developer_email_key": EmailTaken,
     "developer_user_id_key": UserTaken,
+    "payment_of_guest": PaymentUnderWay,
 }
+
+RACES = frozenset({"payment_charge"})
+"""Constraints that two who do the same at once run into: tried again, the second finds it done."""
 
 Row = asyncpg.Record
 
@@ -162,6 +167,8 @@ class Pool:
         except asyncpg.LockNotAvailableError as held:
             raise Busy("a lock was held for too long") from held
         except asyncpg.IntegrityConstraintViolationError as violation:
+            if violation.constraint_name in RACES:
+                raise Clash(str(violation)) from violation
             refusal = REFUSALS.get(violation.constraint_name or "")
             if refusal is None:
                 raise

@@ -137,15 +137,16 @@ UPDATE escrow e SET
     buyer_id = m.buyer_id, funded_minor = m.funded, held_minor = m.held,
     released_minor = m.released, refunded_minor = m.refunded, fees_minor = m.fees,
     cancel_reason = m.cancel_reason, paid_at = m.paid_at, delivered_at = m.delivered_at,
-    completed_at = m.completed_at, cancelled_at = m.cancelled_at, updated_at = m.updated_at
+    completed_at = m.completed_at, cancelled_at = m.cancelled_at, updated_at = m.updated_at,
+    guest_provider = m.guest_provider
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[], $7::text[],
     $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
     $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
-    $19::timestamptz[]
+    $19::timestamptz[], $20::text[]
 ) AS m (id, was, status, seq_was, seq, frozen, seller_id, buyer_id, funded, held, released,
         refunded, fees, cancel_reason, paid_at, delivered_at, completed_at, cancelled_at,
-        updated_at)
+        updated_at, guest_provider)
 WHERE e.id = m.id AND e.status = m.was AND e.seq = m.seq_was
 """
 
@@ -175,6 +176,7 @@ async def move_escrows(tx: Transaction, taken: Sequence[Taken]) -> None:
         [e.completed_at for e in after],
         [e.cancelled_at for e in after],
         [e.updated_at for e in after],
+        [e.guest_provider for e in after],
     )
     if status != f"UPDATE {len(taken)}":
         raise AssertionError(f"{status} of {len(taken)} escrows: moved without their lock")
@@ -354,6 +356,7 @@ def as_escrow(row: Row) -> Escrow:
         cancellation=_cancellation(row, seller, buyer),
         dispute=_dispute(row, seller, buyer),
         proof=_proof(row),
+        guest_provider=row["guest_provider"],
     )
 
 

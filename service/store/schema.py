@@ -17,7 +17,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 2
+CURRENT_VERSION = 3
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
@@ -57,13 +57,19 @@ GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotenc
     app_user, developer, operator, api_key, invitation, mail, invariant_result, event_seal,
     webhook_body, webhook_endpoint, endpoint_secret, lane, delivery, webhook_attempt,
     identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
-    purchase_proof TO {role};
+    purchase_proof, checkout_session, visit, sign_in_code, payment, sandbox_charge,
+    sandbox_refund TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
-    delivery, identity_verification, cancellation_request, dispute, purchase_proof TO {role};
-GRANT USAGE ON SEQUENCE dispute_ticket TO {role};
+    delivery, identity_verification, cancellation_request, dispute, purchase_proof,
+    checkout_session, visit, sign_in_code TO {role};
+GRANT UPDATE (last_number) ON dispute_counter TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
-GRANT DELETE ON idempotency, endpoint_secret TO {role};
+GRANT UPDATE (state, received_minor, received_currency, charge_reference, provider_reference,
+    page_url, proof_file, note, seq, expires_at, asked_at, ask_at, decided_by, settled_at)
+    ON payment TO {role};
+GRANT UPDATE (paid, pressed_at, told, is_told) ON sandbox_charge TO {role};
+GRANT DELETE ON idempotency, endpoint_secret, visit, sign_in_code TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';
 ALTER ROLE {role} IN DATABASE {database} SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '3s';

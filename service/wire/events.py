@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from service.rules.aggregate import Escrow
 from service.rules.escrow import STATUS_UPDATED, Taken
+from service.rules.money import to_decimal
 from service.wire.base import Wire, absent, dump_json
 from service.wire.escrows import Snapshot, snapshot, wire_mode
 from service.wire.parts import (
@@ -98,6 +100,23 @@ class DisputeData(Wire):
 
     escrow: Snapshot
     dispute: Disputed
+
+
+class DepositProof(Wire):
+    """A guest's payment proof; `reason` is absent when none was given."""
+
+    id: str
+    buyer_email: str
+    reason: str | None = absent()
+    amount: Decimal
+    method: str
+
+
+class DepositData(Wire):
+    """`escrow.deposit_proof.rejected`."""
+
+    escrow: Snapshot
+    deposit_proof: DepositProof
 
 
 class OverdueData(Wire):
@@ -243,6 +262,22 @@ def _overdue(taken: Taken, setting: Setting) -> OverdueData:
     return OverdueData.model_construct(escrow=snapshot(taken.after), overdue_since=since)
 
 
+def _no_deposit(taken: Taken, _: Setting) -> DepositData:
+    deposit = taken.after.rejected_deposit
+    if deposit is None:
+        raise AssertionError(f"no deposit of escrow {taken.after.id} is rejected")
+    return DepositData.model_construct(
+        escrow=snapshot(taken.after),
+        deposit_proof=DepositProof.model_construct(
+            id=deposit.id,
+            buyer_email=deposit.buyer_email,
+            reason=deposit.reason,
+            amount=to_decimal(deposit.amount_minor, deposit.currency),
+            method=deposit.method,
+        ),
+    )
+
+
 def _linked(taken: Taken, setting: Setting) -> InvitationData:
     role = "seller" if taken.before.seller != taken.after.seller else "buyer"
     email = taken.after.seller_email if role == "seller" else taken.after.buyer_email
@@ -278,6 +313,7 @@ DATA: Mapping[str, Callable[[Taken, Setting], Wire]] = {
     "escrow.cancellation.rejected": _cancellation,
     "escrow.delivery.rejected": _rejected,
     "escrow.delivery.overdue": _overdue,
+    "escrow.deposit_proof.rejected": _no_deposit,
     "escrow.dispute.opened": _disputed,
     "escrow.dispute.resolved": _disputed,
     "escrow.proof.required": _proof,

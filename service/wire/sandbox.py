@@ -106,28 +106,6 @@ class Act(OwnBody):
     input: dict[str, Any] | None = None
 
 
-class NoInput(OwnBody):
-    """A step that needs nothing more."""
-
-
-class Why(OwnBody):
-    """A step that may say why."""
-
-    reason: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
-
-
-class Complaint(OwnBody):
-    """What a dispute is about."""
-
-    reason: Annotated[Text, Field(min_length=1, max_length=2000)]
-
-
-class TypedSignature(OwnBody):
-    """A name that is typed as a signature."""
-
-    signature: Annotated[Text, Field(min_length=1, max_length=200)]
-
-
 class Resolution(OwnBody):
     """The operator's word: all to one party, or an amount to each."""
 

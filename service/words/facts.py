@@ -15,6 +15,7 @@ class Times(TypedDict, total=False):
     delivered_at: str | None
     completed_at: str | None
     cancelled_at: str | None
+    disputed_at: str | None
     expires_at: str | None
     delivery_due_at: str | None
     completion_due_at: str | None

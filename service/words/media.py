@@ -32,11 +32,11 @@ class Medium(Protocol):
 
 
 class Html:
-    """Markup: user text escaped within `<bdi>`, figures unbroken and left-to-right."""
+    """Markup of a mail: user text escaped within `<bdi>`, figures unbroken and left-to-right."""
 
     def typed(self, words: str) -> str:
         """What somebody typed, inert."""
-        return Markup("<bdi>{}</bdi>").format(_one_line(ISOLATES.sub("", words)))
+        return _isolated(words)
 
     def figure(self, words: str) -> str:
         """An amount or an address, left-to-right."""
@@ -44,7 +44,23 @@ class Html:
 
     def sentence(self, pattern: str, values: Mapping[str, str]) -> str:
         """The catalogue's sentence with these values in it; plain values are escaped."""
-        return escape(pattern).format(**values)
+        return _filled(pattern, values)
+
+
+class Screen:
+    """Markup of a page: as a mail's, dressed by the page's stylesheet instead of on the spot."""
+
+    def typed(self, words: str) -> Markup:
+        """What somebody typed, inert."""
+        return _isolated(words)
+
+    def figure(self, words: str) -> Markup:
+        """An amount or an address, left-to-right."""
+        return Markup('<bdi dir="ltr" class="figure">{}</bdi>').format(words)
+
+    def sentence(self, pattern: str, values: Mapping[str, str]) -> Markup:
+        """The catalogue's sentence with these values in it; plain values are escaped."""
+        return _filled(pattern, values)
 
 
 class Plain:
@@ -71,6 +87,14 @@ class Plain:
 def shortened(words: str, characters: int) -> str:
     """`words`, cut to so many characters with an ellipsis; for subjects, never for amounts."""
     return words if len(words) <= characters else words[: characters - 1].rstrip() + "…"
+
+
+def _isolated(words: str) -> Markup:
+    return Markup("<bdi>{}</bdi>").format(_one_line(ISOLATES.sub("", words)))
+
+
+def _filled(pattern: str, values: Mapping[str, str]) -> Markup:
+    return escape(pattern).format(**values)
 
 
 def _one_line(words: str) -> str:

@@ -19,6 +19,7 @@ REACHED_AT = {
     "delivered": "delivered_at",
     "completed": "completed_at",
     "cancelled": "cancelled_at",
+    "disputed": "disputed_at",
 }
 DUE_AT = {
     "paid": "expires_at",
@@ -38,7 +39,10 @@ class Station:
 
 
 def timeline_of(facts: EscrowFacts) -> list[Station]:
-    """The stations of this escrow in order; one that was cancelled ends there."""
+    """The stations of this escrow in order; one that was cancelled ends there.
+
+    While it is disputed that is where it stands, and what lies ahead has no time.
+    """
     times, names = facts["times"], STATIONS.get(facts["mode"], STATIONS["standard"])
     done = [
         Station(name, "done", _time(times, REACHED_AT[name]), due=False)
@@ -47,7 +51,11 @@ def timeline_of(facts: EscrowFacts) -> list[Station]:
     ]
     if facts["status"] == "cancelled":
         return [*done, Station("cancelled", "done", _time(times, "cancelled_at"), due=False)]
-    return [*done, *_ahead(facts, names[len(done) :])]
+    ahead = names[len(done) :]
+    if facts["status"] == "disputed":
+        dispute = Station("disputed", "now", _time(times, "disputed_at"), due=False)
+        return [*done, dispute, *(Station(name, "next", None, due=False) for name in ahead)]
+    return [*done, *_ahead(facts, ahead)]
 
 
 def _ahead(facts: EscrowFacts, names: tuple[str, ...]) -> list[Station]:

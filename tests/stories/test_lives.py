@@ -93,6 +93,7 @@ async def test_an_instant_escrow_is_opened_paid_and_delivered(house: House):
     assert await lines(house) == {
         "available": FUNDS - 123_456,
         "held": 123_456,
+        "pending": 0,
         "clearing": 0,
         "outside": -FUNDS,
     }

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from service.commands.perform import House
-from service.rules import escrow, identity, proof
+from service.rules import escrow, identity, payment, proof
 from service.rules.clocks import KINDS
 from service.rules.machine import ActorKind
 from service.rules.money import EXPONENTS, MAX_MINOR
@@ -31,6 +31,7 @@ async def test_the_transitions_are_the_tables(house: House) -> None:
         *escrow.TABLE.transitions(),
         *proof.TABLE.transitions(),
         *identity.TABLE.transitions(),
+        *payment.TABLE.transitions(),
     }
     assert len(found) == len(set(found))
 
@@ -148,13 +149,13 @@ async def test_no_column_of_the_past_can_be_changed_but_the_outboxs_mark(
 
 # What the application may change beside adding rows; all else it may read at most.
 MAY_UPDATE = {
-    "account", "api_key", "app_user", "cancellation_request", "clock", "contract", "deadline",
-    "delivery", "developer", "dispute", "endpoint_secret", "escrow", "idempotency",
-    "identity_verification", "invariant_result", "invitation", "lane", "mail", "operator",
-    "purchase_proof", "webhook_endpoint",
+    "account", "api_key", "app_user", "cancellation_request", "checkout_session", "clock",
+    "contract", "deadline", "delivery", "developer", "dispute", "endpoint_secret", "escrow",
+    "idempotency", "identity_verification", "invariant_result", "invitation", "lane", "mail",
+    "operator", "purchase_proof", "sign_in_code", "visit", "webhook_endpoint",
 }  # fmt: skip
-MAY_DELETE = {"idempotency", "endpoint_secret"}
-READ_ONLY = {"schema_version", "currency", "transition", "clock"}
+MAY_DELETE = {"idempotency", "endpoint_secret", "sign_in_code", "visit"}
+READ_ONLY = {"schema_version", "currency", "transition", "clock", "dispute_counter"}
 
 
 async def test_the_application_makes_and_drops_nothing(house: House) -> None:

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from service.cli.docs import FOLDER, PAGES
 from service.cli.main import main
-from service.rules import escrow, events, proof
+from service.rules import escrow, events, payment, proof
 from service.rules.clocks import CLOCKS
 
 
@@ -25,7 +25,11 @@ def test_amana_docs_writes_them(tmp_path: Path) -> None:
 
 def test_the_states_show_every_step_clock_and_phase() -> None:
     page = PAGES["states.md"]()
-    assert page.count("```mermaid") == len(escrow.MODES) + 2  # the proof, the identity
+    assert page.count("```mermaid") == len(escrow.MODES) + 2 + len(
+        payment.MODES
+    )  # the proof, the identity
+    for row in payment.STEPS:
+        assert row.name in page or row.source == row.target
     for row in escrow.STEPS:
         assert f"`{row.name}`" in page
     for clock in CLOCKS:

@@ -15,6 +15,8 @@ MOVING = {
     "service.store.deadlines.turn_deadlines",
     "service.store.checks.mark_frozen",
     "service.store.ledger.post_transfers",
+    "service.store.payments.insert_payments",
+    "service.store.payments.move_payment",
 }
 """What changes the state of an escrow, or moves money."""
 CALLED = re.compile(r"(.+\.)?tend")

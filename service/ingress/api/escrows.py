@@ -166,15 +166,18 @@ async def read_proof(call: Call[None, None]) -> ProofAnswer:
 
 async def update(call: Call[Changes, None]) -> Answer:
     """The seller or the creator changes the terms before payment."""
-    body = call.body
-    changes = amendments.Changes(
+    return await call.perform(amendments.update(call.subject.id, changes_of(call.body)))
+
+
+def changes_of(body: Changes) -> amendments.Changes:
+    """The body as the command wants it."""
+    return amendments.Changes(
         title=body.title,
         amount=body.amount,
         description=body.description,
         estimated_delivery_days=body.estimated_delivery_days,
         contract_terms=body.contract_terms,
     )
-    return await call.perform(amendments.update(call.subject.id, changes))
 
 
 async def deliver(call: Call[None, None]) -> Answer:

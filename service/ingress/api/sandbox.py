@@ -3,15 +3,11 @@
 Mounted only where AMANA_ENV is sandbox; any valid sandbox key may use them.
 """
 
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
 from service.commands import (
-    cancellations,
-    contracts,
     developers,
     disputes,
     escrows,
@@ -19,11 +15,11 @@ from service.commands import (
     users,
     wallets,
 )
-from service.commands.contracts import TYPED, Mark
 from service.commands.deadlines import advance, holding_clock, move
 from service.commands.perform import Answer, Command, perform, replay
 from service.commands.registration import follow_link
 from service.ingress.api.escrows import ESCROW
+from service.ingress.api.sessions import ACTS
 from service.ingress.bodies import as_model
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
@@ -37,7 +33,7 @@ from service.store.escrows import read_escrow
 from service.store.ledger import read_balance
 from service.store.users import User, read_user
 from service.wire.account import BalanceAnswer, BalanceQuery, balance
-from service.wire.base import Body, Wire
+from service.wire.base import Wire
 from service.wire.escrows import detail
 from service.wire.sandbox import (
     Act,
@@ -46,21 +42,17 @@ from service.wire.sandbox import (
     AssociationAnswer,
     ByEmail,
     ClockAnswer,
-    Complaint,
     DeveloperAnswer,
     FiredDeadline,
     NewDeveloper,
     NewRate,
     NewUser,
-    NoInput,
     RateAnswer,
     Registration,
     RegistrationAnswer,
     Resolution,
     TopUp,
-    TypedSignature,
     UserAnswer,
-    Why,
     user_shape,
 )
 from service.wire.text import an_email
@@ -163,36 +155,6 @@ async def pay(call: Call[ByEmail, None]) -> Answer:
     """accept_pay from this user's wallet: the same command as the checkout page's."""
     payer = await users.registered(call.house.pool, call.body.email)
     return await call.perform(escrows.pay(call.subject.id), as_person(call.actor, payer.person))
-
-
-Taking = Callable[[str, Any], Command]
-ACTS: Mapping[str, tuple[type[Body], Taking]] = {
-    "accept_pay": (NoInput, lambda escrow_id, _: escrows.pay(escrow_id)),
-    "sign_contract": (
-        TypedSignature,
-        lambda escrow_id, given: contracts.sign(escrow_id, Mark(TYPED, name=given.signature)),
-    ),
-    "deliver": (NoInput, lambda escrow_id, _: escrows.deliver(escrow_id)),
-    "complete": (NoInput, lambda escrow_id, _: escrows.complete(escrow_id)),
-    "reject_delivery": (
-        Why,
-        lambda escrow_id, given: escrows.reject_delivery(escrow_id, given.reason),
-    ),
-    "cancel": (NoInput, lambda escrow_id, _: escrows.cancel(escrow_id)),
-    "cancel_escrow": (NoInput, lambda escrow_id, _: cancellations.cancel_paid(escrow_id)),
-    "request_cancellation": (
-        Why,
-        lambda escrow_id, given: cancellations.request(escrow_id, given.reason),
-    ),
-    "accept_cancellation": (NoInput, lambda escrow_id, _: cancellations.accept(escrow_id)),
-    "reject_cancellation": (NoInput, lambda escrow_id, _: cancellations.reject(escrow_id)),
-    "dispute": (
-        Complaint,
-        lambda escrow_id, given: disputes.open_dispute(escrow_id, given.reason),
-    ),
-    "withdraw_dispute": (NoInput, lambda escrow_id, _: disputes.withdraw(escrow_id)),
-}
-"""Step -> what it takes along, and the command of the real door."""
 
 
 async def act(call: Call[Act, None]) -> Answer:

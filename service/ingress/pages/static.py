@@ -12,6 +12,7 @@ from service.ingress.errors import PathUnknown
 
 FOLDER = Path(__file__).parent / "static"
 CSS, JAVASCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+SVG = "image/svg+xml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ def _packaged(name: str) -> Path:
 
 
 FILES: Mapping[str, File] = {
+    "pages.css": File(FOLDER / "pages.css", CSS),
+    "icon.svg": File(FOLDER / "icon.svg", SVG),
     "mailbox.css": File(FOLDER / "mailbox.css", CSS),
     "explorer.css": File(FOLDER / "explorer.css", CSS),
     "explorer.js": File(FOLDER / "explorer.js", JAVASCRIPT),

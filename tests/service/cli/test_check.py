@@ -84,6 +84,7 @@ async def test_balance_sums_every_currency_to_zero(
         "clearing               1                  0.000 TND",
         "held                   1                  0.000 TND",
         "outside                1               -150.500 TND",
+        "pending                1                  0.000 TND",
         "platform_fees          1                  5.000 TND",
         "sum                                       0.000 TND",
     ]
@@ -96,7 +97,9 @@ async def test_balance_sums_every_currency_to_zero(
         "balance": "145.500",
     }
     await owner.execute(
-        "UPDATE account SET balance_minor = balance_minor + 1 WHERE owner = $1", buyer.user_id
+        "UPDATE account SET balance_minor = balance_minor + 1"
+        " WHERE owner = $1 AND kind = 'available'",
+        buyer.user_id,
     )
     off = await amana("balance", "--json")
     assert (off.exit_code, off.facts["sums"]) == (1, {"TND": "0.001"})

@@ -26,9 +26,11 @@ async def test_a_top_up_is_money_from_outside_by_way_of_clearing(house: House):
         "available": 1_500,
         "clearing": 0,
         "outside": -1_500,
+        "pending": 0,
     }
-    log = await read_log(house, buyer.user_id)
-    assert [step for step, *_ in log] == ["register", "top_up"]
+    payment = await house.pool.fetchrow("SELECT id, kind, state, received_minor FROM payment")
+    assert tuple(payment)[1:] == ("topup", "succeeded", 1_500)
+    assert [step for step, *_ in await read_log(house, payment["id"])] == ["begin", "settle"]
 
 
 async def test_each_currency_has_a_wallet_of_its_own(house: House):

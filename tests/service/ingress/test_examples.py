@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from service.cli.house import open_house
-from service.commands import identity
-from service.commands.developers import enrol
+from service.commands import identity, sessions
+from service.commands.developers import allow_redirects, enrol
 from service.commands.disputes import open_dispute
 from service.commands.endpoints import create
+from service.commands.payments import Wish, begin
 from service.ingress.api import escrows, sandbox
 from service.ingress.examples import EXAMPLES
 from service.ingress.main import make_app
@@ -20,6 +21,7 @@ from service.ingress.openapi import request_of
 from service.ingress.samples import FROM_ENVIRONMENT, LANGUAGES, curl
 from service.settings import load_settings
 from service.wire.identity import NewVerification
+from service.wire.sessions import NewSession
 from service.wire.webhooks import WebhookCreate
 from tests.house import CLEAN
 from tests.makers import act, arrange, make_buyer, make_escrow, make_shop
@@ -41,6 +43,7 @@ ESCROWS = {
     sandbox.resolve_dispute: {"mode": "quick", "status": "paid"},
 }
 """What an example's escrow must be, where that matters."""
+BACK = "https://shop.example.com/back"
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +74,15 @@ async def variables(served, environ, owner, route):
             await act(house, buyer.actor, open_dispute(escrow.id, "It never came."))
         if ("webhooks" in route.path and route.method != "POST") or "secret" in route.path:
             found["WEBHOOK_ID"] = await endpoint_of(house, shop)
+        if "sessions" in route.path:
+            await arrange(house, lambda tx: allow_redirects(tx, shop.developer_id, [BACK]))
+            found["SESSION_ID"] = await session_of(house, shop, escrow)
         if "identity" in route.path and route.method != "POST":
             found["VERIFICATION_ID"] = await verification_of(house, shop)
+        if "payments" in route.path:
+            wish = Wish("topup", "bank_transfer", 250_000, "TND", buyer.user_id)
+            begun = await act(house, buyer.actor, begin(wish))
+            found["PAYMENT_ID"] = begun["payment"]["id"]
         if route.handler is sandbox.register:
             await make_escrow(house, shop, buyer_email="new@example.com")
             [found["INVITATION_TOKEN"]] = await tokens_of(house, "new@example.com")
@@ -99,6 +109,14 @@ async def endpoint_of(house, shop):
     """A webhook endpoint of this shop; its id."""
     wanted = WebhookCreate(url="https://shop.example.com/hooks", events=["*"])
     return (await act(house, shop.actor, create(shop.developer_id, wanted)))["webhook"]["id"]
+
+
+async def session_of(house, shop, escrow):
+    """A checkout session of this shop in which the buyer is to pay; its id."""
+    asked = {"action": "accept_pay", "targetUserEmail": "buyer@example.com", "redirectUrl": BACK}
+    wanted = NewSession.model_validate(asked)
+    made = await act(house, shop.actor, sessions.create(shop.developer_id, escrow.id, wanted))
+    return made["sessionId"]
 
 
 async def verification_of(house, shop):

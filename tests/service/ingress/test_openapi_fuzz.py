@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from service.cli.house import open_house
-from service.commands import identity
+from service.commands import identity, sessions
+from service.commands.developers import allow_redirects
 from service.commands.endpoints import create
 from service.commands.rates import set_rate
 from service.ingress.examples import NAMED
@@ -22,6 +23,7 @@ from service.ingress.main import make_app
 from service.rules.money import RATED_CURRENCIES
 from service.settings import load_settings
 from service.wire.identity import NewVerification
+from service.wire.sessions import NewSession
 from service.wire.webhooks import WebhookCreate
 from tests.house import CLEAN
 from tests.makers import act, arrange, make_buyer, make_escrow, make_shop
@@ -32,6 +34,7 @@ SCHEMATHESIS = shutil.which("schemathesis", path=Path(sys.executable).parent)
 SEED = 20260131
 SECONDS_AT_MOST = 30
 ASSOCIATION = "/api/v1/sandbox/association"
+BACK = "https://shop.example.com/back"
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -94,8 +97,15 @@ async def arranged(settings):
         asked = identity.request(shop.developer_id, NewVerification(email=buyer.email))
         await make_escrow(house, shop, buyer_email="new@example.com")
         [token] = await tokens_of(house, "new@example.com")
+        escrow = await make_escrow(house, shop, buyer, mode="quick")
+        await arrange(house, lambda tx: allow_redirects(tx, shop.developer_id, [BACK]))
+        to_pay = NewSession.model_validate(
+            {"action": "accept_pay", "targetUserEmail": buyer.email, "redirectUrl": BACK}
+        )
+        session = sessions.create(shop.developer_id, escrow.id, to_pay)
         return shop.api_key, {
-            "$ESCROW_ID": (await make_escrow(house, shop, buyer, mode="quick")).id,
+            "$ESCROW_ID": escrow.id,
+            "$SESSION_ID": (await act(house, shop.actor, session))["sessionId"],
             "$WEBHOOK_ID": webhook["webhook"]["id"],
             "$VERIFICATION_ID": (await act(house, shop.actor, asked))["id"],
             "$INVITATION_TOKEN": token,

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -23,24 +23,42 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from service.commands import developers, disputes, endpoints, escrows, identity, users
+from service.commands import (
+    developers,
+    disputes,
+    endpoints,
+    escrows,
+    identity,
+    payments,
+    sessions,
+    users,
+)
+from service.commands.charges import HouseBook
 from service.commands.developers import Enrolled
+from service.commands.payments import Wish
 from service.commands.perform import House
+from service.gateways.payments.provider import Order
+from service.gateways.payments.sandbox import SandboxProvider
 from service.ingress.connection import Runner
 from service.ingress.main import make_app
 from service.ingress.routes import routes
 from service.rules.machine import Actor, ActorKind
+from service.rules.payment import BANK_TRANSFER, TOPUP
+from service.rules.payment import SANDBOX as SANDBOX_PROVIDER
 from service.rules.policy import Policy
 from service.settings import Settings
 from service.store.db import Transaction
 from service.store.endpoints import read_endpoints
 from service.store.vault import hash_token
 from service.wire.identity import NewVerification
+from service.wire.sessions import NewSession
 from service.wire.webhooks import WebhookCreate
-from tests.makers import Shop, act, arrange, make_terms, top_up
+from tests.house import SECRET_KEY
+from tests.makers import Shop, act, arrange, make_terms, top_up, user_actor
 from tests.outbox import tokens_of
 
 MALFORMED_ID, UNKNOWN_ID = "0123456789ABCDEF01234567", "0" * 24
+UNKNOWN_SESSION = "00000000-0000-4000-8000-000000000000"
 TITLE, HOOK = "A camera that nobody else hears of", "https://hooks.example/inbox"
 SECRETS = re.compile(rf"{TITLE}|{HOOK}|@(users|dev|new)\.example")
 """What no refusal may tell to anybody."""
@@ -183,12 +201,16 @@ async def operators_key(owner: asyncpg.Connection, key: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """The rest of a request: what fills the path's braces, the JSON body (or `raw`), the query."""
+    """The rest of a request: what fills the path's braces, the JSON body (or `raw`), the query.
+
+    `headers` are those that the request is signed with.
+    """
 
     path: Mapping[str, str] = field(default_factory=dict)
     json: object = None
     query: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Asking = Callable[[World, str], Awaitable[Asked]]
@@ -257,12 +279,71 @@ def at_hook(json: object = None) -> Asking:
     return asking
 
 
+TO_PAY = {
+    "action": "accept_pay",
+    "targetUserEmail": "buyer@users.example",
+    "redirectUrl": "https://shop.example/back",
+}
+
+
+async def returning(world: World, who: str) -> str:
+    """This developer's id, after the URL of TO_PAY was put on the allow-list."""
+    developer_id = world.enrolled[who].developer_id
+    allowed = ["https://shop.example/"]
+    await arrange(world.house, lambda tx: developers.allow_redirects(tx, developer_id, allowed))
+    return developer_id
+
+
+async def a_new_session(world: World, who: str) -> Asked:
+    """For the buyer, who is to pay."""
+    await returning(world, who)
+    asked: Asked = await at_escrow(json=TO_PAY)(world, who)
+    return asked
+
+
+async def a_session(world: World, _who: str) -> Asked:
+    """A session that the creator has made."""
+    developer_id = await returning(world, "creator")
+    escrow_id = await make_escrow(world, "creator", "quick", "pending")
+    wanted = NewSession.model_validate(TO_PAY)
+    command = sessions.create(developer_id, escrow_id, wanted)
+    made = await act(world.house, world.actor("creator"), command)
+    return Asked({"id": made["sessionId"]})
+
+
 async def a_verification(world: World, _who: str) -> Asked:
     """An identity verification that the creator has asked for."""
     creator = world.actor("creator")
     wanted = NewVerification(email="somebody@new.example")
     made = await act(world.house, creator, identity.request(creator.developer_id or "", wanted))
     return Asked({"id": made["id"]})
+
+
+async def a_transfer(world: World, _who: str) -> Asked:
+    """A top-up by bank transfer whose proof is here: the operator is to decide."""
+    buyer = user_actor(world.actor("buyer").user_id)
+    wish = Wish(TOPUP, BANK_TRANSFER, 1000, "TND", buyer.user_id)
+    made = await act(world.house, buyer, payments.begin(wish))
+    payment_id: str = made["payment"]["id"]
+    await act(world.house, buyer, payments.prove(payment_id, "proof"))
+    return Asked({"id": payment_id}, {"approve": True})
+
+
+async def a_notification(world: World, _who: str) -> Asked:
+    """What the sandbox's provider tells of a payment that was just made at its page."""
+    buyer = user_actor(world.actor("buyer").user_id)
+    wish = Wish(TOPUP, SANDBOX_PROVIDER, 1000, "TND", buyer.user_id)
+    made = await act(world.house, buyer, payments.begin(wish))
+    payment_id, now = made["payment"]["id"], datetime.now(UTC)
+    book, keys = HouseBook(world.house), [SECRET_KEY]
+    provider = SandboxProvider(book, keys, world.house.policy.public_url, lambda: now)
+    expires = now + timedelta(hours=1)
+    order = Order(payment_id, 1000, "TND", TITLE, "https://shop.example/back", expires)
+    placed = await provider.place(order)
+    charge = await book.press(placed.provider_reference, now, paid=True)
+    assert charge is not None
+    [sending] = provider.notifications(charge)
+    return Asked({"provider": SANDBOX_PROVIDER}, raw=sending.body, headers=sending.headers)
 
 
 async def an_association(world: World, who: str) -> Asked:
@@ -319,10 +400,20 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
     "own": (400, "developerFeePercentage"),
     "hook": (404, "Webhook not found"),
     "ident": (404, "You have no identity verification with this id"),
+    "session": (404, "Checkout session not found"),
 }
 """What a word of the table stands for: the status, and a part of what is told."""
 
-E2 = frozenset({"Not found", "Webhook not found", "Escrow not found", "Invalid escrow ID"})
+E2 = frozenset(
+    {
+        "Not found",
+        "Webhook not found",
+        "Escrow not found",
+        "Invalid escrow ID",
+        "Checkout session not found",
+        "Payment not found",
+    }
+)
 """What is told as `{error}` and nothing else."""
 
 
@@ -395,6 +486,11 @@ TABLE = (
     Row(f"POST {V1}/escrows/{{id}}/cancel",       "out   out   200   200   200   200",
         at_escrow(), of="escrow"),
 
+    Row(f"POST {V1}/escrows/{{id}}/sessions",     "out   out   201   201   201   201",
+        a_new_session, of="escrow"),
+    Row(f"GET {V1}/sessions/{{id}}",              "session session 200 session session session",
+        a_session, of="session"),
+
     Row(f"POST {V1}/identity-verifications",      "201   201   201   201   201   201",
         plain({"email": "somebody@new.example"})),
     Row(f"GET {V1}/identity-verifications",       "200   200   200   200   200   200",
@@ -441,6 +537,12 @@ TABLE = (
         at_escrow(status="paid", json=acting("seller", "deliver")), of="escrow"),
     Row(f"POST {SANDBOX}/escrows/{{id}}/act",     "seller seller seller seller seller seller",
         at_escrow(status="paid", json=acting("buyer", "deliver")), of="escrow", case="as another"),
+    Row(f"POST {SANDBOX}/sessions/{{id}}/complete", "200  200   200   200   200   200",
+        a_session, of="session"),
+    Row(f"POST {SANDBOX}/sessions/{{id}}/cancel", "200   200   200   200   200   200",
+        a_session, of="session"),
+    Row(f"POST {SANDBOX}/payments/{{id}}/decide", "200   200   200   200   200   200",
+        a_transfer, of="payment"),
     Row(f"POST {SANDBOX}/disputes/{{id}}/resolve", "200  200   200   200   200   200",
         at_escrow(status="disputed", json={"to": "buyer"}), of="escrow"),
     Row(f"POST {SANDBOX}/register",               "201   201   201   201   201   201",
@@ -456,13 +558,17 @@ TABLE = (
     Row("GET /docs",                              "open  200"),
     Row("GET /mailbox",                           "open  200"),
     Row("GET /static/{name}",                     "open  200", plain(name="mailbox.css")),
+    Row("POST /payments/notifications/{provider}", "open 200", a_notification),
 )
 # fmt: on
 
 ROWS = {row.route: row for row in TABLE if not row.case}
 PATHS = sorted({row.path for row in TABLE})
 HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
-SERVED = routes(Policy(environment="sandbox"))
+ALL = routes(Policy(environment="sandbox"))
+SERVED = [route for route in ALL if not route.is_page]
+PAGES = {f"{route.method} {route.path}" for route in ALL if route.is_page}
+"""A page asks who the browser's visitor is: its doors are tried in pages/test_doors.py."""
 
 
 def named(row: Row) -> str:
@@ -499,7 +605,8 @@ async def ask(
 ) -> Told:
     """What this row's route answers to this request."""
     path = row.path.format(**asked.path)
-    how = {"json": asked.json, "data": asked.raw, "params": asked.query, "headers": headers}
+    sent = {**headers, **asked.headers}
+    how = {"json": asked.json, "data": asked.raw, "params": asked.query, "headers": sent}
     async with client.request(row.method, path, **how) as response:  # type: ignore[arg-type]
         return Told(response.status, await response.text(), response.headers)
 
@@ -647,6 +754,8 @@ NAMED: Mapping[str, tuple[str, tuple[int, str], tuple[int, str]]] = {
     "escrow": ("id", (400, "Invalid escrow ID"), (404, "Escrow not found")),
     "hook": ("id", (404, "Webhook not found"), (404, "Webhook not found")),
     "ident": ("id", (400, "The id of an identity verification"), (404, "You have no identity")),
+    "session": ("id", *[(404, "Checkout session not found")] * 2),
+    "payment": ("id", *[(404, "Payment not found")] * 2),
     "user": ("email", (404, "No user has this e-mail"), (404, "No user has this e-mail")),
 }
 """What an id names -> its parameter, the refusal of an ill-formed one and of one that is nobody's.
@@ -660,7 +769,8 @@ async def test_key_and_association_come_before_the_id_and_the_id_before_access(
     parameter, ill_formed, unknown = NAMED[row.of]
     sound = await row.asking(world, "creator")
     before, answers, expected = await fingerprint(owner), {}, {}
-    for written, refusal in ((MALFORMED_ID, ill_formed), (UNKNOWN_ID, unknown)):
+    nobodys = UNKNOWN_SESSION if row.of == "session" else UNKNOWN_ID
+    for written, refusal in ((MALFORMED_ID, ill_formed), (nobodys, unknown)):
         asked = replace(sound, path={parameter: written})
         for who, word in row.words.items():
             case = f"{who}, {written}"
@@ -834,7 +944,7 @@ async def test_nothing_is_served_beside_the_table(
         for route in app.router.routes()
         if route.resource is not None and route.resource.canonical not in HEALTH
     }
-    assert served == {row.route for row in TABLE}
+    assert served == {row.route for row in TABLE} | PAGES
     for near in ("/api/v1/me/", "/API/v1/me", "/api/v1//me", "/api/v2/me", "/api/v1/sandbox", "/"):
         async with client.get(near) as response:
             assert (response.status, await response.json()) == (404, {"error": "Not found"})

@@ -232,14 +232,14 @@ async def test_postings_in_every_direction_at_once_end_balanced_and_without_a_de
 async def test_two_who_open_the_same_account_at_once_open_one(house: House):
     one, other = await two(house)
     for n in range(10):
-        shared = Account("clearing", f"provider-{n}")
+        shared = Account("outside", f"provider-{n}")
         await asyncio.gather(
             *(
                 post(house, payer.user_id, leg(wallet(payer.user_id), shared, 1))
                 for payer in (one, other)
             )
         )
-    assert await house.pool.fetchval("SELECT count(*) FROM account WHERE kind = 'clearing'") >= 10
+    assert await house.pool.fetchval("SELECT count(*) FROM account WHERE kind = 'outside'") >= 10
     await assert_sound(house)
 
 

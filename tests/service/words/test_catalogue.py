@@ -71,5 +71,5 @@ def test_every_reason_to_disable_an_endpoint_has_its_sentence():
 
 
 def test_every_station_has_its_name():
-    stations = {name for names in STATIONS.values() for name in names} | {"cancelled"}
+    stations = {name for names in STATIONS.values() for name in names} | {"cancelled", "disputed"}
     assert {k.removeprefix("station.") for k in ENGLISH if k.startswith("station.")} == stations

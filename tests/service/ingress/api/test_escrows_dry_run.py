@@ -273,3 +273,15 @@ async def test_a_name_that_is_meant_for_it_never_carries_the_step_out(
         told = response.status, (await response.json())["message"]
     assert told == (400, ONCE)
     assert (await reread(house, escrow.id)).status == "paid"
+
+
+async def test_a_rehearsed_dispute_takes_no_ticket(house, client, shop, buyer):
+    escrow = await make_escrow(house, shop, buyer, status="paid", amount=100)
+    path = f"{SANDBOX}/escrows/{escrow.id}/act"
+    body = {"email": buyer.email, "step": "dispute", "input": {"reason": "Nothing came."}}
+    _, first = await asked(client, shop, "POST", path, body)
+    _, second = await asked(client, shop, "POST", path, body)
+    _, real = await asked(client, shop, "POST", path, body, dry_run=None)
+    tickets = [told["answer"]["escrow"]["disputeTicket"] for told in (first, second)]
+    tickets.append(real["escrow"]["disputeTicket"])
+    assert [ticket["ticketNumber"] for ticket in tickets] == ["DHM-00001"] * 3

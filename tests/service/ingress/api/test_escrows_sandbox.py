@@ -58,6 +58,7 @@ async def detail_of(client, shop, escrow):
 
 LEGAL = {
     # step: mode, state, steps before, who, input, the status after it
+    "update": ("quick", "pending", (), "seller", {"title": "Two cameras"}, "pending"),
     "accept_pay": ("quick", "pending", (), "buyer", {}, "paid"),
     "sign_contract": ("standard", "pending", (), "buyer", {"signature": "Bo Y"}, "pending"),
     "deliver": ("quick", "paid", (), "seller", {}, "delivered"),

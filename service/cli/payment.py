@@ -1,0 +1,146 @@
+"""`amana payment` and `amana payout`: what a person must decide about money from and to outside."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import click
+import orjson
+
+from service.cli.checked import ENTITY_ID
+from service.cli.house import open_house
+from service.cli.verb import Answer, verb
+from service.commands.payments import decide, send_refund
+from service.commands.perform import Command, perform
+from service.rules.errors import Malformed
+from service.rules.machine import Actor, ActorKind
+from service.rules.money import EXPONENTS, to_decimal, to_minor
+from service.rules.payment import (
+    ACCEPT_PAY,
+    BY_HAND,
+    PAYOUT,
+    REFUND,
+    STATES,
+    TOPUP,
+    Payment,
+    transfer_reference,
+)
+from service.settings import Settings
+from service.store.payments import list_payments
+from service.wire.base import dump_json
+from service.wire.payments import shape
+
+SHOWN = 200
+INCOMING = (TOPUP, ACCEPT_PAY, REFUND)
+OPERATOR = Actor(ActorKind.OPERATOR)
+
+_state = click.option("--state", type=click.Choice(STATES), help="Those in this state.")
+_reason = click.option("--reason", default=None, help="Kept with it, and told to a guest.")
+_id = click.argument("payment_id", metavar="ID", type=ENTITY_ID)
+
+
+@click.group("payment")
+def payment() -> None:
+    """Payments: bank transfers with a proof, money of which nobody knows whose, refunds."""
+
+
+@click.group("payout")
+def payout() -> None:
+    """Payouts that people have asked for; you make the bank transfer."""
+
+
+@payment.command("list")
+@_state
+@verb
+async def show_payments(settings: Settings, state: str | None) -> Answer:
+    """List what waits for you, oldest first."""
+    return await _shown(settings, INCOMING, state)
+
+
+@payout.command("list")
+@_state
+@verb
+async def show_payouts(settings: Settings, state: str | None) -> Answer:
+    """List the payouts that are to be made, oldest first."""
+    return await _shown(settings, (PAYOUT,), state)
+
+
+@payment.command("approve")
+@_id
+@click.option("--received", default=None, help="The sum that the bank statement shows.")
+@click.option("--currency", type=click.Choice(tuple(EXPONENTS)), default="TND", show_default=True)
+@click.option("--through-provider", is_flag=True, help="A refund: let the provider send it back.")
+@verb
+async def approve(
+    settings: Settings,
+    payment_id: str,
+    received: str | None,
+    currency: str,
+    through_provider: bool,  # noqa: FBT001 - click passes it by name
+) -> Answer:
+    """The money is there, or was sent back: approve, credit or close payment ID."""
+    if through_provider:
+        return await _decided(settings, send_refund(payment_id))
+    came = None if received is None else (_minor(received, currency), currency)
+    return await _decided(settings, decide(payment_id, approves=True, received=came))
+
+
+@payment.command("reject")
+@_id
+@_reason
+@verb
+async def reject(settings: Settings, payment_id: str, reason: str | None) -> Answer:
+    """There is no such money, or it is to go back: reject, send back or write off payment ID."""
+    return await _decided(settings, decide(payment_id, approves=False, note=reason))
+
+
+@payout.command("approve")
+@_id
+@verb
+async def approve_payout(settings: Settings, payment_id: str) -> Answer:
+    """You have made the bank transfer of payout ID."""
+    return await _decided(settings, decide(payment_id, approves=True))
+
+
+@payout.command("reject")
+@_id
+@_reason
+@verb
+async def reject_payout(settings: Settings, payment_id: str, reason: str | None) -> Answer:
+    """You make no transfer: the money can be spent again."""
+    return await _decided(settings, decide(payment_id, approves=False, note=reason))
+
+
+async def _shown(settings: Settings, kinds: Sequence[str], state: str | None) -> Answer:
+    async with open_house(settings) as house:
+        found = await list_payments(house.pool, kinds, state, SHOWN)
+    facts = [orjson.loads(dump_json(shape(one))) for one in found]
+    return Answer("\n".join(map(_line, found)) or "nothing waits for you", facts)
+
+
+def _line(one: Payment) -> str:
+    asked = f"{to_decimal(one.amount_minor, one.currency):f} {one.currency}"
+    came = ""
+    if one.received_currency is not None:
+        minor = to_decimal(one.received_minor, one.received_currency)
+        came = f"  received {minor:f} {one.received_currency}"
+    named = f"  {transfer_reference(one.id)}" if one.provider in BY_HAND else ""
+    days = (datetime.now(UTC) - (one.created_at or datetime.now(UTC))).days
+    return f"{one.id}  {one.kind}  {one.state}  {one.provider}  {asked}{came}  {days} d{named}"
+
+
+async def _decided(settings: Settings, command: Command) -> Answer:
+    async with open_house(settings) as house:
+        answer = await perform(house, OPERATOR, command)
+    facts = orjson.loads(answer.body)["payment"]
+    return Answer(f"the {facts['kind']} {facts['id']} is {facts['state']}", facts)
+
+
+def _minor(amount: str, currency: str) -> int:
+    try:
+        minor = to_minor(Decimal(amount), currency)
+    except ArithmeticError:
+        minor = None
+    if minor is None or minor <= 0:
+        raise Malformed(reason=f"--received is no amount in {currency}.")
+    return minor

@@ -1,0 +1,169 @@
+"""Checkout sessions: a promise of one step to one e-mail, kept inside the step's transaction.
+
+Law: the session is claimed under the escrow's lock and before its step, in one transaction: two
+who finish it at once take the step once, and a refused step leaves the session as it was.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from service.commands.perform import Command
+from service.commands.steps import lock, reread
+from service.rules.checkout import choose_redirect
+from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
+from service.rules.machine import Actor, ActorKind
+from service.rules.session import (
+    CANCELLED,
+    COMPLETED,
+    EXPIRED,
+    MINUTES,
+    PENDING,
+    check,
+)
+from service.store.db import Reader, Transaction
+from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
+from service.store.developers import read_redirect_urls
+from service.store.escrows import lock_escrows
+from service.store.sessions import (
+    Session,
+    end_session,
+    insert_session,
+    read_session,
+)
+from service.store.users import read_user
+from service.wire.escrows import Detail, detail
+from service.wire.sessions import NewSession, SessionCreated, SessionEnded, SessionShape
+
+SESSION = "session"
+"""The kind of a session's deadline; its subject is the session's id."""
+
+
+def create(developer_id: str, escrow_id: str, asked: NewSession) -> Command:
+    """A session of 30 minutes for this e-mail.
+
+    Raises:
+        StepClash: redirect URL, mode, target or status stand against it, in this order.
+    """
+
+    async def command(tx: Transaction) -> SessionCreated:
+        allowed = await read_redirect_urls(tx, developer_id)
+        redirect_url = choose_redirect(asked.redirect_url, allowed)
+        escrow = await lock(tx, escrow_id)
+        check(asked.action, escrow, asked.target_user_email)
+        session = Session(
+            id=uuid4(),
+            escrow_id=escrow_id,
+            developer_id=developer_id,
+            action=asked.action,
+            email=asked.target_user_email,
+            redirect_url=redirect_url,
+            metadata=asked.metadata,
+            status=PENDING,
+            expires_at=tx.now + timedelta(minutes=MINUTES),
+            completed_at=None,
+            created_at=tx.now,
+        )
+        await insert_session(tx, session)
+        clock = Arming(escrow_id, SESSION, session.expires_at, escrow.seq, str(session.id))
+        await arm_deadlines(tx, [clock])
+        return SessionCreated.model_construct(
+            session_id=str(session.id),
+            url=f"{tx.policy.public_url}/checkout/{session.id}",
+            expires_at=session.expires_at,
+        )
+
+    return command
+
+
+async def bound_person(reader: Reader, session: Session, door: Actor) -> Actor:
+    """The person to whom the session is bound, as an actor through this door.
+
+    Raises:
+        UserNotRegistered: nobody has registered with the session's e-mail.
+    """
+    user = await read_user(reader, session.email)
+    if user is None:
+        raise UserNotRegistered
+    return Actor(
+        ActorKind.USER,
+        user_id=user.person.id,
+        key_id=door.key_id,
+        ip=door.ip,
+        request_id=door.request_id,
+    )
+
+
+def complete(session_id: UUID, taking: Command) -> Command:
+    """The person takes the step that was promised; `taking` is the step's own command.
+
+    Raises:
+        SessionNotPending: it was spent, cancelled, or has expired.
+        Refused: as the step; the session stays pending.
+    """
+
+    async def command(tx: Transaction) -> SessionEnded:
+        session = await _claim(tx, session_id, COMPLETED)
+        await taking(tx)
+        escrow = await reread(tx, session.escrow_id)
+        return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
+
+    return command
+
+
+def turn_away(session_id: UUID) -> Command:
+    """The person leaves without taking the step."""
+
+    async def command(tx: Transaction) -> SessionEnded:
+        return ended(await _claim(tx, session_id, CANCELLED))
+
+    return command
+
+
+async def _claim(tx: Transaction, session_id: UUID, status: str) -> Session:
+    session = await read_session(tx, session_id)
+    if session is None:
+        raise SessionNotFound
+    await lock(tx, session.escrow_id)
+    claimed = await end_session(tx, session_id, status)
+    if claimed is None:
+        now = await read_session(tx, session_id)
+        is_late = now is not None and now.status == PENDING
+        raise SessionNotPending(status=EXPIRED if is_late or now is None else now.status)
+    return claimed
+
+
+async def fire_sessions(
+    tx: Transaction, due: Sequence[Deadline], *, skip_locked: bool = False
+) -> list[Deadline]:
+    """End the sessions whose time has come at `tx.now`; what was fired.
+
+    Their escrows are locked first, as by whoever finishes or cancels them; with `skip_locked` the
+    sessions of those that somebody else holds are left for later.
+    """
+    locked = await lock_escrows(tx, [one.escrow_id for one in due], skip_locked=skip_locked)
+    free = {one.escrow.id for one in locked}
+    fired = await fire_deadlines(tx, [one.id for one in due if one.escrow_id in free])
+    for deadline in fired:
+        await end_session(tx, UUID(deadline.subject), EXPIRED)
+    return fired
+
+
+def shape(session: Session) -> SessionShape:
+    """The session as its developer sees it."""
+    return SessionShape.model_construct(
+        session_id=str(session.id),
+        escrow_id=session.escrow_id,
+        action=session.action,
+        target_user_email=session.email,
+        status=session.status,
+        metadata=session.metadata,
+        expires_at=session.expires_at,
+        completed_at=session.completed_at,
+        created_at=session.created_at,
+    )
+
+
+def ended(session: Session, escrow: Detail | None = None) -> SessionEnded:
+    """How the session ended, and the escrow after it."""
+    return SessionEnded.model_construct(session=shape(session), escrow=escrow)

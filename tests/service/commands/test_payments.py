@@ -1,0 +1,574 @@
+"""Payments: every way that money may come, or not, leaves the books balanced."""
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from service.commands import amendments, cancellations, escrows, payments
+from service.commands.payments import Heard, Wish
+from service.commands.perform import House, perform
+from service.rules import errors as no
+from service.rules.machine import CLOCK, SYSTEM, Actor, ActorKind
+from service.rules.money import MAX_MINOR
+from service.rules.payment import (
+    ACCEPT_PAY,
+    BANK_TRANSFER,
+    REFUND,
+    SANDBOX,
+    TOPUP,
+    Outcome,
+    Payment,
+    Report,
+)
+from service.store.ledger import read_balance
+from service.store.payments import list_payments, read_open_of_escrow, read_payment
+from tests.books import read_log
+from tests.makers import Buyer, Shop, act, make_buyer, make_escrow, make_shop, reread, top_up
+
+pytestmark = pytest.mark.usefixtures("sound")
+
+OPERATOR = Actor(ActorKind.OPERATOR)
+GUEST = Actor(ActorKind.USER)
+AMOUNT = 100_000
+
+
+@pytest.fixture
+async def shop(house: House) -> Shop:
+    return await make_shop(house)
+
+
+@pytest.fixture
+async def buyer(house: House) -> Buyer:
+    return await make_buyer(house, funds="0")
+
+
+async def begin(house: House, buyer: Buyer | None, **wish: Any) -> str:
+    """A payment of 100 TND by card, unless said otherwise; its id."""
+    wished = {"kind": TOPUP, "provider": SANDBOX, "amount_minor": AMOUNT, "currency": "TND"}
+    actor = buyer.actor if buyer else GUEST
+    user_id = buyer.user_id if buyer else None
+    made = await act(house, actor, payments.begin(Wish(**{**wished, "user_id": user_id, **wish})))
+    return made["payment"]["id"]
+
+
+async def begin_for(house: House, buyer: Buyer, escrow_id: str, **wish: Any) -> str:
+    return await begin(house, buyer, kind=ACCEPT_PAY, escrow_id=escrow_id, **wish)
+
+
+async def begin_guest(house: House, escrow_id: str, **wish: Any) -> str:
+    wished = {"provider": BANK_TRANSFER, "payer_email": "guest@example.com", **wish}
+    return await begin(house, None, kind=ACCEPT_PAY, escrow_id=escrow_id, **wished)
+
+
+async def hear(
+    house: House,
+    payment_id: str,
+    outcome: Outcome = Outcome.SUCCEEDED,
+    amount: int = AMOUNT,
+    currency: str = "TND",
+    charge: str = "ch_1",
+    **heard: Any,
+) -> None:
+    report = Report(outcome, amount, currency, charge)
+    told = {"provider": SANDBOX, "reference": f"ref_{payment_id}", **heard}
+    await payments.hear(house, SYSTEM, Heard(payment_id=payment_id, report=report, **told))
+
+
+async def decide(house: House, payment_id: str, *, approves: bool, **word: Any) -> str:
+    command = payments.decide(payment_id, approves=approves, **word)
+    return (await act(house, OPERATOR, command))["payment"]["state"]
+
+
+async def stands(house: House, payment_id: str) -> Payment:
+    found = await read_payment(house.pool, payment_id)
+    assert found is not None
+    return found
+
+
+async def state(house: House, payment_id: str) -> str:
+    return (await stands(house, payment_id)).state
+
+
+async def money(house: House, buyer: Buyer) -> tuple[int, int]:
+    """(available, pending)."""
+    balance = await read_balance(house.pool, buyer.user_id, "TND")
+    return balance.available, balance.pending
+
+
+async def waiting(house: House, *kinds: str) -> list[Payment]:
+    """What the operator must decide."""
+    return await list_payments(house.pool, kinds or (TOPUP, ACCEPT_PAY, REFUND), None, 10)
+
+
+async def unregistered(house: House, shop: Shop) -> str:
+    """An instant escrow whose buyer has not registered; its id."""
+    made = await make_escrow(house, shop, buyer_email="guest@example.com")
+    return made.id
+
+
+# ---- A card into a wallet ------------------------------------------------------------------------
+
+
+async def test_a_top_up_is_promised_then_settled(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    assert await money(house, buyer) == (0, AMOUNT)
+    await perform(house, SYSTEM, payments.hand_over(payment_id, "ref_1", "http://page"))
+    assert await money(house, buyer) == (0, AMOUNT)
+    await hear(house, payment_id)
+    assert await money(house, buyer) == (AMOUNT, 0)
+    log = [step for step, *_ in await read_log(house, payment_id)]
+    assert log == ["begin", "hand_over", "settle"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ended"), [(Outcome.FAILED, "failed"), (Outcome.CANCELLED, "cancelled")]
+)
+async def test_what_is_not_paid_is_promised_no_more(
+    house: House, buyer: Buyer, outcome: Outcome, ended: str
+) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, outcome)
+    assert (await state(house, payment_id), await money(house, buyer)) == (ended, (0, 0))
+
+
+async def test_the_same_charge_counts_once_however_often_it_is_told(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    for _n in range(3):
+        await hear(house, payment_id)
+    assert (await money(house, buyer), await waiting(house)) == ((AMOUNT, 0), [])
+
+
+async def test_a_worker_and_notifications_at_once_book_one_charge(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    await asyncio.gather(*(hear(house, payment_id, is_answer=n % 2 == 0) for n in range(8)))
+    assert (await money(house, buyer), await waiting(house)) == ((AMOUNT, 0), [])
+
+
+async def test_one_charge_told_of_two_payments_at_once_is_booked_once(
+    house: House, buyer: Buyer
+) -> None:
+    both = [await begin(house, buyer), await begin(house, buyer)]
+    await asyncio.gather(*(hear(house, one) for one in both))
+    assert await money(house, buyer) == (AMOUNT, AMOUNT)
+    assert sorted([await state(house, one) for one in both]) == ["created", "succeeded"]
+
+
+async def test_a_second_charge_strays_and_waits_for_the_operator(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id)
+    await hear(house, payment_id, charge="ch_2")
+    [stray] = await waiting(house)
+    assert (stray.origin_id, stray.received_minor, stray.state) == (
+        payment_id,
+        AMOUNT,
+        "needs_operator",
+    )
+    await hear(house, payment_id, charge="ch_2")
+    assert len(await waiting(house)) == 1
+    assert await decide(house, stray.id, approves=True) == "succeeded"
+    assert await money(house, buyer) == (2 * AMOUNT, 0)
+
+
+@pytest.mark.parametrize(("amount", "currency"), [(AMOUNT - 10, "TND"), (AMOUNT, "EUR")])
+async def test_another_amount_or_currency_waits_for_the_operator(
+    house: House, buyer: Buyer, amount: int, currency: str
+) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, amount=amount, currency=currency)
+    assert (await state(house, payment_id), await money(house, buyer)) == (
+        "needs_operator",
+        (0, 0),
+    )
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    assert (await read_balance(house.pool, buyer.user_id, currency)).available == amount
+
+
+async def test_what_strayed_may_be_sent_back_by_the_provider(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, amount=7)
+    assert await decide(house, payment_id, approves=False) == "cancelled"
+    [refund] = await waiting(house, REFUND)
+    assert (refund.amount_minor, refund.origin_id) == (7, payment_id)
+    await act(house, OPERATOR, payments.send_refund(refund.id))
+    assert await state(house, refund.id) == "created"
+    await hear(house, refund.id, Outcome.PENDING, amount=7, charge="re_1")
+    assert await state(house, refund.id) == "pending"
+    await hear(house, refund.id, amount=7, charge="re_1")
+    assert await state(house, refund.id) == "succeeded"
+    await hear(house, refund.id, amount=7, charge="re_1")
+    assert await waiting(house) == []
+
+
+async def test_a_refund_that_failed_is_the_operators_again_who_sends_it_by_hand(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, amount=7)
+    await decide(house, payment_id, approves=False)
+    [refund] = await waiting(house, REFUND)
+    await act(house, OPERATOR, payments.send_refund(refund.id))
+    await hear(house, refund.id, Outcome.FAILED, amount=7, charge="re_1")
+    assert await state(house, refund.id) == "needs_operator"
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, refund.id, approves=False)
+    assert await decide(house, refund.id, approves=True) == "succeeded"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
+async def test_money_that_comes_late_strays(house: House, buyer: Buyer, outcome: Outcome) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, outcome)
+    await hear(house, payment_id)
+    [stray] = await waiting(house)
+    assert (stray.origin_id, await state(house, payment_id)) == (payment_id, outcome)
+    assert await money(house, buyer) == (0, 0)
+
+
+async def test_a_failure_after_the_money_changes_nothing(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id)
+    await hear(house, payment_id, Outcome.FAILED)
+    assert (await state(house, payment_id), await money(house, buyer)) == (
+        "succeeded",
+        (AMOUNT, 0),
+    )
+
+
+async def test_a_notification_may_come_before_the_hand_over(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id, Outcome.PENDING)
+    await perform(house, SYSTEM, payments.hand_over(payment_id, f"ref_{payment_id}", "http://p"))
+    assert (await stands(house, payment_id)).page_url == "http://p"
+    await hear(house, payment_id)
+    await perform(house, SYSTEM, payments.hand_over(payment_id, f"ref_{payment_id}", "http://p"))
+    assert (await state(house, payment_id), await money(house, buyer)) == (
+        "succeeded",
+        (AMOUNT, 0),
+    )
+
+
+async def test_what_the_outside_lost_is_the_operators_and_late_money_joins_it(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    await perform(house, SYSTEM, payments.end_without_report(payment_id, "escalate"))
+    assert (await state(house, payment_id), await money(house, buyer)) == (
+        "needs_operator",
+        (0, 0),
+    )
+    await hear(house, payment_id)
+    assert (await stands(house, payment_id)).received_minor == AMOUNT
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    assert await money(house, buyer) == (AMOUNT, 0)
+
+
+async def test_what_never_came_is_written_off(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await perform(house, SYSTEM, payments.end_without_report(payment_id, "escalate"))
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, payment_id, approves=True)
+    assert await decide(house, payment_id, approves=False) == "failed"
+
+
+async def test_what_a_full_wallet_cannot_hold_waits_in_clearing(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    for _n in range(2):
+        await top_up(house, buyer.email, str(MAX_MINOR // 2000))
+    await hear(house, payment_id)
+    assert await state(house, payment_id) == "needs_operator"
+    with pytest.raises(no.BalanceTooLarge):
+        await decide(house, payment_id, approves=True)
+
+
+async def test_only_the_payer_turns_away_and_only_while_it_is_open(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    other = await make_buyer(house)
+    with pytest.raises(no.PaymentNotFound):
+        await act(house, other.actor, payments.cancel(payment_id))
+    await act(house, buyer.actor, payments.cancel(payment_id))
+    assert (await state(house, payment_id), await money(house, buyer)) == ("cancelled", (0, 0))
+    with pytest.raises(no.PaymentNotOpen):
+        await act(house, buyer.actor, payments.cancel(payment_id))
+
+
+async def test_a_report_of_what_is_not_this_providers_is_refused(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    with pytest.raises(no.PaymentNotFound):
+        await hear(house, "0" * 24)
+    with pytest.raises(no.PaymentNotFound):
+        await hear(house, payment_id, provider="stripe")
+    assert await state(house, payment_id) == "created"
+
+
+async def test_a_card_is_not_the_operators_to_approve(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    for approves in (True, False):
+        with pytest.raises(no.PaymentNotOpen):
+            await decide(house, payment_id, approves=approves)
+
+
+# ---- Inline, for an escrow -----------------------------------------------------------------------
+
+
+async def test_a_payment_for_an_escrow_pays_it_in_the_same_moment(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id)
+    await hear(house, payment_id)
+    paid = await reread(house, escrow.id)
+    assert (paid.status, paid.held_minor, await money(house, buyer)) == ("paid", AMOUNT, (0, 0))
+    assert (await read_log(house, escrow.id))[-1][0::2] == ("accept_pay", "user")
+
+
+async def test_the_wallet_and_what_was_missing_pay_together(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    await top_up(house, buyer.email, "60")
+    payment_id = await begin_for(house, buyer, escrow.id, amount_minor=40_000)
+    await hear(house, payment_id, amount=40_000)
+    assert (await reread(house, escrow.id)).status == "paid"
+
+
+async def test_too_little_stays_in_the_wallet(house: House, shop: Shop, buyer: Buyer) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id, amount_minor=40_000)
+    await hear(house, payment_id, amount=40_000)
+    assert (await reread(house, escrow.id)).status == "pending"
+    assert await money(house, buyer) == (40_000, 0)
+
+
+async def test_an_amount_that_was_changed_meanwhile_is_not_paid(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id)
+    changes = amendments.Changes(amount=Decimal(90))
+    await act(house, shop.actor, amendments.update(escrow.id, changes))
+    await hear(house, payment_id)
+    assert (await reread(house, escrow.id)).status == "pending"
+    assert await money(house, buyer) == (AMOUNT, 0)
+
+
+async def test_a_cancelled_escrow_cancels_its_payments_and_late_money_strays(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id)
+    await act(house, shop.actor, escrows.cancel(escrow.id))
+    assert (await state(house, payment_id), await money(house, buyer)) == ("cancelled", (0, 0))
+    await hear(house, payment_id)
+    [stray] = await waiting(house)
+    assert stray.escrow_id == escrow.id
+
+
+async def test_paying_from_the_wallet_cancels_what_is_under_way(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id)
+    await top_up(house, buyer.email, "100")
+    await act(house, buyer.actor, escrows.pay(escrow.id))
+    assert await state(house, payment_id) == "cancelled"
+    assert await read_open_of_escrow(house.pool, escrow.id) == []
+
+
+async def test_a_cancellation_and_the_money_at_once_leave_one_of_two_ends(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id)
+    await asyncio.gather(
+        hear(house, payment_id),
+        act(house, shop.actor, escrows.cancel(escrow.id)),
+        return_exceptions=True,
+    )
+    ends = (await reread(house, escrow.id)).status, await state(house, payment_id)
+    assert ends in (("paid", "succeeded"), ("cancelled", "cancelled"))
+
+
+async def test_only_the_buyer_begins_to_pay_what_can_be_paid(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    with pytest.raises(no.WrongParty):
+        await begin_for(house, await make_buyer(house), escrow.id)
+    await act(house, shop.actor, escrows.cancel(escrow.id))
+    with pytest.raises(no.EscrowCancelled):
+        await begin_for(house, buyer, escrow.id)
+
+
+# ---- By hand -------------------------------------------------------------------------------------
+
+
+async def test_a_transfer_is_the_operators_to_approve(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    await act(house, buyer.actor, payments.prove(payment_id, "proofs/1"))
+    assert [one.id for one in await waiting(house)] == [payment_id]
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    assert await money(house, buyer) == (AMOUNT, 0)
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, payment_id, approves=True)
+
+
+async def test_a_transfer_that_is_not_found_is_rejected(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    assert await decide(house, payment_id, approves=False) == "failed"
+    assert await money(house, buyer) == (0, 0)
+
+
+async def test_a_statement_of_another_sum_is_credited_by_a_second_word(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    state = await decide(house, payment_id, approves=True, received=(AMOUNT - 1, "TND"))
+    assert state == "needs_operator"
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    assert await money(house, buyer) == (AMOUNT - 1, 0)
+
+
+async def test_an_unknown_payment_is_not_decided(house: House) -> None:
+    with pytest.raises(no.PaymentNotFound):
+        await decide(house, "0" * 24, approves=True)
+
+
+# ---- Guests --------------------------------------------------------------------------------------
+
+
+async def test_a_guests_transfer_is_held_once_it_is_approved(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    await act(house, GUEST, payments.prove(payment_id, "proofs/1"))
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    paid = await reread(house, escrow_id)
+    assert (paid.status, paid.held_minor, paid.guest_provider, paid.buyer) == (
+        "paid",
+        AMOUNT,
+        BANK_TRANSFER,
+        None,
+    )
+    await act(house, shop.actor, escrows.deliver(escrow_id))
+    assert (await reread(house, escrow_id)).status == "completed"
+
+
+async def test_a_guests_refund_goes_to_clearing_and_is_listed(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    await decide(house, payment_id, approves=True)
+    await act(house, shop.actor, cancellations.cancel_paid(escrow_id))
+    [refund] = await waiting(house, REFUND)
+    assert (refund.escrow_id, refund.amount_minor, refund.user_id) == (escrow_id, AMOUNT, None)
+    with pytest.raises(no.NotPayable):
+        await act(house, OPERATOR, payments.send_refund(refund.id))
+    assert await decide(house, refund.id, approves=True) == "succeeded"
+
+
+async def test_a_guest_whose_proof_is_rejected_may_try_again(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    first = await begin_guest(house, escrow_id)
+    with pytest.raises(no.PaymentUnderWay):
+        await begin_guest(house, escrow_id)
+    assert await decide(house, first, approves=False) == "failed"
+    assert (await read_log(house, escrow_id))[-1][:2] == (
+        "reject_deposit",
+        "escrow.deposit_proof.rejected",
+    )
+    again = await begin_guest(house, escrow_id)
+    assert await decide(house, again, approves=True) == "succeeded"
+
+
+async def test_a_guests_transfer_of_another_sum_is_not_credited(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    state = await decide(house, payment_id, approves=True, received=(AMOUNT + 1, "TND"))
+    assert state == "needs_operator"
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, payment_id, approves=True)
+    assert await decide(house, payment_id, approves=False) == "cancelled"
+    [refund] = await waiting(house, REFUND)
+    assert await decide(house, refund.id, approves=True) == "succeeded"
+
+
+async def test_a_guest_pays_exactly_and_by_transfer(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    with pytest.raises(no.NotPayable):
+        await begin_guest(house, escrow_id, provider=SANDBOX)
+    with pytest.raises(no.NotPayable):
+        await begin_guest(house, escrow_id, amount_minor=1)
+
+
+async def test_a_guests_escrow_that_is_cancelled_cancels_the_payment(
+    house: House, shop: Shop
+) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    await act(house, shop.actor, escrows.cancel(escrow_id))
+    assert await state(house, payment_id) == "cancelled"
+
+
+async def test_an_approval_and_a_cancellation_at_once_leave_one_of_two_ends(
+    house: House, shop: Shop
+) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    for approves in (False, True):
+        if approves:
+            payment_id = await begin_guest(house, escrow_id)
+            other = act(house, shop.actor, escrows.cancel(escrow_id))
+        else:
+            other = act(house, GUEST, payments.cancel(payment_id))
+        await asyncio.gather(
+            decide(house, payment_id, approves=approves), other, return_exceptions=True
+        )
+    ends = (await reread(house, escrow_id)).status, await state(house, payment_id)
+    assert ends in (("paid", "succeeded"), ("cancelled", "cancelled"))
+
+
+# ---- Payouts -------------------------------------------------------------------------------------
+
+
+async def test_a_payout_is_reserved_and_paid_out(house: House) -> None:
+    seller = await make_buyer(house, funds="100")
+    command = payments.request_payout(seller.user_id, BANK_TRANSFER, 60_000, "TND")
+    payout = (await act(house, seller.actor, command))["payment"]["id"]
+    assert await money(house, seller) == (40_000, 60_000)
+    assert await decide(house, payout, approves=True) == "succeeded"
+    assert await money(house, seller) == (40_000, 0)
+
+
+@pytest.mark.parametrize("by", ["operator", "seller"])
+async def test_a_payout_that_is_not_made_can_be_spent_again(house: House, by: str) -> None:
+    seller = await make_buyer(house, funds="100")
+    command = payments.request_payout(seller.user_id, BANK_TRANSFER, 60_000, "TND")
+    payout = (await act(house, seller.actor, command))["payment"]["id"]
+    if by == "operator":
+        assert await decide(house, payout, approves=False) == "failed"
+    else:
+        await act(house, seller.actor, payments.cancel(payout))
+    assert await money(house, seller) == (100_000, 0)
+
+
+async def test_nobody_is_paid_out_what_is_not_there(house: House, buyer: Buyer) -> None:
+    command = payments.request_payout(buyer.user_id, BANK_TRANSFER, 1, "TND")
+    with pytest.raises(no.InsufficientFunds):
+        await act(house, buyer.actor, command)
+
+
+async def test_the_clock_may_cancel_what_nobody_proved(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    assert (await stands(house, payment_id)).expires_at is not None
+    await perform(house, CLOCK, payments.cancel(payment_id))
+    assert await state(house, payment_id) == "cancelled"
