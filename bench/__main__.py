@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import create, deliver, expire, latency, listing
+from bench import checkout, create, deliver, expire, latency, listing
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -20,6 +20,7 @@ CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "latency": latency.measure,
     "expire": expire.measure,
     "listing": listing.measure,
+    "checkout": checkout.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}
 

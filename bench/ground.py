@@ -86,7 +86,12 @@ class Ground:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**self.environ, **changed, PARENT_PIPE: str(self.pipe)},
+                env={
+                    "STORAGE_URL": f"file://{self.folder}/files",
+                    **self.environ,
+                    **changed,
+                    PARENT_PIPE: str(self.pipe),
+                },
                 pass_fds=(self.pipe,),
                 start_new_session=True,
             )

@@ -54,7 +54,13 @@ async def knock(
     return tally
 
 
-async def pace(port: int, request: Callable[[], bytes], per_second: float, seconds: float) -> Tally:
+async def pace(
+    port: int,
+    request: Callable[[], bytes],
+    per_second: float,
+    seconds: float,
+    expect: bytes = b"HTTP/1.1 201",
+) -> Tally:
     """Ask so many times a second, whether answers come or not, over as many lines as it takes."""
     loop = asyncio.get_running_loop()
     tally = Tally()
@@ -64,7 +70,7 @@ async def pace(port: int, request: Callable[[], bytes], per_second: float, secon
     for n in range(int(per_second * seconds)):
         await asyncio.sleep(began + n / per_second - loop.time())
         if not free:
-            line = Line(tally, request, b"HTTP/1.1 201", free)
+            line = Line(tally, request, expect, free)
             await loop.create_connection(lambda line=line: line, HOST, port)
             lines.append(line)
         else:

@@ -1,4 +1,4 @@
--- Version 3: checkout sessions, people's visits to the pages, sign-in codes.
+-- Version 3: checkout sessions, people's visits to the pages, sign-in codes, files, papers, payments.
 -- sessions: begin
 -- A promise of one step to one e-mail; the step's own rules decide again when it is taken.
 CREATE TABLE checkout_session (
@@ -21,6 +21,26 @@ CREATE TABLE checkout_session (
 ) WITH (fillfactor = 70);
 CREATE INDEX checkout_session_pending ON checkout_session (escrow_id) WHERE status = 'pending';
 -- sessions: end
+-- signatures: begin
+-- What a signature looks like, sealed: a data URI. Never changed; signatures refer to it.
+CREATE TABLE signature_image (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sealed text NOT NULL
+);
+INSERT INTO signature_image (sealed)
+SELECT signature FROM developer WHERE signature IS NOT NULL
+UNION SELECT image FROM contract_signature WHERE image IS NOT NULL;
+
+ALTER TABLE developer ADD COLUMN signature_id bigint REFERENCES signature_image;
+ALTER TABLE contract_signature ADD COLUMN image_id bigint REFERENCES signature_image;
+UPDATE developer d SET signature_id = i.id FROM signature_image i WHERE i.sealed = d.signature;
+UPDATE contract_signature s SET image_id = i.id FROM signature_image i WHERE i.sealed = s.image;
+
+ALTER TABLE developer DROP COLUMN signature;
+ALTER TABLE contract_signature DROP COLUMN image;
+ALTER TABLE contract_signature ADD CONSTRAINT contract_signature_check
+    CHECK ((method = 'typed') = (name IS NOT NULL) AND (method = 'typed') = (image_id IS NULL));
+-- signatures: end
 -- visits: begin
 -- A browser that is signed in: only the token's hash is kept. Real time.
 CREATE TABLE visit (
@@ -32,18 +52,25 @@ CREATE TABLE visit (
 );
 CREATE INDEX visit_expiry ON visit (expires_at);
 
--- A six-digit code, mailed or sent to a phone: ten minutes, five tries. Only an HMAC of it is kept.
+-- A six-digit code, mailed or sent to a phone: ten minutes, five tries. The code itself is an HMAC of
+-- the row's id under the secret key, so that nothing of it is kept. Real time.
 CREATE TABLE sign_in_code (
     id         entity_id PRIMARY KEY,
     purpose    text NOT NULL CHECK (purpose IN ('sign_in', 'phone')),
     email      text NOT NULL CHECK (email = lower(btrim(email))),
-    code_hash  bytea NOT NULL CHECK (length(code_hash) = 32),
+    phone      text CHECK (phone ~ '^\+[1-9][0-9]{6,14}$'),
+    ip         text,
     tries      smallint NOT NULL DEFAULT 0 CHECK (tries BETWEEN 0 AND 5),
     used_at    timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    CHECK ((purpose = 'phone') = (phone IS NOT NULL))
 );
 CREATE INDEX sign_in_code_of ON sign_in_code (email, purpose, created_at DESC);
+CREATE INDEX sign_in_code_from ON sign_in_code (ip, created_at DESC) WHERE ip IS NOT NULL;
+CREATE INDEX sign_in_code_expiry ON sign_in_code (expires_at);
+
+ALTER TABLE app_user ADD COLUMN phone text CHECK (phone ~ '^\+[1-9][0-9]{6,14}$');
 -- visits: end
 
 -- tickets: begin
@@ -55,6 +82,153 @@ CREATE TABLE dispute_counter (
 INSERT INTO dispute_counter (last_number) SELECT coalesce(max(ticket_number), 0) FROM dispute;
 DROP SEQUENCE dispute_ticket;
 -- tickets: end
+-- files: begin
+-- What a step has named; the bytes lie in the object store under the key, which is random. A file of
+-- the store that has no row here a day later is nobody's.
+CREATE TABLE file (
+    key         text COLLATE "C" PRIMARY KEY CHECK (key ~ '^[0-9a-f]{64}$'),
+    mime_type   text NOT NULL CHECK (mime_type IN ('image/png', 'image/jpeg', 'image/webp', 'application/pdf')),
+    bytes       integer NOT NULL CHECK (bytes BETWEEN 1 AND 10485760),
+    sha256      text NOT NULL CHECK (sha256 ~ '^[0-9a-f]{64}$'),
+    filename    text NOT NULL CHECK (length(filename) BETWEEN 1 AND 120),
+    escrow_id   entity_id REFERENCES escrow,
+    uploaded_by entity_id REFERENCES app_user,
+    created_at  timestamptz NOT NULL
+);
+CREATE INDEX file_of_escrow ON file (escrow_id) WHERE escrow_id IS NOT NULL;
+-- files: end
+-- papers: begin
+-- A contract's document in one state of its signatures: asked for in the step that made it
+-- necessary, made by a worker. `due_at` is real time and doubles as a lease; `created_at` is business
+-- time.
+CREATE TABLE paper (
+    contract_id entity_id NOT NULL REFERENCES contract,
+    version     integer NOT NULL CHECK (version > 0),
+    signing     text NOT NULL CHECK (signing IN ('unsigned', 'buyer-signed', 'seller-signed', 'fully-signed')),
+    facts       jsonb NOT NULL,
+    fingerprint text CHECK (fingerprint ~ '^[0-9a-f]{64}$'),
+    file_key    text COLLATE "C" REFERENCES file,
+    tries       smallint NOT NULL DEFAULT 0 CHECK (tries >= 0),
+    due_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at  timestamptz NOT NULL,
+    PRIMARY KEY (contract_id, version, signing),
+    CONSTRAINT paper_is_made CHECK ((file_key IS NULL) = (fingerprint IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX paper_due ON paper (due_at) WHERE file_key IS NULL;
+-- papers: end
+-- people: begin
+-- Whether the escrow waits for its seller, or for its buyer: what `rules.outlook.awaits` says, once
+-- more, so that a dashboard finds it along the indexes below.
+CREATE FUNCTION awaits_seller(e escrow) RETURNS boolean STABLE LANGUAGE sql
+RETURN NOT e.frozen AND CASE e.status
+    WHEN 'pending' THEN e.mode = 'standard' AND NOT EXISTS (
+        SELECT FROM contract c JOIN contract_signature s ON s.contract_id = c.id AND s.version = c.version
+        WHERE c.escrow_id = e.id AND s.role = 'seller')
+    WHEN 'paid' THEN EXISTS (
+            SELECT FROM cancellation_request q WHERE q.escrow_id = e.id AND q.status = 'pending')
+        OR NOT EXISTS (
+            SELECT FROM purchase_proof p WHERE p.escrow_id = e.id
+              AND p.phase IN ('submitted_waiting_buyer_review', 'needs_dhmad_review'))
+    WHEN 'delivered' THEN EXISTS (
+        SELECT FROM cancellation_request q WHERE q.escrow_id = e.id AND q.status = 'pending')
+    WHEN 'disputed' THEN EXISTS (
+        SELECT FROM dispute d WHERE d.escrow_id = e.id AND d.resolved_at IS NULL
+          AND d.answered_at IS NULL AND d.opener = 'buyer')
+    ELSE false END;
+
+CREATE FUNCTION awaits_buyer(e escrow) RETURNS boolean STABLE LANGUAGE sql
+RETURN NOT e.frozen AND CASE e.status
+    WHEN 'pending' THEN CASE e.mode WHEN 'standard' THEN (
+            SELECT NOT coalesce(bool_or(s.role = 'buyer'), false)
+                   OR e.seller_id IS NOT NULL AND coalesce(bool_or(s.role = 'seller'), false)
+            FROM contract c JOIN contract_signature s ON s.contract_id = c.id AND s.version = c.version
+            WHERE c.escrow_id = e.id)
+        ELSE e.seller_id IS NOT NULL END
+    WHEN 'paid' THEN EXISTS (
+            SELECT FROM purchase_proof p WHERE p.escrow_id = e.id
+              AND p.phase = 'submitted_waiting_buyer_review')
+        AND NOT EXISTS (
+            SELECT FROM cancellation_request q WHERE q.escrow_id = e.id AND q.status = 'pending')
+    WHEN 'delivered' THEN NOT EXISTS (
+        SELECT FROM cancellation_request q WHERE q.escrow_id = e.id AND q.status = 'pending')
+    WHEN 'disputed' THEN EXISTS (
+        SELECT FROM dispute d WHERE d.escrow_id = e.id AND d.resolved_at IS NULL
+          AND d.answered_at IS NULL AND d.opener = 'seller')
+    ELSE false END;
+
+-- A person's open escrows. Of these columns only the end of an escrow changes any.
+CREATE INDEX escrow_open_of_seller ON escrow (seller_id, id DESC)
+    WHERE seller_id IS NOT NULL AND completed_at IS NULL AND cancelled_at IS NULL;
+CREATE INDEX escrow_open_of_buyer ON escrow (buyer_id, id DESC)
+    WHERE buyer_id IS NOT NULL AND completed_at IS NULL AND cancelled_at IS NULL;
+-- people: end
+-- proofs: begin
+ALTER TABLE deadline DROP CONSTRAINT deadline_kind_check;
+ALTER TABLE deadline ADD CONSTRAINT deadline_kind_check CHECK (kind IN (
+    'expiry', 'acknowledged', 'completion', 'proof_upload', 'proof_review', 'delivery_overdue',
+    'overdue_refund', 'cancellation_answer', 'dispute_answer', 'dispute_reminder', 'resolver',
+    'invitation_reminder', 'session'));
+
+-- What a seller has handed in as a purchase proof, at once; `correction` is what the buyer asked for
+-- after looking at it.
+CREATE TABLE proof_submission (
+    id           entity_id PRIMARY KEY,
+    escrow_id    entity_id NOT NULL REFERENCES purchase_proof,
+    n            integer NOT NULL CHECK (n > 0),
+    note         text CHECK (length(note) BETWEEN 1 AND 2000),
+    correction   text CHECK (length(correction) BETWEEN 1 AND 2000),
+    submitted_at timestamptz NOT NULL,
+    UNIQUE (escrow_id, n)
+);
+CREATE TABLE proof_attachment (
+    submission_id entity_id NOT NULL REFERENCES proof_submission,
+    position      smallint NOT NULL CHECK (position BETWEEN 1 AND 10),
+    file_key      text COLLATE "C" NOT NULL UNIQUE REFERENCES file,
+    PRIMARY KEY (submission_id, position)
+);
+CREATE INDEX purchase_proof_undecided ON purchase_proof (escrow_id) WHERE phase = 'needs_dhmad_review';
+
+-- What a party has said in a dispute, with its evidence, and what it has offered. An offer whose
+-- dispute is over has lapsed, unless it was accepted.
+CREATE TABLE dispute_statement (
+    id         entity_id PRIMARY KEY,
+    dispute_id entity_id NOT NULL REFERENCES dispute,
+    role       text NOT NULL CHECK (role IN ('seller', 'buyer')),
+    user_id    entity_id NOT NULL REFERENCES app_user,
+    body       text CHECK (length(body) BETWEEN 1 AND 2000),
+    stated_at  timestamptz NOT NULL
+);
+CREATE INDEX dispute_statement_of_dispute ON dispute_statement (dispute_id, stated_at);
+CREATE TABLE dispute_evidence (
+    statement_id entity_id NOT NULL REFERENCES dispute_statement,
+    position     smallint NOT NULL CHECK (position BETWEEN 1 AND 10),
+    file_key     text COLLATE "C" NOT NULL UNIQUE REFERENCES file,
+    PRIMARY KEY (statement_id, position)
+);
+CREATE TABLE dispute_offer (
+    id           entity_id PRIMARY KEY,
+    dispute_id   entity_id NOT NULL REFERENCES dispute,
+    role         text NOT NULL CHECK (role IN ('seller', 'buyer')),
+    seller_minor bigint NOT NULL CHECK (seller_minor >= 0),
+    buyer_minor  bigint NOT NULL CHECK (buyer_minor >= 0),
+    outcome      text CHECK (outcome IN ('replaced', 'accepted')),
+    offered_at   timestamptz NOT NULL
+);
+CREATE INDEX dispute_offer_of_dispute ON dispute_offer (dispute_id, id);
+CREATE UNIQUE INDEX dispute_offer_open ON dispute_offer (dispute_id, role) WHERE outcome IS NULL;
+-- proofs: end
+-- identity documents: begin
+-- What a person has uploaded to show who they are, in its order; `language` is the page's. The files
+-- go some time after the decision: `store/identity.py`.
+CREATE TABLE identity_document (
+    verification_id entity_id NOT NULL REFERENCES identity_verification,
+    position        smallint NOT NULL CHECK (position BETWEEN 1 AND 3),
+    file_key        text COLLATE "C" NOT NULL UNIQUE REFERENCES file,
+    language        text NOT NULL CHECK (language IN ('en', 'fr', 'ar')),
+    submitted_at    timestamptz NOT NULL,
+    PRIMARY KEY (verification_id, position)
+);
+-- identity documents: end
 -- payments: begin
 ALTER TABLE event DROP CONSTRAINT event_subject_kind_check;
 ALTER TABLE event ADD CONSTRAINT event_subject_kind_check CHECK (subject_kind IN (
@@ -92,7 +266,7 @@ CREATE TABLE payment (
     page_url           text CHECK (length(page_url) <= 2048),
     payer_email        text,
     proof_file         text,
-    reason             text CHECK (length(reason) <= 500),
+    payee              text CHECK (length(payee) <= 500),
     note               text CHECK (length(note) <= 500),
     seq                bigint NOT NULL CHECK (seq > 0),
     expires_at         timestamptz NOT NULL,
@@ -177,6 +351,22 @@ SELECT e.*,
        t.seller_minor, t.buyer_minor, t.escrow_fee_minor AS settled_escrow_fee_minor,
        t.developer_fee_minor AS settled_developer_fee_minor, t.seller_net_minor,
        p.phase AS proof_phase, p.correction_rounds, p.upload_deadline, p.review_deadline,
+       CASE WHEN e.mode = 'quick_proof' AND e.paid_at IS NOT NULL THEN (
+           SELECT jsonb_agg(jsonb_build_array(u.id, u.submitted_at, u.note, u.correction, (
+               SELECT jsonb_agg(jsonb_build_array(f.key, f.mime_type, f.bytes, f.sha256, f.filename)
+                                ORDER BY a.position)
+               FROM proof_attachment a JOIN file f ON f.key = a.file_key
+               WHERE a.submission_id = u.id)) ORDER BY u.n)
+           FROM proof_submission u WHERE u.escrow_id = e.id) END AS submissions,
+       e.status = 'pending' AND EXISTS (
+           SELECT FROM identity_verification i
+           WHERE i.linked_user_id = e.seller_id AND i.developer_id = e.creator_id
+             AND i.kyc_status = 'pending' AND NOT i.superseded AND i.expires_at > business_now())
+           AS seller_awaits_identity,
+       CASE WHEN e.status = 'pending' AND e.mode = 'instant' THEN (
+           SELECT jsonb_build_array(y.id, y.payer_email, y.amount_minor, y.currency, y.provider)
+           FROM payment y WHERE y.escrow_id = e.id AND y.mode = 'guest_pay' AND y.state = 'pending') END
+           AS deposit,
        (SELECT l.due_at FROM deadline l
         WHERE l.escrow_id = e.id AND l.kind = 'completion' AND l.fired_at IS NULL
           AND l.cancelled_at IS NULL AND l.remaining IS NULL) AS completion_deadline

@@ -12,7 +12,7 @@ import re
 import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator as After
 from pydantic import (
@@ -25,10 +25,11 @@ from pydantic import (
     model_validator,
 )
 
-from service.rules.identity import BLOCKED_DOMAINS, ascii_domain
+from service.rules.identity import BLOCKED_DOMAINS
 from service.rules.payment import BANK_TRANSFER, PROVIDERS, SANDBOX, STRIPE
 from service.rules.policy import Policy
 from service.wire.complaints import complaint
+from service.wire.text import ascii_domain
 
 SECRET_KEY_MIN_CHARACTERS = 32
 METRICS_TOKEN_MIN_CHARACTERS = 16
@@ -37,6 +38,7 @@ DAYS_MAX = 3650
 BY_PATH = ("file", "unix")
 BY_DEFAULT = ("postgresql", "postgres", "redis", "rediss")
 
+VISIBLE = r"^[\x21-\x7e]{1,1000}$"
 DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 _NEEDED = "must be set when PAYMENT_PROVIDERS names {}"
@@ -85,6 +87,19 @@ def _web_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _plain(url: str) -> str:
+    parts = _split(url)
+    if parts.query or parts.fragment or "@" in parts.netloc or _has_steps(parts.path):
+        raise ValueError("must have no user name, query or fragment, and no .. in its path")
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise ValueError("must name a folder of this machine, such as file:///srv/amana")
+    return url
+
+
+def _has_steps(path: str) -> bool:
+    return ".." in unquote(path).split("/")
+
+
 def _networks(listed: object) -> object:
     if not isinstance(listed, str):
         return listed
@@ -99,9 +114,13 @@ def _domains(listed: object) -> object:
     if not isinstance(listed, str):
         return listed
     names = [part.strip().removeprefix("@") for part in listed.split(",") if part.strip()]
-    domains = frozenset(ascii_domain(name) for name in names if name.lower() != "none")
+    fault = "must be a list of domains, parted by commas, or none"
+    try:
+        domains = frozenset(ascii_domain(name) for name in names if name.lower() != "none")
+    except ValueError:
+        raise ValueError(fault) from None
     if not all(DOMAIN.fullmatch(domain) for domain in domains):
-        raise ValueError("must be a list of domains, parted by commas, or none")
+        raise ValueError(fault)
     return domains
 
 
@@ -165,7 +184,11 @@ class Settings(BaseModel):
         "Amana <amana@localhost>"
     )
     sms_url: WebUrl | None = Field(default=None, repr=False)
-    storage_url: Annotated[str, _url("file", "s3")] | None = Field(default=None, repr=False)
+    storage_url: Annotated[str, _url("file", "s3"), After(_plain)] | None = None
+    storage_endpoint: WebUrl | None = None
+    storage_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    storage_key_id: Annotated[str, Field(pattern=VISIBLE)] | None = Field(default=None, repr=False)
+    storage_secret: Annotated[str, Field(pattern=VISIBLE)] | None = Field(default=None, repr=False)
 
     trusted_proxies: Networks = ()
     webhook_allow_private: bool = False
@@ -226,6 +249,13 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _able_to_keep_files(self) -> Self:
+        if (self.storage_key_id is None) != (self.storage_secret is None):
+            missing = "STORAGE_SECRET" if self.storage_secret is None else "STORAGE_KEY_ID"
+            raise _of(missing, "must be set where the other half of the key is")
+        return self
+
+    @model_validator(mode="after")
     def _able_to_take_money(self) -> Self:
         is_live = self.amana_env == "live"
         if is_live and SANDBOX in self.providers:
@@ -258,6 +288,11 @@ class Settings(BaseModel):
     def is_sandbox(self) -> bool:
         """Whether this deployment plays with money that is not real."""
         return self.amana_env == "sandbox"
+
+    @property
+    def storage_access(self) -> tuple[str | None, str | None, str | None, str | None]:
+        """Endpoint, region, key id and secret of an S3-compatible store."""
+        return self.storage_endpoint, self.storage_region, self.storage_key_id, self.storage_secret
 
     @property
     def admin_url(self) -> str | None:

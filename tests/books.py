@@ -58,7 +58,7 @@ BREACHES = {
         SELECT d.escrow_id, d.kind FROM deadline d JOIN escrow e ON e.id = d.escrow_id
         WHERE e.status = 'disputed' AND d.fired_at IS NULL AND d.cancelled_at IS NULL
           AND d.kind NOT IN ('invitation_reminder', 'session')
-          AND (d.remaining IS NULL) <> (d.kind = 'dispute_answer')""",
+          AND (d.remaining IS NULL) <> (d.kind IN ('dispute_answer', 'dispute_reminder'))""",
     "an escrow that is not final has a clock": """
         SELECT e.id, e.status FROM escrow e
         WHERE e.status IN ('pending', 'delivered') AND NOT EXISTS (
@@ -141,8 +141,11 @@ async def count_rows(house: House) -> dict[str, int]:
     """How many rows each table that a command may write has: equal before and after a refusal."""
     tables = (
         "account", "app_user", "cancellation_request", "checkout_session", "contract",
-        "contract_signature", "deadline", "delivery_rejection", "developer", "dispute", "escrow",
-        "event", "idempotency", "identity_verification", "invitation", "mail", "payment",
-        "purchase_proof", "transfer", "webhook_body",
+        "contract_signature", "deadline", "delivery_rejection", "developer", "dispute",
+        "dispute_evidence", "dispute_offer", "dispute_statement", "escrow",
+        "event", "file", "idempotency", "identity_document", "identity_verification", "invitation",
+        "mail",
+        "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "transfer",
+        "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}

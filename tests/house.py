@@ -39,13 +39,19 @@ SET session_replication_role = origin;
 
 
 @pytest.fixture(scope="session")
-def settings(owner_url: str, application_url: str, redis_url: str) -> Settings:
+def settings(
+    owner_url: str,
+    application_url: str,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Settings:
     """Sandbox settings on this worker's own database and Redis."""
     return Settings(
         amana_public_url="http://amana.test",
         database_url=application_url,
         database_admin_url=owner_url,
         redis_url=redis_url,
+        storage_url=f"file://{tmp_path_factory.mktemp('files')}",
         amana_secret_key=SECRET_KEY,
         webhook_allow_private=True,
         rate_limit_per_minute=0,

@@ -26,12 +26,14 @@ from service.commands import (
     developers,
     disputes,
     escrows,
+    proofs,
     users,
     wallets,
 )
 from service.commands.contracts import TYPED, Mark
 from service.commands.perform import Command, House, perform, tend
 from service.rules.aggregate import Escrow, Person
+from service.rules.files import PDF, StoredFile
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.rules.money import to_minor
 from service.rules.terms import Terms
@@ -60,7 +62,8 @@ PATHS["quick"] |= {
 }
 PATHS["quick_proof"] |= {
     "paid": ("pay",),
-    "completed": ("pay", "buyers_dispute", "to_seller"),
+    "delivered": ("pay", "submit_proof", "accept_proof", "deliver"),
+    "completed": ("pay", "submit_proof", "accept_proof", "deliver", "complete"),
     "disputed": ("pay", "buyers_dispute"),
 }
 PATHS["instant"] |= {
@@ -83,6 +86,8 @@ _OF_SELLER: dict[str, Callable[[str], Command]] = {
     "reject_cancellation": cancellations.reject,
     "sellers_dispute": lambda escrow_id: disputes.open_dispute(escrow_id, "I was not heard."),
     "sellers_withdrawal": disputes.withdraw,
+    "sellers_answer": lambda escrow_id: disputes.answer(escrow_id, "It is one."),
+    "submit_proof": lambda escrow_id: proofs.submit(escrow_id, [make_file()]),
 }
 _OF_BUYER: dict[str, Callable[[str], Command]] = {
     "buyers_signature": lambda escrow_id: contracts.sign(escrow_id, Mark(TYPED, name="Bo Y")),
@@ -92,10 +97,15 @@ _OF_BUYER: dict[str, Callable[[str], Command]] = {
     "request_cancellation": lambda escrow_id: cancellations.request(escrow_id, "Too late."),
     "buyers_dispute": lambda escrow_id: disputes.open_dispute(escrow_id, "It is not a camera."),
     "buyers_withdrawal": disputes.withdraw,
+    "buyers_answer": lambda escrow_id: disputes.answer(escrow_id, "You were."),
+    "accept_proof": proofs.accept,
+    "request_correction": lambda escrow_id: proofs.request_correction(escrow_id, "Unreadable."),
 }
 _OF_OPERATOR: dict[str, Callable[[str], Command]] = {
     "to_seller": lambda escrow_id: disputes.resolve(escrow_id, "seller"),
     "to_buyer": lambda escrow_id: disputes.resolve(escrow_id, "buyer"),
+    "proof_accepted": lambda escrow_id: proofs.decide(escrow_id, accepts=True),
+    "proof_rejected": lambda escrow_id: proofs.decide(escrow_id, accepts=False),
 }
 STEPS: dict[str, tuple[str, Callable[[str], Command]]] = {
     name: (who, command)
@@ -109,6 +119,11 @@ PROOF_POLICY = {
     "proofUploadDeadlineHours": 24,
     "buyerReviewDeadlineHours": 24,
 }
+
+
+def make_file(filename: str = "receipt.pdf") -> StoredFile:
+    """A file that a door has stored, as far as a command can tell."""
+    return StoredFile(secrets.token_hex(32), PDF, 1_000, "ab" * 32, filename)
 
 
 async def jump(house: House, ahead: timedelta) -> None:

@@ -8,8 +8,10 @@ is taken up again when it is back.
 import asyncio
 import contextlib
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -17,10 +19,12 @@ import uvloop
 from aiohttp import web
 from arq import ArqRedis, Worker, func
 
+from service.commands import expiries
 from service.commands.charges import HouseBook
 from service.commands.deliveries import prepare_partitions
 from service.commands.perform import House, tend
 from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
+from service.gateways.files import Access, Storage, open_storage
 from service.gateways.fx import HttpRateFeed, RateFeed
 from service.gateways.mail import SandboxMailer, SmtpMailer
 from service.gateways.payments.opening import open_providers
@@ -32,9 +36,10 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
 from service.words.mails import Words
-from workers import checks, retention
+from workers import checks, papers, retention
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
+from workers.papers import Printer
 from workers.payments import EVERY_SECONDS, Payments
 from workers.rates import Rates
 from workers.rounds import Round
@@ -73,10 +78,16 @@ def keepers(
     metrics: WorkMetrics,
     feed: RateFeed | None = None,
     providers: Mapping[str, PaymentProvider] | None = None,
+    storage: Storage | None = None,
+    printer: Printer | None = None,
 ) -> Mapping[str, Keeper]:
     """Who works in this process, by the bell that wakes them; then the pace of the others."""
     rates = None if feed is None else Rates(house, feed, metrics)
     payments = Payments(house, providers or {}, metrics)
+
+    async def orphans(house: House) -> None:
+        if storage is not None:
+            await retention.remove_orphans(house, storage)
 
     def each(name: str, seconds: float, work: Callable[[House], Awaitable[object]]) -> Round:
         return Round(name, seconds, lambda: work(house), metrics)
@@ -89,7 +100,14 @@ def keepers(
         "checks": each("checks", MINUTE, checks.run_minute),
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),
+        "expiries": each("expiries", HOUR, expiries.warn),
         "partitions": each("partitions", DAY, lambda h: tend(h, prepare_partitions)),
+        **({"files": each("files", DAY, orphans)} if storage else {}),
+        **(
+            {"papers": Round("papers", papers.EVERY_SECONDS, printer.turn, metrics)}
+            if printer
+            else {}
+        ),
         **({"rates": Round("rates", RATES_SECONDS, rates.turn, metrics)} if rates else {}),
     }
 
@@ -210,7 +228,13 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         )
         for provider in providers.values():
             stack.push_async_callback(provider.close)
-        crew = Crew(keepers(house, courier, postman, metrics, feed, providers), redis, metrics)
+        storage, printer = None, None
+        if settings.storage_url is not None:
+            storage = open_storage(settings.storage_url, Access(*settings.storage_access))
+            fonts = stack.enter_context(tempfile.TemporaryDirectory(prefix="amana-fonts-"))
+            printer = Printer(house, storage, Path(fonts))
+        kept = keepers(house, courier, postman, metrics, feed, providers, storage, printer)
+        crew = Crew(kept, redis, metrics)
         checks = (
             Check("database", lambda: require_schema(pool)),
             Check("redis", redis.ping, required=False),
@@ -250,11 +274,12 @@ def work(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain; returns within 25 s of the signal.
 
     Raises:
-        SettingsError: DATABASE_URL, REDIS_URL, AMANA_SECRET_KEY or, live, SMTP_URL is not set.
+        SettingsError: DATABASE_URL, REDIS_URL, AMANA_SECRET_KEY, STORAGE_URL or, live, SMTP_URL is
+            not set.
         Unavailable: the database cannot be reached at the start.
-        OSError: WORKER_PORT is taken.
+        OSError: WORKER_PORT is taken, or STORAGE_URL's folder cannot be made.
     """
-    settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
+    settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY", "STORAGE_URL")
     if not settings.is_sandbox:
         settings.require("SMTP_URL")
     configure_logs(settings.log_format, settings.log_level)

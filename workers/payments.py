@@ -14,7 +14,7 @@ from service.commands import payments
 from service.commands.charges import HouseBook
 from service.commands.payments import Heard
 from service.commands.perform import House, perform, tend
-from service.gateways.payments.provider import Order, PaymentProvider, Reversal
+from service.gateways.payments.provider import PaymentProvider, Reversal, order_of
 from service.gateways.payments.sandbox import SandboxProvider
 from service.rules.errors import (
     GatewayFailure,
@@ -168,20 +168,3 @@ class Payments:
                 await payments.hear(self._house, SYSTEM, heard)
         except (NotificationRefused, PaymentNotFound) as refusal:
             log.info("notification_refused", provider=provider.name, reason=str(refusal))
-
-
-def order_of(payment: Payment, public_url: str) -> Order:
-    """What the provider is asked for: the same whenever it is asked again."""
-    if payment.expires_at is None:
-        raise AssertionError(f"payment {payment.id} never ends")
-    back = f"{public_url}/dashboard/payments/{payment.id}"
-    if payment.session_id is not None:
-        back = f"{public_url}/checkout/{payment.session_id}"
-    return Order(
-        payment.id,
-        payment.amount_minor,
-        payment.currency,
-        f"Amana {payment.id}",
-        back,
-        payment.expires_at,
-    )

@@ -4,10 +4,12 @@ Law: nothing here knows a fact of its own; every line comes from a row.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 
+from service.cli import specimens
 from service.ingress.openapi import pretty
 from service.ingress.routes import routes
 from service.rules import escrow, events, identity, payment, proof
@@ -15,6 +17,7 @@ from service.rules.clocks import CLOCKS, Clock
 from service.rules.escrow import FINAL, FLAGS, MODES
 from service.rules.machine import NOWHERE, Movement, Role, Step
 from service.rules.policy import Policy
+from service.words.languages import LANGUAGES
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 GENERATED = (
@@ -107,6 +110,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "states.md": states,
     "events.md": catalogue,
     "openapi.json": openapi,
+    **{f"mails/{code}.md": partial(specimens.page, code) for code in LANGUAGES},
 }
 """File name -> what stands in it."""
 
@@ -120,8 +124,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
 )
 def docs(folder: Path) -> None:
     """Write what of docs/ is generated from the tables."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(page(), encoding="utf-8")
         click.echo(f"wrote {folder / name}")
 

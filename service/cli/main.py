@@ -6,12 +6,14 @@ from service.cli.balance import balance
 from service.cli.check import check
 from service.cli.demo import demo
 from service.cli.developer import developer
+from service.cli.dispute import dispute
 from service.cli.docs import docs
 from service.cli.fx import fx
 from service.cli.identity import identity
 from service.cli.key import key
 from service.cli.migrate import migrate
 from service.cli.payment import payment, payout
+from service.cli.proof import proof
 from service.cli.serve import serve
 from service.cli.unfreeze import unfreeze
 from service.cli.up import up
@@ -30,6 +32,8 @@ COMMANDS: tuple[click.Command, ...] = (
     identity,
     payment,
     payout,
+    proof,
+    dispute,
     unfreeze,
     check,
     balance,

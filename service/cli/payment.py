@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
 import click
 import orjson
+from pydantic import Field
 
-from service.cli.checked import ENTITY_ID
+from service.cli.checked import ENTITY_ID, Checked
 from service.cli.house import open_house
 from service.cli.verb import Answer, verb
+from service.commands.files import view_url
 from service.commands.payments import decide, send_refund
-from service.commands.perform import Command, perform
+from service.commands.perform import Command, House, perform
 from service.rules.errors import Malformed
 from service.rules.machine import Actor, ActorKind
-from service.rules.money import EXPONENTS, to_decimal, to_minor
+from service.rules.money import EXPONENTS, MAX_MINOR, to_decimal, to_minor
 from service.rules.payment import (
     ACCEPT_PAY,
     BY_HAND,
@@ -29,13 +32,17 @@ from service.settings import Settings
 from service.store.payments import list_payments
 from service.wire.base import dump_json
 from service.wire.payments import shape
+from service.wire.text import Text
 
 SHOWN = 200
 INCOMING = (TOPUP, ACCEPT_PAY, REFUND)
 OPERATOR = Actor(ActorKind.OPERATOR)
+REASON = Checked("reason", Annotated[Text, Field(min_length=1, max_length=500)])
 
 _state = click.option("--state", type=click.Choice(STATES), help="Those in this state.")
-_reason = click.option("--reason", default=None, help="Kept with it, and told to a guest.")
+_reason = click.option(
+    "--reason", type=REASON, default=None, help="Kept with it, and told to whoever pays."
+)
 _id = click.argument("payment_id", metavar="ID", type=ENTITY_ID)
 
 
@@ -114,8 +121,23 @@ async def reject_payout(settings: Settings, payment_id: str, reason: str | None)
 async def _shown(settings: Settings, kinds: Sequence[str], state: str | None) -> Answer:
     async with open_house(settings) as house:
         found = await list_payments(house.pool, kinds, state, SHOWN)
-    facts = [orjson.loads(dump_json(shape(one))) for one in found]
-    return Answer("\n".join(map(_line, found)) or "nothing waits for you", facts)
+        proofs = [_proof_url(house, one) for one in found]
+    facts = [
+        orjson.loads(dump_json(shape(one))) | {"payee": one.payee, "proofUrl": proof}
+        for one, proof in zip(found, proofs, strict=True)
+    ]
+    lines = [
+        f"{_line(one)}\n  {proof}" if proof else _line(one)
+        for one, proof in zip(found, proofs, strict=True)
+    ]
+    return Answer("\n".join(lines) or "nothing waits for you", facts)
+
+
+def _proof_url(house: House, one: Payment) -> str | None:
+    """Where the proof can be looked at, for 15 minutes."""
+    if one.proof_file is None:
+        return None
+    return view_url(house.policy.public_url, house.vault, one.proof_file, datetime.now(UTC))
 
 
 def _line(one: Payment) -> str:
@@ -126,7 +148,10 @@ def _line(one: Payment) -> str:
         came = f"  received {minor:f} {one.received_currency}"
     named = f"  {transfer_reference(one.id)}" if one.provider in BY_HAND else ""
     days = (datetime.now(UTC) - (one.created_at or datetime.now(UTC))).days
-    return f"{one.id}  {one.kind}  {one.state}  {one.provider}  {asked}{came}  {days} d{named}"
+    payee = f"  to {', '.join(one.payee.splitlines())}" if one.payee else ""
+    return (
+        f"{one.id}  {one.kind}  {one.state}  {one.provider}  {asked}{came}  {days} d{named}{payee}"
+    )
 
 
 async def _decided(settings: Settings, command: Command) -> Answer:
@@ -141,6 +166,6 @@ def _minor(amount: str, currency: str) -> int:
         minor = to_minor(Decimal(amount), currency)
     except ArithmeticError:
         minor = None
-    if minor is None or minor <= 0:
+    if minor is None or not 0 < minor <= MAX_MINOR:
         raise Malformed(reason=f"--received is no amount in {currency}.")
     return minor

@@ -180,7 +180,7 @@ async def by_rejection(world: World) -> None:
         changed("delivered", "completed"),
     )
     confirm = Sent("buyer", "please confirm")
-    mails = (NAMED, confirm, confirm, *SOLD)
+    mails = (NAMED, confirm, confirm, Sent("seller", "rejected the delivery"), *SOLD)
     net = Decimal("353.4")  # 120 USD at 3.1, less 5 %
     await tale.close("completed", webhooks=webhooks, mails=mails, buyer=-372, seller=net)
 

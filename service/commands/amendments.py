@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from service.commands import papers
 from service.commands.escrows import no_rate, young_rate
 from service.commands.perform import Command
 from service.commands.steps import lock, record
 from service.rules.aggregate import Contract, Escrow
-from service.rules.errors import Invalid, Malformed
+from service.rules.errors import DepositUnderReview, Invalid, Malformed
 from service.rules.escrow import choose, take
 from service.rules.fees import fees, locked_minor
 from service.rules.money import to_minor
@@ -36,6 +37,7 @@ def update(escrow_id: str, changes: Changes) -> Command:
     Raises:
         Malformed: nothing was given.
         Invalid: what was given does not fit the mode or the currency.
+        DepositUnderReview: a guest has paid the amount as it stands, which is being looked at.
         FxRateUnavailable: a new amount needs a rate, and none is young enough.
     """
 
@@ -51,8 +53,11 @@ def update(escrow_id: str, changes: Changes) -> Command:
         amended = await _amended(tx, escrow, changes)
         if amended == escrow:
             return updated(escrow)
+        if escrow.deposit is not None and amended.amount_minor != escrow.amount_minor:
+            raise DepositUnderReview
         taken = take(row, escrow, tx.actor, tx.now, changed=amended)
         await record(tx, [taken])
+        await papers.ask_again(tx, escrow, taken.after)
         return updated(taken.after)
 
     return command

@@ -40,15 +40,23 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Findings:
-    """The breaches of every invariant that was asked, at most `checks.LIMIT` each."""
+    """The breaches of every invariant that was asked, at most `checks.LIMIT` each.
+
+    `named` is who is to be frozen, with what each breaches: the limit spares nobody.
+    """
 
     of: dict[str, list[Breach]] = field(default_factory=dict)
     unasked: set[str] = field(default_factory=set)
+    named: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, invariant_id: str, breaches: Sequence[Breach]) -> None:
         """Note that it was asked, and what came of it."""
         known = self.of.setdefault(invariant_id, [])
         known += breaches[: checks.LIMIT - len(known)]
+        if invariant_id in FREEZING:
+            for breach in breaches:
+                if breach.escrow_id is not None:
+                    self.named.setdefault(breach.escrow_id, set()).add(invariant_id)
 
     async def ask(
         self, invariant_id: str, question: Callable[[], Awaitable[Sequence[Breach]]]
@@ -68,12 +76,7 @@ class Findings:
 
     def to_freeze(self) -> dict[str, set[str]]:
         """The escrows that a breach freezes, in id order, with the invariants that name them."""
-        named: dict[str, set[str]] = {}
-        for invariant_id in FREEZING & set(self.of):
-            for breach in self.of[invariant_id]:
-                if breach.escrow_id is not None:
-                    named.setdefault(breach.escrow_id, set()).add(invariant_id)
-        return dict(sorted(named.items()))
+        return dict(sorted(self.named.items()))
 
 
 async def check_changed(house: House) -> list[Result]:
@@ -267,8 +270,19 @@ async def _ask_subjects(
     for invariant_id in sorted(invariant_ids):
         findings.add(invariant_id, [])
         if subjects:
-            question = partial(checks.read_breaches_among, reader, invariant_id, subjects)
-            await findings.ask(invariant_id, question)
+            await findings.ask(invariant_id, partial(_every, reader, invariant_id, subjects))
+
+
+async def _every(reader: Reader, invariant_id: str, subjects: Sequence[str]) -> list[Breach]:
+    """All the breaches among these subjects: asked again of the others, up to a short answer."""
+    found: list[Breach] = []
+    others = list(subjects)
+    while others:
+        some = await checks.read_breaches_among(reader, invariant_id, others)
+        found += some
+        named = {breach.subject for breach in some}
+        others = [one for one in others if one not in named] if len(some) >= checks.LIMIT else []
+    return found
 
 
 async def _read_broken_last(reader: Reader) -> list[Breach]:

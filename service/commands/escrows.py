@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from service.commands.contracts import STORED, Mark, keep_signature, signed
+from service.commands import papers
+from service.commands.contracts import STORED, Mark, signature, signed
 from service.commands.invitations import welcome
 from service.commands.perform import Command
 from service.commands.steps import lock, record, reread, step, told
@@ -40,12 +41,13 @@ from service.rules.money import LEDGER_CURRENCY, to_decimal, to_minor
 from service.rules.terms import Circumstances, Terms, faults, faults_in
 from service.store.db import Transaction
 from service.store.deadlines import arm_deadlines, armings
-from service.store.developers import Opening, Question, count_today, read_openings, read_signature
+from service.store.developers import Opening, Question, count_today, read_openings
 from service.store.escrows import insert_contracts, insert_escrows
 from service.store.events import append_events
 from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
 from service.store.ledger import lock_wallet
+from service.store.parts import Signature, insert_signatures
 from service.store.users import await_registrations
 from service.wire.escrows import (
     Creation,
@@ -80,6 +82,7 @@ class Opened:
 
     order: Order
     steps: tuple[Taken, ...]
+    signature: Signature | None = None
 
     @property
     def escrow(self) -> Escrow:
@@ -110,7 +113,8 @@ async def create_all(tx: Transaction, orders: Sequence[Order]) -> list[Creation 
     await append_events(
         tx, [entry for one in opened for entry in told(tx, one.steps, one.order.actor)]
     )
-    await _keep_signatures(tx, [one for one in opened if one.order.terms.auto_sign])
+    await insert_signatures(tx, [one.signature for one in opened if one.signature is not None])
+    await papers.ask(tx, escrows)
     reminders = await welcome(tx, [(one.escrow, one.order.actor) for one in opened])
     clocks = [
         arming for escrow in escrows for arming in armings(turn(None, escrow, tx.now, tx.policy))
@@ -120,13 +124,6 @@ async def create_all(tx: Transaction, orders: Sequence[Order]) -> list[Creation 
         creation(draft.escrow, tx.policy.public_url) if isinstance(draft, Opened) else draft
         for draft in drafts
     ]
-
-
-async def _keep_signatures(tx: Transaction, signed: Sequence[Opened]) -> None:
-    for one in signed:
-        image = await read_signature(tx, one.order.developer_id)
-        mark = Mark(STORED, image=image)
-        await keep_signature(tx, one.escrow, Role.SELLER, mark, one.order.actor)
 
 
 def check_association(
@@ -308,7 +305,10 @@ def _draft(tx: Transaction, order: Order, opening: Opening) -> Opened | Refused:
         return Opened(order, (created,))
     signing = choose("sign_contract", escrow, order.actor)
     changed = signed(escrow, Role.SELLER, tx.now)
-    return Opened(order, (created, take(signing, escrow, order.actor, tx.now, changed=changed)))
+    taken = take(signing, escrow, order.actor, tx.now, changed=changed)
+    mark = Mark(STORED, image_id=opening.signature_id)
+    given = signature(taken.after, Role.SELLER, mark, order.actor, tx.now)
+    return Opened(order, (created, taken), given)
 
 
 def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening) -> Escrow:
@@ -321,7 +321,7 @@ def _drafted(tx: Transaction, developer_id: str, terms: Terms, opening: Opening)
             own_email=opening.own.email if opening.own else None,
             seller_is_known=opening.seller is not None,
             seller_is_verified=opening.is_seller_verified,
-            has_signature=opening.has_signature,
+            has_signature=opening.signature_id is not None,
             can_acknowledge=opening.can_acknowledge,
             amount_ledger_minor=ledger_minor,
         ),

@@ -4,10 +4,12 @@ Asking and registering with the same e-mail do not pass each other: both hold th
 that two who ask at once get one record and no registration leaves one unlinked.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from service.commands.mails import IDENTITY, identity_mail
+from service.commands.files import record as record_files
+from service.commands.mails import IDENTITY, decision_mail, identity_mail
 from service.commands.perform import Command
 from service.rules.aggregate import Person
 from service.rules.checkout import is_on, read_target
@@ -17,7 +19,9 @@ from service.rules.errors import (
     Invalid,
     VerificationNotFound,
 )
+from service.rules.files import StoredFile
 from service.rules.identity import (
+    DOCUMENTS_MAX,
     EXPIRES_AFTER,
     LIVE,
     PENDING,
@@ -37,10 +41,12 @@ from service.store.users import User, lock_email, read_user
 from service.store.vault import hash_token
 from service.wire.base import Wire
 from service.wire.identity import NewVerification, found, identity_event, made, record
+from service.wire.text import ascii_domain
 
 AT_ONCE = "The sandbox approves at once; no e-mail was sent"
 MAILED = "Verification requested; the link was sent by e-mail"
 MAILED_AGAIN = "Verification is pending; the link was sent again"
+UNDER_REVIEW = "The person has sent documents; they are being looked at"
 MAILED_JUST_NOW = "Verification is pending; the link was sent less than 5 minutes ago"
 
 
@@ -70,8 +76,34 @@ def request(developer_id: str, wanted: NewVerification) -> Command:
     return command
 
 
-def decide(verification_id: str, *, approves: bool) -> Command:
-    """The operator's word on a pending verification.
+def submit(token: str, files: Sequence[StoredFile], language: str) -> Command:
+    """The person behind the mailed link shows who they are: 1 to DOCUMENTS_MAX files.
+
+    The files are in the store already, and are recorded here; `language` is the page's. The link
+    is spent with it.
+
+    Raises:
+        Invalid: there is no file, or there are too many.
+        VerificationNotFound: no verification has this link.
+        VerificationDecided, VerificationExpired, VerificationUnderReview: nothing is awaited.
+    """
+
+    async def command(tx: Transaction) -> Wire:
+        if not 0 < len(files) <= DOCUMENTS_MAX:
+            raise Invalid({"files": f"give 1 to {DOCUMENTS_MAX} files"})
+        pending = await identity.lock_verification_behind(tx, hash_token(token))
+        if pending is None:
+            raise VerificationNotFound
+        shown = await _take(tx, pending, "submit", needs_admin_review=True)
+        await record_files(tx, files)
+        await identity.insert_documents(tx, shown.id, files, language)
+        return record(shown)
+
+    return command
+
+
+def decide(verification_id: str, *, approves: bool, reason: str | None = None) -> Command:
+    """The operator's word on a pending verification; the person is told it by mail, with `reason`.
 
     Raises:
         VerificationNotFound: there is none with this id.
@@ -83,7 +115,11 @@ def decide(verification_id: str, *, approves: bool) -> Command:
         if pending is None:
             raise VerificationNotFound
         step = "approve" if approves else "reject"
-        return record(await _take(tx, pending, step, needs_admin_review=False))
+        decided = await _take(tx, pending, step, needs_admin_review=False)
+        asker = await identity.read_asker(tx, decided.developer_id)
+        language = await _spoken(tx, decided)
+        await insert_mails(tx, [decision_mail(tx, decided, asker.company, language, reason)])
+        return record(decided)
 
     return command
 
@@ -101,7 +137,8 @@ def _check(tx: Transaction, wanted: NewVerification, asker: Asker) -> None:
     url, allowed = wanted.redirect_url, asker.redirect_urls
     if url is not None and allowed and not is_on(allowed, read_target(url)):
         raise Invalid({"redirect_url": "must be on your list of redirect URLs"})
-    if is_blocked(wanted.email, tx.policy.blocked_email_domains):
+    domain = ascii_domain(wanted.email.rpartition("@")[2])
+    if is_blocked(domain, tx.policy.blocked_email_domains):
         raise Forbidden(reason="E-mail addresses of this domain are not accepted.")
 
 
@@ -128,6 +165,8 @@ async def _open(
 
 
 async def _remind(tx: Transaction, pending: Verification, asker: Asker, user: User | None) -> Wire:
+    if pending.needs_admin_review:
+        return found(pending, UNDER_REVIEW)
     if not pending.may_be_mailed(tx.real_now):
         return found(pending, MAILED_JUST_NOW)
     pending = await _take(tx, pending, "remind", mails=pending.mails + 1, mailed_at=tx.real_now)
@@ -197,6 +236,15 @@ async def _tell(tx: Transaction, row: Step, before: Verification, after: Verific
         to_state=row.target,
     )
     await append_events(tx, [entry])
+
+
+async def _spoken(tx: Transaction, verification: Verification) -> str:
+    """The person's language: the user's, else that of the page on which they were."""
+    user = await read_user(tx, verification.email)
+    if user is not None:
+        return user.person.language
+    documents = await identity.read_documents(tx, verification.id)
+    return documents.language if documents else _language(None)
 
 
 def _language(user: User | None) -> str:

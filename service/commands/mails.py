@@ -4,18 +4,21 @@
 sends. Workers claim and settle through `tend`; a link's token is derived when it is needed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from service.rules.aggregate import Escrow, Person
-from service.rules.clocks import CLOCKS
+from service.rules.clocks import DISPUTE_ANSWER, Turn
 from service.rules.delivery import DisableReason
-from service.rules.escrow import Taken, roles
+from service.rules.escrow import CANCELLED, COMPLETED, Taken, roles
 from service.rules.identity import Verification
 from service.rules.machine import Actor, Role
 from service.rules.money import to_decimal
 from service.rules.policy import Policy
 from service.store.db import Reader, Transaction
+from service.store.deadlines import read_open_of
 from service.store.endpoints import Disabled
 from service.store.ids import entity_id
 from service.store.mails import (
@@ -29,11 +32,13 @@ from service.store.mails import (
 from service.store.vault import Vault
 from service.wire.base import instant
 from service.wire.mailbox import MailboxMail
-from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts
+from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts
 from service.words.mails import (
+    CODE_LINK,
     ENDPOINT_LINK,
     ESCROW_LINK,
     IDENTITY_LINK,
+    PAYMENT_LINK,
     REGISTER_LINK,
     Facts,
     Rendered,
@@ -47,7 +52,23 @@ IDENTITY = "identity"
 LINK_OF = {INVITATION: REGISTER_LINK, IDENTITY: IDENTITY_LINK}
 """Purpose -> the link's name, which is its page's as well."""
 
+CODE_PURPOSE = {"sign_in_code": "sign_in", "phone_code": "phone"}
+CODE_PAGE = {"sign_in_code": "sign-in", "phone_code": "phone"}
+"""Template -> what its code proves, and the page that asks for it."""
+CODE_MINUTES = 10
+"""How long a code may be used."""
+
 MAILBOX_LIMIT = 200
+OVERDUE = "delivery_overdue"
+CANCELLATION_ANSWER = "cancellation_answer"
+DUE_OF = {
+    OVERDUE: "delivery_due_at",
+    "overdue_refund": "refund_due_at",
+    "completion": "completion_due_at",
+    DISPUTE_ANSWER: "answer_due_at",
+    CANCELLATION_ANSWER: "request_due_at",
+}
+"""A clock's kind -> what a mail calls its end."""
 SIDES = (Role.SELLER, Role.BUYER)
 
 MINUTE, HOUR = 60, 3600
@@ -64,24 +85,55 @@ WAITS_SECONDS = (
     12 * HOUR,
     24 * HOUR,
 )
-_CLOCK_OF = {clock.kind: clock for clock in CLOCKS}
+Clocks = Mapping[str, datetime | None]
+"""Kind -> when it strikes, None while it stands still; of an escrow's open deadlines."""
 
 
-async def write_notices(tx: Transaction, taken: Sequence[Taken]) -> None:
+async def write_notices(tx: Transaction, taken: Sequence[Taken], turns: Sequence[Turn]) -> None:
     """The mails that steps of the buyer-seller family cause, if any; in the steps' transaction.
 
-    A step's mails are told apart by the escrow's `seq` after it, so each is written once.
+    A step's mails are told apart by the escrow's `seq` after it, so each is written once. `turns`
+    are what the steps have done to the clocks, one each.
     """
+    notices = [
+        (one, turned, template, role)
+        for one, turned in zip(taken, turns, strict=True)
+        for template, role in announcements(one, tx.actor)
+    ]
+    clocks = await _clocks_after(tx, [(one, turned) for one, turned, *_ in notices])
     await insert_mails(
         tx,
         [
             new_mail(
-                tx, template, one.after, role, f"{template}:{one.after.id}:{role}:{one.after.seq}"
+                tx,
+                template,
+                one.after,
+                role,
+                f"{template}:{one.after.id}:{role}:{one.after.seq}",
+                clocks=clocks[one.after.id],
             )
-            for one in taken
-            for template, role in announcements(one, tx.actor)
+            for one, _, template, role in notices
         ],
     )
+
+
+async def _clocks_after(
+    tx: Transaction, steps: Sequence[tuple[Taken, Turn]]
+) -> Mapping[str, Clocks]:
+    """The clocks of each escrow after its step, with the one that has just struck.
+
+    The database is asked only where some ran before the step: all others the step has armed.
+    """
+    older = {turned.escrow_id for _, turned in steps if turned.stays or turned.rearms}
+    clocks: dict[str, dict[str, datetime | None]] = {}
+    for one, turned in steps:
+        armed = {kind: None if paused else due for kind, due, paused in turned.arms}
+        struck = {OVERDUE: one.due_at} if one.row.name == "note_overdue" else {}
+        clocks[turned.escrow_id] = armed | struck
+    for deadline in await read_open_of(tx, sorted(older)) if older else ():
+        due = deadline.due_at if deadline.remaining is None else None
+        clocks[deadline.escrow_id].setdefault(deadline.kind, due)
+    return clocks
 
 
 def announcements(taken: Taken, actor: Actor) -> Iterator[tuple[str, Role]]:
@@ -89,28 +141,73 @@ def announcements(taken: Taken, actor: Actor) -> Iterator[tuple[str, Role]]:
 
     Money that moved is receipted to both; else whoever acted knows already.
     """
-    template, aware = _told(taken, roles(actor, taken.before))
-    if template is not None:
-        yield from ((template, role) for role in SIDES if role not in aware)
+    notice = _notice(taken)
+    if notice is None:
+        return
+    aware = notice.aware(taken, roles(actor, taken.before))
+    yield from ((notice.template, role) for role in SIDES if role not in aware)
 
 
-def _told(taken: Taken, acting: frozenset[Role]) -> tuple[str | None, frozenset[Role]]:
-    """The template of a step, and who needs no mail because they did it themselves."""
-    nobody: frozenset[Role] = frozenset()
-    if taken.row.name == "note_overdue":
-        return "delivery_overdue", nobody
-    if not taken.leaves_state:
-        return None, nobody
-    match taken.row.name, taken.row.target:
-        case (("accept_pay" | "approve_deposit"), _):
-            return "escrow_paid", nobody
-        case "deliver", "delivered":
-            return "escrow_delivered", acting
-        case _, "completed":
-            return "escrow_completed", nobody
-        case _, "cancelled":
-            return "escrow_cancelled", nobody if taken.before.funded_minor else acting
-    return None, nobody
+Aware = Callable[[Taken, frozenset[Role]], frozenset[Role]]
+
+
+def _nobody(_: Taken, __: frozenset[Role]) -> frozenset[Role]:
+    return frozenset()
+
+
+def _acting(_: Taken, acting: frozenset[Role]) -> frozenset[Role]:
+    return acting
+
+
+def _opener(taken: Taken, _: frozenset[Role]) -> frozenset[Role]:
+    dispute = taken.after.dispute
+    return frozenset({Role(dispute.opener)}) if dispute else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The template of a step's mails, and who needs none because they know already."""
+
+    template: str
+    aware: Aware = _nobody
+
+
+NOTICES: Mapping[tuple[str, str] | str, Notice] = {
+    "accept_pay": Notice("escrow_paid"),
+    "approve_deposit": Notice("escrow_paid"),
+    "sign_contract": Notice("contract_signed", _acting),
+    "cancel": Notice("escrow_cancelled", _acting),
+    ("deliver", "delivered"): Notice("escrow_delivered", _acting),
+    "reject_delivery": Notice("delivery_rejected", _acting),
+    "note_overdue": Notice("delivery_overdue"),
+    "request_cancellation": Notice("cancellation_requested", _acting),
+    "reject_cancellation": Notice("cancellation_rejected", _acting),
+    "submit_proof": Notice("proof_submitted", _acting),
+    "request_correction": Notice("proof_correction", _acting),
+    "accept_proof": Notice("proof_accepted", _acting),
+    "pass_proof": Notice("proof_accepted"),
+    "escalate_proof": Notice("proof_needs_review"),
+    "dispute": Notice("dispute_opened", _acting),
+    "remind_dispute": Notice("dispute_reminder", _opener),
+    "answer_dispute": Notice("dispute_answered", _acting),
+    "withdraw_dispute": Notice("dispute_withdrawn", _acting),
+    "resolve_dispute": Notice("dispute_resolved"),
+}
+"""Step, or step and the state that it leads to -> who is told what. Every other step that ends an
+escrow is told to both (`ENDS`); the rest needs nobody's attention, or has mails of its own."""
+ENDS: Mapping[str, Notice] = {
+    COMPLETED: Notice("escrow_completed"),
+    CANCELLED: Notice("escrow_cancelled"),
+}
+FULLY_SIGNED = Notice("contract_complete")
+
+
+def _notice(taken: Taken) -> Notice | None:
+    row, contract = taken.row, taken.after.contract
+    if row.name == "sign_contract" and contract is not None and contract.is_fully_signed:
+        return FULLY_SIGNED
+    own = NOTICES.get((row.name, row.target)) or NOTICES.get(row.name)
+    return own or (ENDS.get(row.target) if taken.leaves_state else None)
 
 
 def new_mail(
@@ -120,17 +217,21 @@ def new_mail(
     role: Role,
     dedupe_key: str,
     invitation_id: str | None = None,
+    clocks: Clocks = MappingProxyType({}),
 ) -> NewMail:
-    """The row of a mail to one side of an escrow, as the escrow now stands."""
+    """The row of a mail to one side of an escrow, as the escrow and its `clocks` now stand."""
     mail_id = entity_id(tx.now)
     return NewMail(
         id=mail_id,
         recipient=address_of(escrow, role),
         template=template,
         language=escrow.language,
-        facts=dict(facts_of(escrow, role, tx.now, tx.policy)),
+        facts={
+            **facts_of(escrow, role, tx.now, tx.policy, clocks),
+            "note": _said(template, escrow),
+        },
         dedupe_key=dedupe_key,
-        message_id=_message_id(mail_id, tx.policy),
+        message_id=message_id_of(mail_id, tx.policy),
         escrow_id=escrow.id,
         invitation_id=invitation_id,
     )
@@ -147,7 +248,7 @@ def disabled_mail(tx: Transaction, endpoint: Disabled, reason: DisableReason) ->
         language=endpoint.language,
         facts=dict(facts),
         dedupe_key=f"endpoint_disabled:{endpoint.id}:{endpoint.seq}",
-        message_id=_message_id(mail_id, tx.policy),
+        message_id=message_id_of(mail_id, tx.policy),
     )
 
 
@@ -155,22 +256,71 @@ def identity_mail(
     tx: Transaction, verification: Verification, company: str, language: str
 ) -> NewMail:
     """The row of the mail that asks a person to show who they are; once each time it is sent."""
-    mail_id = entity_id(tx.now)
-    facts = IdentityFacts(
+    return _of_identity(
+        tx,
+        "identity_verification",
+        verification,
+        _identity_facts(tx, verification, company, None),
+        language,
+        f"identity_verification:{verification.id}:{verification.mails}",
+    )
+
+
+def decision_mail(
+    tx: Transaction, verification: Verification, company: str, language: str, reason: str | None
+) -> NewMail:
+    """The row of the mail that tells a person how their verification was decided, and why."""
+    template = f"identity_{verification.kyc_status}"
+    facts = _identity_facts(tx, verification, company, reason)
+    return _of_identity(
+        tx, template, verification, facts, language, f"{template}:{verification.id}"
+    )
+
+
+def _identity_facts(
+    tx: Transaction, verification: Verification, company: str, reason: str | None
+) -> IdentityFacts:
+    return IdentityFacts(
         verification_id=verification.id,
         company=company,
         expires_at=instant(verification.expires_at),
         timezone=tx.policy.timezone,
+        reason=reason,
     )
+
+
+def _of_identity(
+    tx: Transaction,
+    template: str,
+    verification: Verification,
+    facts: IdentityFacts,
+    language: str,
+    dedupe_key: str,
+) -> NewMail:
+    mail_id = entity_id(tx.now)
     return NewMail(
         id=mail_id,
         recipient=verification.email,
-        template="identity_verification",
+        template=template,
         language=language,
         facts=dict(facts),
-        dedupe_key=f"identity_verification:{verification.id}:{verification.mails}",
-        message_id=_message_id(mail_id, tx.policy),
+        dedupe_key=dedupe_key,
+        message_id=message_id_of(mail_id, tx.policy),
         identity_id=verification.id,
+    )
+
+
+def code_mail(tx: Transaction, template: str, code_id: str, email: str, language: str) -> NewMail:
+    """The row of a mail with a code, which is derived when it is written."""
+    mail_id = entity_id(tx.now)
+    return NewMail(
+        id=mail_id,
+        recipient=email,
+        template=template,
+        language=language,
+        facts=dict(CodeFacts(code_id=code_id, minutes=CODE_MINUTES)),
+        dedupe_key=f"code:{code_id}",
+        message_id=message_id_of(mail_id, tx.policy),
     )
 
 
@@ -179,12 +329,15 @@ def address_of(escrow: Escrow, role: Role) -> str:
     return escrow.seller_address if role is Role.SELLER else escrow.buyer_address
 
 
-def facts_of(escrow: Escrow, role: Role, now: datetime, policy: Policy) -> EscrowFacts:
+def facts_of(
+    escrow: Escrow, role: Role, now: datetime, policy: Policy, clocks: Clocks
+) -> EscrowFacts:
     """What a mail to this side says of the escrow; see `words/facts.py`."""
     settled_minor = escrow.funded_minor - escrow.refunded_minor
     fees_minor = escrow.escrow_fee_minor + escrow.developer_fee_minor
     completed = escrow.completed_at is not None
     held_minor = settled_minor if completed else escrow.amount_ledger_minor
+    settlement = escrow.dispute.settlement if escrow.dispute else None
     net_minor = escrow.released_minor if completed else escrow.amount_ledger_minor - fees_minor
     return EscrowFacts(
         escrow_id=escrow.id,
@@ -205,16 +358,37 @@ def facts_of(escrow: Escrow, role: Role, now: datetime, policy: Policy) -> Escro
             "delivered_at": _instant(escrow.delivered_at),
             "completed_at": _instant(escrow.completed_at),
             "cancelled_at": _instant(escrow.cancelled_at),
+            "disputed_at": _instant(escrow.dispute.opened_at if escrow.dispute else None),
             "expires_at": _instant(escrow.expires_at),
-            "delivery_due_at": _due(escrow, "delivery_overdue", escrow.paid_at, now, policy),
-            "refund_due_at": _due(escrow, "overdue_refund", escrow.paid_at, now, policy),
-            "completion_due_at": _instant(escrow.completion_deadline)
-            or _due(escrow, "completion", escrow.delivered_at, now, policy),
+            "delivery_due_at": _instant(clocks.get(OVERDUE)),
+            "refund_due_at": _instant(clocks.get("overdue_refund")),
+            "completion_due_at": _instant(clocks.get("completion")),
+            "answer_due_at": _instant(clocks.get(DISPUTE_ANSWER)),
+            "request_due_at": _instant(clocks.get(CANCELLATION_ANSWER)),
+            "proof_due_at": _instant(escrow.proof.upload_deadline if escrow.proof else None),
+            "review_due_at": _instant(escrow.proof.review_deadline if escrow.proof else None),
         },
+        paused=[name for kind, name in DUE_OF.items() if kind in clocks and clocks[kind] is None],
         at=instant(now),
         timezone=policy.timezone,
         reason=escrow.cancel_reason,
+        refunded=_plain(escrow.refunded_minor, escrow.ledger_currency),
+        settled_by=settlement.resolved_by if settlement else None,
     )
+
+
+def _said(template: str, escrow: Escrow) -> str | None:
+    """What the other side wrote with the step that a mail of this template tells about."""
+    match template:
+        case "delivery_rejected":
+            return escrow.rejections[-1].reason if escrow.rejections else None
+        case "cancellation_requested":
+            return escrow.cancellation.reason if escrow.cancellation else None
+        case "dispute_opened":
+            return escrow.dispute.reason if escrow.dispute else None
+        case "proof_correction" if escrow.proof and escrow.proof.submissions:
+            return escrow.proof.submissions[-1].correction
+    return None
 
 
 def links_of(mail: Mail, policy: Policy, vault: Vault) -> Mapping[str, str]:
@@ -225,6 +399,11 @@ def links_of(mail: Mail, policy: Policy, vault: Vault) -> Mapping[str, str]:
     if "endpoint_id" in mail.facts:
         page = f"{policy.public_url}/dashboard/webhooks/{mail.facts['endpoint_id']}"
         links[ENDPOINT_LINK] = page
+    if "page" in mail.facts:
+        links[PAYMENT_LINK] = f"{policy.public_url}{mail.facts['page']}"
+    if "code_id" in mail.facts:
+        page = CODE_PAGE[mail.template]
+        links[CODE_LINK] = f"{policy.public_url}/{page}/{mail.facts['code_id']}"
     if mail.link is not None:
         page = LINK_OF[mail.link.purpose]
         links[page] = f"{policy.public_url}/{page}/{token_of(mail.link, vault)}"
@@ -242,6 +421,9 @@ def token_of(link: Link, vault: Vault) -> str:
 def rendered(mail: Mail, words: Words, policy: Policy, vault: Vault) -> Rendered:
     """The mail in words, from its row; the same each time."""
     facts: Facts = mail.facts  # type: ignore[assignment]  # written by this file, JSON since
+    if "code_id" in mail.facts:
+        code = vault.code(CODE_PURPOSE[mail.template], mail.facts["code_id"])
+        facts = CodeFacts(code_id=mail.facts["code_id"], minutes=mail.facts["minutes"], code=code)
     return words.render(mail.template, mail.language, facts, links_of(mail, policy, vault))
 
 
@@ -305,16 +487,7 @@ def _instant(moment: datetime | None) -> str | None:
     return instant(moment) if moment else None
 
 
-def _due(
-    escrow: Escrow, kind: str, since: datetime | None, now: datetime, policy: Policy
-) -> str | None:
-    """When this clock of the escrow strikes, counted from `since`; None while it has not begun."""
-    clock = _CLOCK_OF[kind]
-    if since is None or escrow.mode not in clock.modes:
-        return None
-    return instant(clock.due(escrow, since if kind == "completion" else now, policy))
-
-
-def _message_id(mail_id: str, policy: Policy) -> str:
+def message_id_of(mail_id: str, policy: Policy) -> str:
+    """The fixed Message-ID of a mail, so that a repetition is told as one."""
     host = policy.public_url.split("://", 1)[-1].split("/", 1)[0].split(":", 1)[0]
     return f"<{mail_id}@{host}>"

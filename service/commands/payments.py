@@ -10,12 +10,16 @@ from uuid import UUID
 
 import structlog
 
+from service.commands.files import record as record_files
+from service.commands.payment_mails import tell_payer
 from service.commands.payment_steps import blank, open_refund, start, take
 from service.commands.perform import Answer, Command, House, perform
 from service.commands.steps import lock, record
 from service.rules import escrow as escrows
 from service.rules.aggregate import Deposit, Escrow
+from service.rules.clocks import turn
 from service.rules.errors import (
+    AmountChanged,
     BalanceTooLarge,
     NotPayable,
     PaymentNotFound,
@@ -25,8 +29,11 @@ from service.rules.errors import (
     SellerNotReady,
     WrongParty,
 )
+from service.rules.escrow import PENDING as ESCROW_PENDING
 from service.rules.escrow import choose
+from service.rules.files import StoredFile
 from service.rules.machine import Actor, ActorKind, Role
+from service.rules.money import to_decimal
 from service.rules.payment import (
     ACCEPT_PAY,
     ASK_AFTER,
@@ -48,6 +55,7 @@ from service.rules.payment import (
 )
 from service.rules.session import COMPLETED, RETRY_HOURS
 from service.store.db import Transaction
+from service.store.deadlines import turn_deadlines
 from service.store.ledger import lock_wallet
 from service.store.payments import (
     lock_payments,
@@ -61,6 +69,8 @@ from service.wire.payments import PaymentAnswer, shape
 
 OPERATOR = Actor(ActorKind.OPERATOR)
 RETRY = timedelta(hours=RETRY_HOURS)
+REVIEWED_WITHIN = timedelta(days=365)
+"""A session whose proof is under review lives until that is decided; beyond this it is given up."""
 _ROLES = {
     ActorKind.OPERATOR: Role.OPERATOR,
     ActorKind.CLOCK: Role.CLOCK,
@@ -74,6 +84,7 @@ log = structlog.get_logger()
 class Wish:
     """What somebody wants to pay; minor units. Without `user_id` it is a guest's, with an e-mail.
 
+    `shown_minor` is the escrow's amount, in its own currency, as the payer has seen it.
     `provider` is configured, and has been asked whether it takes the amount: the door's to see to.
     """
 
@@ -85,6 +96,7 @@ class Wish:
     escrow_id: str | None = None
     session_id: UUID | None = None
     payer_email: str | None = None
+    shown_minor: int | None = None
 
 
 def begin(wish: Wish) -> Command:
@@ -92,6 +104,7 @@ def begin(wish: Wish) -> Command:
 
     Raises:
         Refused: the escrow cannot be paid, or not by this person.
+        AmountChanged: it is another one by now than the payer has seen.
         NotPayable: a guest pays by bank transfer, and exactly what is asked.
         PaymentUnderWay: a guest's payment for this escrow is under way.
     """
@@ -110,6 +123,10 @@ async def begun(tx: Transaction, wish: Wish) -> Payment:
             raise AssertionError("a payment for an escrow names it")
         escrow = await lock(tx, wish.escrow_id)
         expected = escrow.amount_ledger_minor
+        if wish.shown_minor not in (None, escrow.amount_minor):
+            raise AmountChanged(
+                amount=to_decimal(escrow.amount_minor, escrow.currency), currency=escrow.currency
+            )
         if wish.user_id is None:
             _check_guest(escrow, wish)
         else:
@@ -160,6 +177,15 @@ async def topped_up(
     payment = await begun(tx, Wish(TOPUP, provider, amount_minor, currency, user_id))
     report = Report(Outcome.SUCCEEDED, amount_minor, currency, payment.id)
     return await take(tx, payment, "settle", Role.SYSTEM, report)
+
+
+async def paid_at_once(tx: Transaction, wish: Wish) -> Payment:
+    """A payment for an escrow that is begun and settled at once: the sandbox's card."""
+    payment = await begun(tx, wish)
+    report = Report(Outcome.SUCCEEDED, wish.amount_minor, wish.currency, payment.id)
+    after = await take(tx, payment, "settle", Role.SYSTEM, report)
+    await _pay_inline(tx, after, await lock(tx, wish.escrow_id or ""))
+    return after
 
 
 def hand_over(payment_id: str, provider_reference: str, page_url: str) -> Command:
@@ -241,6 +267,7 @@ async def _follow_report(
     after = await take(tx, payment, name, Role.SYSTEM, report if is_money else None, **changes)
     if after.state == NEEDS_OPERATOR:
         log.warning("payment_needs_operator", payment=after.id, provider=after.provider, step=name)
+    await tell_payer(tx, after, name)
     if after.state == SUCCEEDED and after.kind == ACCEPT_PAY and escrow is not None:
         await _pay_inline(tx, after, escrow)
     return after
@@ -269,10 +296,12 @@ async def _pay_inline(tx: Transaction, payment: Payment, escrow: Escrow) -> None
         _check_buyer(tx, escrow, payment.user_id)
     except Refused as refusal:
         log.info("payment_kept_in_wallet", payment=payment.id, reason=type(refusal).__name__)
+        await tell_payer(tx, payment, "keep")
         return
     available = await lock_wallet(tx, payment.user_id, escrow.ledger_currency)
     if available < escrow.amount_ledger_minor:
         log.info("payment_kept_in_wallet", payment=payment.id, reason="InsufficientFunds")
+        await tell_payer(tx, payment, "keep")
         return
     await _end_session(tx, payment)
     actor, tx.actor = tx.actor, payer
@@ -287,20 +316,40 @@ async def _end_session(tx: Transaction, payment: Payment) -> None:
         await end_session(tx, payment.session_id, COMPLETED)
 
 
-def prove(payment_id: str, proof_file: str) -> Command:
-    """A proof of the bank transfer is here; its session outlives its 30 minutes."""
+def prove(payment_id: str, proof: StoredFile | None) -> Command:
+    """A proof of the bank transfer is here; its session outlives its 30 minutes.
+
+    The sandbox may do without a file. While a guest's proof is looked at, the escrow cannot expire.
+    """
 
     async def command(tx: Transaction) -> PaymentAnswer:
-        payment, _ = await _locked(tx, payment_id)
+        payment, escrow = await _locked(tx, payment_id)
         _check_own(tx, payment)
-        if payment.provider not in BY_HAND:
-            raise PaymentNotOpen(state=payment.state, act="prove")
-        payment = await take(tx, payment, "prove", Role.BUYER, proof_file=proof_file)
-        if payment.session_id is not None:
-            await prolong_session(tx, payment.session_id, tx.now + BY_HAND_OPEN)
-        return PaymentAnswer(payment=shape(payment))
+        return PaymentAnswer(payment=shape(await proven(tx, payment, escrow, proof)))
 
     return command
+
+
+async def proven(
+    tx: Transaction, payment: Payment, escrow: Escrow | None, proof: StoredFile | None
+) -> Payment:
+    """As `prove`, of the locked payment and its locked escrow."""
+    if payment.provider not in BY_HAND:
+        raise PaymentNotOpen(state=payment.state, act="prove")
+    if proof is not None:
+        await record_files(tx, [proof], escrow_id=payment.escrow_id, uploaded_by=payment.user_id)
+    key = proof.key if proof else None
+    after = await take(tx, payment, "prove", Role.BUYER, proof_file=key)
+    if after.session_id is not None:
+        await prolong_session(tx, after.session_id, tx.now + REVIEWED_WITHIN)
+    if after.mode == GUEST and escrow is not None:
+        await _turn(tx, escrow, replace(escrow, deposit=deposit_of(after)))
+    return after
+
+
+async def _turn(tx: Transaction, before: Escrow, after: Escrow) -> None:
+    """The escrow's clocks, where only a guest's proof has come or gone."""
+    await turn_deadlines(tx, [turn(before, after, tx.now, tx.policy)])
 
 
 def cancel(payment_id: str) -> Command:
@@ -311,14 +360,22 @@ def cancel(payment_id: str) -> Command:
     """
 
     async def command(tx: Transaction) -> PaymentAnswer:
-        payment, _ = await _locked(tx, payment_id)
+        payment, escrow = await _locked(tx, payment_id)
         who = _ROLES.get(tx.actor.kind)
         if who is None:
             _check_own(tx, payment)
             who = Role.SELLER if payment.kind == PAYOUT else Role.BUYER
-        return PaymentAnswer(payment=shape(await take(tx, payment, "cancel", who)))
+        after = await take(tx, payment, "cancel", who)
+        await _no_more_deposit(tx, escrow)
+        return PaymentAnswer(payment=shape(after))
 
     return command
+
+
+async def _no_more_deposit(tx: Transaction, escrow: Escrow | None) -> None:
+    """The proof is looked at no more: the escrow may expire again."""
+    if escrow is not None and escrow.deposit is not None and escrow.status == ESCROW_PENDING:
+        await _turn(tx, escrow, replace(escrow, deposit=None))
 
 
 def end_without_report(payment_id: str, name: str) -> Command:
@@ -328,14 +385,19 @@ def end_without_report(payment_id: str, name: str) -> Command:
         payment, _ = await _locked(tx, payment_id)
         if payment.is_open:
             payment = await take(tx, payment, name, Role.SYSTEM)
+            await tell_payer(tx, payment, name)
             log.warning("payment_ended_unreported", payment=payment.id, step=name)
         return PaymentAnswer(payment=shape(payment))
 
     return command
 
 
-def request_payout(user_id: str, provider: str, amount_minor: int, currency: str) -> Command:
+def request_payout(
+    user_id: str, provider: str, amount_minor: int, currency: str, payee: str | None = None
+) -> Command:
     """The user's money is to leave: it cannot be spent any more from now on.
+
+    `payee` is the name and the account that the operator pays to, at most 500 characters.
 
     Raises:
         InsufficientFunds: the wallet does not hold it.
@@ -345,9 +407,12 @@ def request_payout(user_id: str, provider: str, amount_minor: int, currency: str
         draft = replace(
             blank(tx, PAYOUT, provider, amount_minor, currency),
             user_id=user_id,
+            payee=payee,
             expires_at=tx.real_now + BY_HAND_OPEN,
         )
-        return PaymentAnswer(payment=shape(await start(tx, draft, "begin", Role.SELLER)))
+        payout = await start(tx, draft, "begin", Role.SELLER)
+        await tell_payer(tx, payout, "begin")
+        return PaymentAnswer(payment=shape(payout))
 
     return command
 
@@ -393,18 +458,24 @@ async def _answered(
     asked = (payment.amount_minor, payment.currency)
     if not approves:
         after = await take(tx, payment, "reject", Role.OPERATOR, note=note)
+        await tell_payer(tx, after, "reject")
         if after.mode == GUEST and escrow is not None:
             await _reject_deposit(tx, after, escrow)
         return after
     if payment.kind == PAYOUT:
-        return await take(tx, payment, "approve", Role.OPERATOR, note=note)
+        paid = await take(tx, payment, "approve", Role.OPERATOR, note=note)
+        await tell_payer(tx, paid, "approve")
+        return paid
     report = Report(Outcome.SUCCEEDED, *(received or asked), f"{payment.id}:statement")
     is_as_asked = (report.amount_minor, report.currency) == asked
     if payment.provider not in BY_HAND:
         raise PaymentNotOpen(state=payment.state, act="approve")
     if not is_as_asked or (payment.mode == GUEST and not _takes_deposit(payment, escrow)):
-        return await take(tx, payment, "receive_wrong", Role.OPERATOR, report, note=note)
+        after = await take(tx, payment, "receive_wrong", Role.OPERATOR, report, note=note)
+        await _no_more_deposit(tx, escrow)
+        return after
     after = await take(tx, payment, "approve", Role.OPERATOR, report, note=note)
+    await tell_payer(tx, after, "approve")
     if after.mode == GUEST and escrow is not None:
         await _approve_deposit(tx, after, escrow)
     elif after.kind == ACCEPT_PAY and escrow is not None:
@@ -422,14 +493,16 @@ async def _decided(
 ) -> Payment:
     """The word on what needs the operator."""
     if payment.kind == REFUND:
-        return await take(
-            tx, payment, "approve" if approves else "reject", Role.OPERATOR, note=note
-        )
+        name = "approve" if approves else "reject"
+        refund = await take(tx, payment, name, Role.OPERATOR, note=note)
+        await tell_payer(tx, refund, name)
+        return refund
     if received is not None and payment.received_minor == 0:
         report = Report(Outcome.SUCCEEDED, *received, f"{payment.id}:statement")
         payment = await take(tx, payment, "receive_late", Role.OPERATOR, report)
     if approves:
         after = await take(tx, payment, "credit", Role.OPERATOR, note=note)
+        await tell_payer(tx, after, "credit")
         if after.mode == GUEST and escrow is not None:
             await _approve_deposit(tx, after, escrow)
         return after
@@ -468,18 +541,22 @@ async def _reject_deposit(tx: Transaction, payment: Payment, escrow: Escrow) -> 
     except Refused as refusal:
         log.info("deposit_not_rejected", payment=payment.id, reason=type(refusal).__name__)
         return
-    deposit = Deposit(
+    changed = replace(escrow, deposit=None, rejected_deposit=deposit_of(payment))
+    await record(tx, [escrows.take(row, escrow, tx.actor, tx.now, changed=changed)])
+    if payment.session_id is not None:
+        await prolong_session(tx, payment.session_id, tx.now + RETRY)
+
+
+def deposit_of(payment: Payment) -> Deposit:
+    """A guest's payment with its proof, as the escrow sees it."""
+    return Deposit(
         payment.id,
-        payment.payer_email or escrow.buyer_email,
+        payment.payer_email or "",
         payment.amount_minor,
         payment.currency,
         payment.provider,
         payment.note,
     )
-    changed = replace(escrow, rejected_deposit=deposit)
-    await record(tx, [escrows.take(row, escrow, tx.actor, tx.now, changed=changed)])
-    if payment.session_id is not None:
-        await prolong_session(tx, payment.session_id, tx.now + RETRY)
 
 
 def send_refund(refund_id: str) -> Command:

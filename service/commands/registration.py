@@ -22,6 +22,8 @@ async def follow_link(
     last_name: str,
     *,
     email: str | None = None,
+    language: str = "en",
+    is_phone_verified: bool = True,
 ) -> tuple[Person, list[str]]:
     """The person that now is a party, and the ids of the escrows that were linked, oldest first.
 
@@ -39,12 +41,38 @@ async def follow_link(
     if user is not None and wanted != invitation.email:
         raise EmailTaken(email=wanted)
     if user is None:
-        user = await users.register(tx, wanted, first_name, last_name)
+        user = await users.register(
+            tx,
+            wanted,
+            first_name,
+            last_name,
+            language=language,
+            is_phone_verified=is_phone_verified,
+        )
     elif not user.is_email_verified:
         await verify_email(tx, user.person.id)
         await users.link_waiting(tx, user.person)
     await link_party(tx, invitation.escrow_id, user.person, invitation.email)
     return user.person, await read_accepted(tx, user.person.id)
+
+
+async def register_proven(
+    tx: Transaction, email: str, first_name: str, last_name: str, language: str
+) -> Person:
+    """Register whoever has proven this e-mail by a code, and link every escrow that waits.
+
+    Somebody who is registered already stays as they are.
+    """
+    await lock_email(tx, email)
+    user = await read_user(tx, email)
+    if user is None:
+        user = await users.register(
+            tx, email, first_name, last_name, language=language, is_phone_verified=False
+        )
+    elif not user.is_email_verified:
+        await verify_email(tx, user.person.id)
+        await users.link_waiting(tx, user.person)
+    return user.person
 
 
 async def _held(tx: Transaction, token: str, email: str | None) -> Invitation:

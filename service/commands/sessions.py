@@ -6,13 +6,17 @@ who finish it at once take the step once, and a refused step leaves the session 
 
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID, uuid4
 
+from service.commands.payments import Wish, begun, paid_at_once, proven
 from service.commands.perform import Command
 from service.commands.steps import lock, reread
 from service.rules.checkout import choose_redirect
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
+from service.rules.money import to_minor
+from service.rules.payment import ACCEPT_PAY, BY_HAND
 from service.rules.session import (
     CANCELLED,
     COMPLETED,
@@ -107,6 +111,49 @@ def complete(session_id: UUID, taking: Command) -> Command:
         await taking(tx)
         escrow = await reread(tx, session.escrow_id)
         return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
+
+    return command
+
+
+def pay_otherwise(
+    session_id: UUID, provider: str, *, is_proven: bool = False, shown: Decimal | None = None
+) -> Command:
+    """The sandbox's card, or its bank transfer: with a proof it waits for the operator.
+
+    Whoever has not registered pays as a guest.
+
+    Raises:
+        SessionNotPending: it was spent, cancelled, or has expired.
+        Refused: as `payments.begin`.
+    """
+
+    async def command(tx: Transaction) -> SessionEnded:
+        session = await read_session(tx, session_id)
+        if session is None:
+            raise SessionNotFound
+        escrow = await lock(tx, session.escrow_id)
+        if session.status != PENDING or session.expires_at <= tx.now:
+            raise SessionNotPending(status=EXPIRED if session.status == PENDING else session.status)
+        wish = Wish(
+            ACCEPT_PAY,
+            provider,
+            escrow.amount_ledger_minor,
+            escrow.ledger_currency,
+            tx.actor.user_id,
+            escrow.id,
+            session.id,
+            None if tx.actor.user_id else session.email,
+            None if shown is None else to_minor(shown, escrow.currency) or 0,
+        )
+        if provider in BY_HAND:
+            payment = await begun(tx, wish)
+            if is_proven:
+                await proven(tx, payment, escrow, None)
+        else:
+            await paid_at_once(tx, wish)
+        left = await read_session(tx, session_id) or session
+        escrow = await reread(tx, session.escrow_id)
+        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow)
 
     return command
 

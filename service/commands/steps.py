@@ -6,9 +6,12 @@ log is told. Nothing moves money before the claim.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import structlog
 
+from service.commands.files import view_url
 from service.commands.mails import write_notices
 from service.commands.payment_steps import follow
 from service.rules.aggregate import Escrow
@@ -76,10 +79,11 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     await move_escrows(tx, taken)
     await write_parts(tx, taken)
     await cancel_sessions(tx, [(t.after.id, *over) for t in taken for over in moot(t)])
-    await turn_deadlines(tx, [turn(t.before, t.after, tx.now, tx.policy) for t in taken])
+    turns = [turn(t.before, t.after, tx.now, tx.policy) for t in taken]
+    await turn_deadlines(tx, turns)
     await ledger.post_transfers(tx, _entries(taken))
     await events.append_events(tx, told(tx, taken))
-    await write_notices(tx, taken)
+    await write_notices(tx, taken, turns)
     await follow(tx, taken)
 
 
@@ -103,7 +107,8 @@ def _by_clock(tx: Transaction, deadline: Deadline, escrow: Escrow) -> Taken:
         row = choose(name, escrow, tx.actor, target)
     except (Refused, KeyError) as refusal:  # the tables disagree: an alarm, and no lost timer
         raise AssertionError(f"{deadline.kind} of {escrow.id}: {refusal}") from refusal
-    return take(row, escrow, tx.actor, tx.now, sellers_part=escrow.held_minor)
+    taken = take(row, escrow, tx.actor, tx.now, sellers_part=escrow.held_minor)
+    return replace(taken, due_at=deadline.due_at)
 
 
 def _entries(taken: Sequence[Taken]) -> list[ledger.Entry]:
@@ -121,7 +126,8 @@ def told(tx: Transaction, taken: Sequence[Taken], actor: Actor | None = None) ->
     By `actor`, where that is not the transaction's.
     """
     entries = []
-    setting = Setting(tx.now, tx.policy.ticket_prefix)
+    url = partial(view_url, tx.policy.public_url, tx.vault, real_now=tx.real_now)
+    setting = Setting(tx.now, tx.policy.ticket_prefix, url)
     for one in taken:
         first = one.after.seq - len(one.events) + 1
         for seq, event_type in enumerate(one.events, start=first):

@@ -25,6 +25,7 @@ import aiosmtplib
 import structlog
 
 from service.rules.errors import GatewayFailure
+from service.wire.text import ascii_domain
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 OFFER_TIMEOUT_SECONDS = 15.0
@@ -269,7 +270,7 @@ def _mailable(address: str) -> str:
     name, _, domain = address.rpartition("@")
     if not name or len(address) > ADDRESS_CHARACTERS or address != "".join(address.split()):
         raise ValueError("not an address")
-    return f"{name}@{domain.encode('idna').decode()}"
+    return f"{name}@{ascii_domain(domain)}"
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import zlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,7 +19,9 @@ BODY_BYTES_MAX = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""What aiohttp undoes, and what needs no undoing; of any other it would give the bytes as sent."""
+"""What is undone here, and what needs no undoing."""
+PLAIN = frozenset({"", "identity"})
+GZIP_WINDOW, ZLIB_WINDOW, DEFLATE_WINDOW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -34,8 +38,14 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """
     if not request.body_exists:
         return b""
-    if ", ".join(request.headers.getall("Content-Encoding", [])).lower() not in ENCODINGS:
+    encoding = ", ".join(request.headers.getall("Content-Encoding", [])).lower()
+    if encoding not in ENCODINGS:
         raise EncodingUnknown
+    raw = await _as_sent(request, limit)
+    return raw if not raw or encoding in PLAIN else _unpacked(raw, encoding, limit)
+
+
+async def _as_sent(request: web.Request, limit: int) -> bytes:
     declared = request.content_length
     if declared is not None and declared > limit:
         raise BodyTooLarge(limit=limit)
@@ -62,6 +72,26 @@ async def _gather(request: web.Request, limit: int) -> bytes:
         if len(raw) > limit:
             raise BodyTooLarge(limit=limit)
     return bytes(raw)
+
+
+def _unpacked(raw: bytes, encoding: str, limit: int) -> bytes:
+    """What was packed: one member, whole, with its checksum, and nothing behind it.
+
+    aiohttp takes a gzip body that ends just before its checksum, so that it undoes none here.
+    """
+    window = GZIP_WINDOW
+    if encoding == "deflate":  # some send it without the head that it ought to have
+        window = ZLIB_WINDOW if raw[0] & 15 == zlib.DEFLATED else DEFLATE_WINDOW
+    unpacking = zlib.decompressobj(window)
+    try:
+        text = unpacking.decompress(raw, limit + 1)
+    except zlib.error:
+        raise BodyBroken from None
+    if len(text) > limit:
+        raise BodyTooLarge(limit=limit)
+    if not unpacking.eof or unpacking.unused_data:
+        raise BodyBroken
+    return text
 
 
 def idempotency_key(headers: Mapping[str, str]) -> str | None:
@@ -95,10 +125,35 @@ def may_be_empty(model: type[BaseModel] | None) -> bool:
     return model is None or not any(f.is_required() for f in model.model_fields.values())
 
 
-def read_query(request: web.Request) -> dict[str, str]:
-    """The query string's values; `Invalid` for what PostgreSQL could not store."""
-    query = dict(request.query)
-    bad = {name: "must not hold NUL" for name, text in query.items() if "\0" in text}
+def as_query(model: type[T] | None, request: web.Request) -> T | None:
+    """The query string as this model, if with any.
+
+    Raises:
+        Invalid: every bad value at once, and every name that stands twice or is no UTF-8.
+    """
+    query, bad = _read_query(request.rel_url.raw_query_string)
+    try:
+        asked = None if model is None else model.model_validate(query)
+    except ValidationError as failure:
+        raise Invalid({**complaints(failure), **bad}) from None
     if bad:
         raise Invalid(bad)
-    return query
+    return asked
+
+
+def _read_query(raw_query: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Its values, and what is wrong with them, by their names."""
+    query: dict[str, str] = {}
+    bad: dict[str, str] = {}
+    for pair in filter(None, raw_query.split("&")):
+        given, _, value = pair.replace("+", " ").partition("=")
+        raw = [unquote_to_bytes(part.encode(errors="surrogateescape")) for part in (given, value)]
+        name, text = read = [part.decode(errors="replace") for part in raw]
+        if [part.encode() for part in read] != raw:
+            bad[name] = "must be UTF-8"
+        elif "\0" in name + text:
+            bad[name] = "must not hold NUL"
+        elif name in query:
+            bad[name] = "must be given once"
+        query[name] = text
+    return query, bad

@@ -10,10 +10,10 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from service.ingress.errors import EncodingUnknown, Unreadable
+from service.ingress.errors import Unreadable
 from service.ingress.middlewares import door, refuse
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class Connection(web.RequestHandler):
         request_id = secrets.token_hex(12)
         error: Exception
         if isinstance(exc, HttpProcessingError):
-            error = EncodingUnknown() if isinstance(exc, ContentEncodingError) else Unreadable()
+            error = Unreadable()
             log.info("request_unreadable", reason=type(exc).__name__, request_id=request_id)
         else:
             error = RuntimeError("the door failed")
@@ -55,8 +55,8 @@ class Reception(web.Server):
     """Takes connections in."""
 
     def __call__(self) -> Connection:
-        """A new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        """A new connection. What is packed is undone by `bodies.read_body`, within its bounds."""
+        return Connection(self, loop=self._loop, auto_decompress=False, **self._kwargs)
 
 
 class Runner(web.AppRunner):

@@ -116,6 +116,26 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
     ),
     escrows.read_contract: Example(path=ESCROW),
     escrows.read_proof: Example(path=ESCROW),
+    escrows.read_dispute: Example(
+        path=ESCROW,
+        answer={
+            "dispute": {
+                "status": "open",
+                "statements": [],
+                "offers": [
+                    {
+                        "id": "65bb7f0ea1b2c3d4e5f6078f",
+                        "by": "seller",
+                        "sellerAmount": 150,
+                        "buyerAmount": 100,
+                        "currency": "TND",
+                        "status": "open",
+                        "offeredAt": "2026-01-31T11:00:00.000Z",
+                    }
+                ],
+            }
+        },
+    ),
     escrows.update: Example(
         {"title": "A camera with its lens", "amount": 300},
         path=ESCROW,
@@ -236,6 +256,27 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
     sandbox.resolve_dispute: Example(
         {"to": "buyer"}, path=ESCROW, answer={"escrow": {**_PAID, "status": "cancelled"}}
     ),
+    sandbox.decide_proof: Example(
+        {"accept": True},
+        path=ESCROW,
+        answer={
+            "escrow": {
+                **_PAID,
+                "mode": "quick",
+                "fulfillmentPolicy": {
+                    "type": "purchase_proof_required",
+                    "proofUploadDeadlineHours": 24,
+                    "buyerReviewDeadlineHours": 24,
+                },
+                "proofInfo": {
+                    "phase": "accepted",
+                    "correctionRounds": 0,
+                    "uploadDeadline": "2026-02-01T10:00:00.000Z",
+                    "reviewDeadline": "2026-02-02T10:00:00.000Z",
+                },
+            }
+        },
+    ),
     sandbox.register: Example(
         {"token": "$INVITATION_TOKEN", "firstName": "Nour", "lastName": "Trabelsi"}
     ),
@@ -283,6 +324,17 @@ VALUES: Mapping[str, Any] = {
     "uploadDeadline": "2026-02-01T09:30:00.000Z",
     "submissionCount": 0,
     "submissions": [],
+    "reason": "It is not what was agreed.",
+    "ticketNumber": "DHM-00042",
+    "opener": "buyer",
+    "openedBy": {"_id": "65bb7f0ea1b2c3d4e5f6074b", "firstName": "Bo", "lastName": "Yahia"},
+    "openedAt": "2026-02-03T08:00:00.000Z",
+    "answerBy": "2026-02-08T08:00:00.000Z",
+    "by": "buyer",
+    "statedAt": "2026-02-03T09:00:00.000Z",
+    "offeredAt": "2026-02-03T09:30:00.000Z",
+    "sellerAmount": 150,
+    "buyerAmount": 100,
     "action": "submit_proof",
     "targetUserEmail": "shop@example.com",
     "description": "Upload the purchase proof.",

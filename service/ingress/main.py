@@ -13,8 +13,10 @@ from aiohttp import web
 from service.commands.charges import HouseBook
 from service.commands.perform import House
 from service.gateways.bell import ArqBell
+from service.gateways.files import Access, open_storage
 from service.gateways.limiter import Limiter
 from service.gateways.payments.opening import open_providers
+from service.gateways.sms import HttpTexter
 from service.health import Check, Health, require_schema
 from service.ingress.api.mailbox import WORDS
 from service.ingress.api.payments import PROVIDERS
@@ -35,8 +37,11 @@ from service.ingress.middlewares import (
 )
 from service.ingress.openapi import DOCUMENT, Document
 from service.ingress.pages.page import PAGES, error_page
+from service.ingress.pages.paying import BANK_DETAILS, WAYS
+from service.ingress.pages.phone import TEXTER
 from service.ingress.route import Route
 from service.ingress.routes import routes
+from service.ingress.uploads import STORAGE
 from service.logs import configure_logs
 from service.settings import Settings
 from service.store.db import open_pool
@@ -71,7 +76,8 @@ def make_app(
     for route in table:
         line = Line(route)
         app.router.add_route(route.method, route.path, line.answer, expect_handler=line.expect)
-    Health(_checks(app), metrics.registry, settings.metrics_token).mount(app)
+    checks = _checks(app, has_storage=settings.storage_url is not None)
+    Health(checks, metrics.registry, settings.metrics_token).mount(app)
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
         async for _ in _open(app, settings):
@@ -90,6 +96,11 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
     app[HOUSE], app[KEY_RING], app[KEY_USE] = house, KeyRing(pool), KeyUse(house)
     app[LIMITER] = Limiter(settings.redis_url or "", app[METRICS].limiter_away.inc)
+    if settings.storage_url is not None:
+        app[STORAGE] = open_storage(settings.storage_url, Access(*settings.storage_access))
+    app[WAYS], app[BANK_DETAILS] = settings.providers, settings.bank_transfer_details or ""
+    if settings.sms_url is not None:
+        app[TEXTER] = HttpTexter(settings.sms_url)
     app[PROVIDERS] = open_providers(
         settings.providers,
         book=HouseBook(house),
@@ -108,14 +119,21 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     await pool.close()
 
 
-def _checks(app: web.Application) -> tuple[Check, ...]:
+def _checks(app: web.Application, *, has_storage: bool) -> tuple[Check, ...]:
     async def database() -> None:
         await require_schema(app[HOUSE].pool)
 
     async def redis() -> None:
         await app[LIMITER].ping()
 
-    return Check("database", database), Check("redis", redis, required=False)
+    async def storage() -> None:
+        await app[STORAGE].ping()
+
+    return (
+        Check("database", database),
+        Check("redis", redis, required=False),
+        *((Check("storage", storage, required=False),) if has_storage else ()),
+    )
 
 
 def serve(settings: Settings, shared: Path | None = None) -> None:
@@ -124,11 +142,11 @@ def serve(settings: Settings, shared: Path | None = None) -> None:
     `shared` is the folder where several processes count that share the port.
 
     Raises:
-        SettingsError: DATABASE_URL, REDIS_URL or AMANA_SECRET_KEY is not set.
+        SettingsError: DATABASE_URL, REDIS_URL, AMANA_SECRET_KEY or STORAGE_URL is not set.
         Unavailable: the database cannot be reached at the start.
-        OSError: the port is taken.
+        OSError: the port is taken, or STORAGE_URL's folder cannot be made.
     """
-    settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY")
+    settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY", "STORAGE_URL")
     configure_logs(settings.log_format, settings.log_level)
     gc.set_threshold(ALLOCATIONS_PER_COLLECTION)
     uvloop.run(_serve(settings, shared))

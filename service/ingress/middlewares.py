@@ -23,11 +23,11 @@ from service.ingress.auth import Found, KeyRing, KeyUse, let_in, own_limit
 from service.ingress.bodies import (
     ClientGone,
     as_model,
+    as_query,
     fingerprint,
     idempotency_key,
     may_be_empty,
     read_body,
-    read_query,
 )
 from service.ingress.call import Call, Caller
 from service.ingress.errors import (
@@ -55,6 +55,8 @@ WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 JSON = "application/json; charset=utf-8"
 UNMATCHED = "unmatched"
 DRY_RUN = "dry_run"
+LIMITED_PATHS = ("/api/", "/developer/", "/payments/")
+"""The second: another name of `/api/developer/signature`. The third: providers, by address."""
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -166,13 +168,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-# ---- The limiter: /api/… except the sandbox's helpers ------------------------------------------
+# ---- The limiter: /api/… and its one alias, except the sandbox's helpers -------------------------
 
 
 def is_limited(path: str) -> bool:
     """Whether the rate limit covers this path; notifications count by their address."""
-    is_api = path.startswith("/api/") and not path.startswith("/api/v1/sandbox/")
-    return is_api or path.startswith("/payments/")
+    return path.startswith(LIMITED_PATHS) and not path.startswith("/api/v1/sandbox/")
 
 
 async def _limit(request: web.Request, visit: Visit) -> None:
@@ -234,17 +235,18 @@ class Line:
                 route.subject.screen(_actor(caller, visit), subject)
         if self._names_freely and "\0" in request.path:
             raise PathUnknown
-        idempotency = body = query = None
+        idempotency = body = None
         is_rehearsal = self._is_rehearsal(request)
         if self._has_body:
             raw = await read_body(request, route.body_bytes_max)
-            idempotency = None if is_rehearsal else _idempotency(request, caller, raw)
+            idempotency = _idempotency(request, caller, raw)
+            if is_rehearsal:
+                idempotency = None  # sound, as without the rehearsal, but not taken
             stored = None if idempotency is None else await replay(house, idempotency)
             if stored is not None:
                 return _response(stored, route.status)
             body = self._read(caller, raw)
-        if route.asks is not None:
-            query = as_model(route.asks, read_query(request))
+        query = as_query(route.asks, request)
         outcome = await route.handler(
             Call(
                 house=house,

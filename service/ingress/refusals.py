@@ -45,6 +45,7 @@ REQUEST_ID = "5f0c1e8a9b7d4c3e2f1a0b6d"
 FACTS: Mapping[str, object] = {
     "retry_after": 17,
     "limit": 100,
+    "version": 2,
     "count": 100,
     "remaining": 0,
     "seconds": int(BODY_TIMEOUT_SECONDS),
@@ -115,8 +116,7 @@ def _in_order(route: Route) -> Iterator[type[Refused]]:
         yield from (no.IdempotencyKeyReused, no.IdempotencyInFlight)
     if route.takes is not None:
         yield route.unfit
-    if route.asks is not None:
-        yield no.Invalid
+    yield no.Invalid  # a name in the query that stands twice, or is no UTF-8
     for step in route.steps:
         yield from of_step(step)
     yield from route.refuses

@@ -19,10 +19,28 @@ from service.ingress.api.sandbox import ANY_ESCROW, USER
 from service.ingress.api.sessions import ANY_SESSION, SESSION
 from service.ingress.api.webhooks import ENDPOINT
 from service.ingress.errors import Family
-from service.ingress.pages import explorer, sandbox_pay, static
+from service.ingress.pages import (
+    checkout,
+    dashboard,
+    explorer,
+    files,
+    paying,
+    phone,
+    registration,
+    sandbox_pay,
+    sign_in,
+    static,
+    wallet,
+)
+from service.ingress.pages import contract as contract_page
+from service.ingress.pages import escrow as escrow_page
+from service.ingress.pages import identity as identity_page
 from service.ingress.pages import mailbox as mailbox_page
+from service.ingress.pages import settings as person_settings
+from service.ingress.pages import step as step_page
 from service.ingress.route import Auth, Route
 from service.rules import errors as no
+from service.rules.files import FORM_BYTES_MAX
 from service.rules.policy import Policy
 from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
@@ -37,6 +55,7 @@ from service.wire.developer import (
     SignatureAnswer,
     SignatureStored,
 )
+from service.wire.disputes import CaseAnswer
 from service.wire.escrows import (
     Changes,
     Creation,
@@ -74,6 +93,7 @@ from service.wire.sandbox import (
     NewDeveloper,
     NewRate,
     NewUser,
+    ProofDecision,
     RateAnswer,
     Registration,
     RegistrationAnswer,
@@ -101,6 +121,9 @@ from service.wire.webhooks import (
 )
 
 SESSION_BODY_BYTES_MAX = 16 * 1024 * 1024
+OF_DOORS = (no.FileEmpty, no.FileTooLarge, no.FileTypeUnknown, no.OfferClosed, no.OfferOwn,
+            no.SplitMustEqualHeld, no.TooManyStatements)  # fmt: skip
+"""What may stand against the files and offers that a person brings along."""
 _KEY, _USER = Auth.KEY, Auth.ASSOCIATED
 _V1 = "/api/v1"
 _SANDBOX = "/api/v1/sandbox"
@@ -129,8 +152,12 @@ ROUTES: tuple[Route, ...] = (
           gives=ContractAnswer, refuses=(no.ContractNotFound,), says="Read its contract."),
     Route("GET", f"{_V1}/escrows/{{id}}/proof", escrows.read_proof, _KEY, ESCROW,
           gives=ProofAnswer, refuses=(no.NoProofPolicy,), says="Read its purchase proof."),
+    Route("GET", f"{_V1}/escrows/{{id}}/dispute", escrows.read_dispute, _KEY, ESCROW,
+          gives=CaseAnswer, refuses=(no.DisputeNotFound,),
+          says="Read what was said and offered in its dispute."),
     Route("PUT", f"{_V1}/escrows/{{id}}", escrows.update, _KEY, escrow_for("update"),
-          takes=Changes, gives=UpdateAnswer, steps=("update",), refuses=(no.FxRateUnavailable,),
+          takes=Changes, gives=UpdateAnswer, steps=("update",),
+          refuses=(no.FxRateUnavailable, no.DepositUnderReview),
           says="Change the terms before payment."),
     Route("POST", f"{_V1}/escrows/{{id}}/deliver", escrows.deliver, _USER, escrow_for("deliver"),
           gives=DeliverAnswer, steps=("deliver",), refuses=(no.BalanceTooLarge,),
@@ -198,6 +225,74 @@ ROUTES: tuple[Route, ...] = (
           body_bytes_max=payments.NOTIFICATION_BYTES_MAX,
           refuses=(no.NotificationRefused, no.PaymentNotFound),
           says="What a payment provider tells."),
+    *(
+        row
+        for path in ("/pay/{id}", "/pay/{id}/{session}")
+        for row in (
+            Route("GET", path, paying.read_one, Auth.NONE, is_page=True,
+                  says="How a payment stands, for who pays."),
+            Route("POST", path, paying.take, Auth.NONE, is_page=True,
+                  body_bytes_max=FORM_BYTES_MAX, says="Prove it, turn away or try again."),
+        )
+    ),
+    Route("GET", "/checkout/{id}", checkout.read, Auth.NONE, is_page=True,
+          says="A step that was promised to one person, behind a shop's link."),
+    Route("POST", "/checkout/{id}", checkout.take, Auth.NONE, is_page=True,
+          body_bytes_max=FORM_BYTES_MAX,
+          says="Take the step, or turn away."),
+    Route("GET", "/dashboard", dashboard.read_list, Auth.NONE, is_page=True,
+          says="A person's escrows, what waits for them first."),
+    Route("GET", "/dashboard/settings", person_settings.read, Auth.NONE, is_page=True,
+          says="What a person has set about themselves."),
+    Route("POST", "/dashboard/settings", person_settings.change, Auth.NONE, is_page=True,
+          says="Change it, or sign out everywhere."),
+    Route("GET", "/dashboard/escrow/{id}", escrow_page.read, Auth.NONE, is_page=True,
+          says="An escrow, for its parties."),
+    Route("GET", "/dashboard/escrow/{id}/contract", contract_page.read, Auth.NONE, is_page=True,
+          says="Its contract, to read and to print."),
+    Route("GET", "/dashboard/escrow/{id}/{step}", step_page.read, Auth.NONE, is_page=True,
+          says="One step of a party, and what it does."),
+    Route("POST", "/dashboard/escrow/{id}/{step}", step_page.take, Auth.NONE, is_page=True,
+          body_bytes_max=FORM_BYTES_MAX, says="Take it."),
+    Route("GET", "/dashboard/wallet", wallet.read, Auth.NONE, is_page=True,
+          says="A person's wallet."),
+    Route("POST", "/dashboard/wallet", wallet.take, Auth.NONE, is_page=True,
+          says="Put money in, ask for a payout or take it back."),
+    Route("GET", "/dashboard/wallet/statement.csv", wallet.export, Auth.NONE, is_page=True,
+          says="The wallet's statement as CSV."),
+    Route("GET", "/files/{key}", files.show, Auth.NONE, is_page=True,
+          says="A file, by a signed link that lives for 15 minutes."),
+    Route("GET", "/sign-in", sign_in.show_address, Auth.NONE, is_page=True,
+          says="Sign in: the address that a code goes to."),
+    Route("POST", "/sign-in", sign_in.take_address, Auth.NONE, is_page=True,
+          says="Have a code mailed."),
+    Route("GET", "/sign-in/{code}", sign_in.show_code, Auth.NONE, is_page=True,
+          says="Sign in: the code."),
+    Route("POST", "/sign-in/{code}", sign_in.take_code, Auth.NONE, is_page=True,
+          says="Sign in with a code."),
+    Route("GET", "/sign-out", sign_in.show_out, Auth.NONE, is_page=True,
+          says="Ask before signing out."),
+    Route("POST", "/sign-out", sign_in.take_out, Auth.NONE, is_page=True, says="Sign out."),
+    Route("GET", "/register", registration.show_own, Auth.NONE, is_page=True,
+          says="Register whoever has signed in by a code."),
+    Route("POST", "/register", registration.take_own, Auth.NONE, is_page=True,
+          says="Register, then go on."),
+    Route("GET", "/register/{token}", registration.show_invited, Auth.NONE, is_page=True,
+          says="What an invitation's link leads to."),
+    Route("POST", "/register/{token}", registration.take_invited, Auth.NONE, is_page=True,
+          says="Register by an invitation's link."),
+    Route("GET", "/identity/{token}", identity_page.show_asked, Auth.NONE, is_page=True,
+          says="What the link of an identity verification leads to."),
+    Route("POST", "/identity/{token}", identity_page.take_documents, Auth.NONE, is_page=True,
+          says="Upload an identity document."),
+    Route("GET", "/phone", phone.show_number, Auth.NONE, is_page=True,
+          says="Verify a phone: the number."),
+    Route("POST", "/phone", phone.take_number, Auth.NONE, is_page=True,
+          says="Have a code sent to a phone."),
+    Route("GET", "/phone/{code}", phone.show_code, Auth.NONE, is_page=True,
+          says="Verify a phone: the code."),
+    Route("POST", "/phone/{code}", phone.take_code, Auth.NONE, is_page=True,
+          says="Verify a phone with a code."),
     Route("GET", "/static/{name}", static.send, Auth.NONE,
           says="A file of the pages."),
 )
@@ -227,14 +322,15 @@ SANDBOX_ROUTES: tuple[Route, ...] = (
           says="Pay from this user's wallet."),
     Route("POST", f"{_SANDBOX}/escrows/{{id}}/act", sandbox.act, _KEY, ANY_ESCROW,
           takes=Act, gives=EscrowAnswer, steps=tuple(sessions.ACTS),
-          refuses=(no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
-                   no.PhoneNotVerified, no.BalanceTooLarge),
+          refuses=(*OF_DOORS, no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
+                   no.PhoneNotVerified, no.BalanceTooLarge, no.TermsChanged),
           says="Take a step as this person."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/complete", sessions.complete, _KEY, ANY_SESSION,
           takes=SessionEnd, gives=SessionEnded, body_bytes_max=SESSION_BODY_BYTES_MAX,
-          refuses=(no.SessionNotPending, no.UserNotRegistered, *OF_STEPS,
+          refuses=(*OF_DOORS, no.SessionNotPending, no.UserNotRegistered, *OF_STEPS,
                    no.InsufficientFunds, no.PhoneNotVerified, no.AmountChanged,
-                   no.BalanceTooLarge),
+                   no.TermsChanged,
+                   no.BalanceTooLarge, no.NotPayable, no.PaymentUnderWay),
           says="Finish a checkout session without a browser."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/cancel", sessions.turn_away, _KEY, ANY_SESSION,
           gives=SessionEnded, refuses=(no.SessionNotPending, no.EscrowFrozen),
@@ -252,6 +348,10 @@ SANDBOX_ROUTES: tuple[Route, ...] = (
           takes=Resolution, gives=EscrowAnswer, steps=("resolve_dispute",),
           refuses=(no.SplitMustEqualHeld, no.BalanceTooLarge),
           says="Settle a dispute, as the operator."),
+    Route("POST", f"{_SANDBOX}/proofs/{{id}}/decide", sandbox.decide_proof, _KEY, ANY_ESCROW,
+          takes=ProofDecision, gives=EscrowAnswer, steps=("accept_proof", "reject_proof"),
+          refuses=(no.BalanceTooLarge,),
+          says="Decide a purchase proof, as the operator."),
     Route("POST", f"{_SANDBOX}/register", sandbox.register, _KEY,
           takes=Registration, gives=RegistrationAnswer, status=201,
           refuses=(no.InvitationNotFound, no.EmailTaken),

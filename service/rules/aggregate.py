@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from service.rules.files import StoredFile
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -113,13 +115,28 @@ class Dispute:
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What the seller has handed in at once; `correction` is what the buyer asked for then."""
+
+    id: str
+    submitted_at: datetime
+    files: tuple[StoredFile, ...]
+    note: str | None = None
+    correction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PurchaseProof:
-    """Where a proof escrow's purchase proof stands; `rules/proof.py` has the phases."""
+    """Where a proof escrow's purchase proof stands; `rules/proof.py` has the phases.
+
+    `submissions` has the oldest first.
+    """
 
     phase: str
     upload_deadline: datetime
     review_deadline: datetime | None = None
     correction_rounds: int = 0
+    submissions: tuple[Submission, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +157,10 @@ class Escrow:
 
     `seller` and `buyer` are None until that person has registered; the e-mails are always there.
     `seq` is its event counter, `completion_deadline` the deadline of that kind while it runs.
-    `cancellation` and `dispute` are the last ones, whatever became of them. `guest_provider` is by
-    whom a guest paid, None where it was paid from a wallet; `rejected_deposit` the proof that the
-    operator has just rejected.
+    `cancellation` and `dispute` are the last ones, whatever became of them. With
+    `seller_awaits_identity` the creator has asked who the seller is, and that is not decided: known
+    while it is pending only. `guest_provider` is by whom a guest paid, None where it was paid from
+    a wallet; `rejected_deposit` the proof that the operator has just rejected.
     """
 
     id: str
@@ -190,7 +208,9 @@ class Escrow:
     cancellation: CancellationRequest | None = None
     dispute: Dispute | None = None
     proof: PurchaseProof | None = None
+    seller_awaits_identity: bool = False
     guest_provider: str | None = None
+    deposit: Deposit | None = None
     rejected_deposit: Deposit | None = None
 
     @property

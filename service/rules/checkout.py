@@ -7,10 +7,11 @@ two ways is refused, never repaired; what is allowed comes back in the one form 
 
 import re
 import string
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address
-from urllib.parse import urlsplit
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import unquote_plus, urlencode
 
 from service.rules.errors import (
     NoRedirectUrlsConfigured,
@@ -20,24 +21,33 @@ from service.rules.errors import (
 
 URL_CHARACTERS_MAX = 2048
 ALLOWED_URLS_MAX = 20
+HOST_CHARACTERS_MAX = 253
+PORT_MAX = 65535
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 MUST_BE_HTTPS = "must begin with https:// (http:// only for localhost)"
 NOT_A_URL = "must be a URL with a host"
 TOO_LONG = f"must be at most {URL_CHARACTERS_MAX} characters"
 NOT_ASCII = "must be percent-encoded ASCII, and its host in punycode"
-HAS_ODD = "must hold no blanks, control characters, quotes, angle brackets or backslashes"
+HAS_ODD = "must hold no blanks, control characters, quotes, backslashes or odd brackets"
 HAS_USER = "must name no user or password"
 HAS_FRAGMENT = "must have no fragment"
 HAS_QUERY = "must have no query: everything below the path is allowed"
 BAD_PORT = "must have a port from 1 to 65535, if with any"
 BAD_ESCAPE = "must have two hex digits after each %"
-TWOFOLD = "must have a path that can be read in one way only: no encoded slash, backslash or dots"
+TWOFOLD = "must have a path that can be read in one way only: no dots, no encoded slash"
 
 UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 ODD = re.compile(r'[\x00-\x20\x7f\\"<>]')
+ODD_IN_PATH = re.compile(r"[{}|^`]")
+URL = re.compile(r"(https?)://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
+AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9a-f:]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>.*))?")
+PORT = re.compile(r"[1-9][0-9]{0,4}")
 HIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+"""A last label like this makes a browser read the whole host as an IPv4 address."""
+PUNYCODE = "xn--"
 ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 DOTS = (".", "..")
@@ -49,7 +59,7 @@ class BadUrl(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL taken apart, in its one form: lower case, no default port, no dot segments.
+    """A URL taken apart, in its one form: scheme and host in lower case, no default port.
 
     `segments` are the path's parts without the empty one at its end; `query` is None where there
     is no question mark.
@@ -105,40 +115,88 @@ def read_target(url: str) -> Target:
 
 
 def _taken_apart(url: str) -> Target:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as bad:
-        raise BadUrl(BAD_PORT if "ort" in str(bad) else NOT_A_URL) from None
-    if "@" in parts.netloc:
+    parts = URL.fullmatch(url)
+    if parts is None:
+        raise BadUrl(NOT_A_URL)
+    scheme, netloc, path, query = parts.groups()
+    if "@" in netloc:
         raise BadUrl(HAS_USER)
-    if port == 0:
-        raise BadUrl(BAD_PORT)
+    authority = AUTHORITY.fullmatch(netloc.lower())
+    if authority is None:
+        raise BadUrl(NOT_A_URL)
+    scheme = scheme.lower()
     return Target(
-        scheme=parts.scheme,
-        host=_host(parts.hostname or "", is_bracketed="[" in parts.netloc),
-        port=port or DEFAULT_PORTS[parts.scheme],
-        path=_path(parts.path or "/"),
-        query=parts.query if "?" in url else None,
+        scheme=scheme,
+        host=_ipv6(authority["six"]) if authority["six"] else _host(authority["name"]),
+        port=_port(authority["port"], scheme),
+        path=_path(path or "/"),
+        query=query,
     )
 
 
-def _host(name: str, *, is_bracketed: bool) -> str:
-    if is_bracketed:
-        try:
-            return f"[{IPv6Address(name).compressed}]"
-        except ValueError:
-            raise BadUrl(NOT_A_URL) from None
-    if len(name) > 253 or HOST.fullmatch(name) is None:
+def _port(digits: str | None, scheme: str) -> int:
+    """In digits without a nought before them; a colon with nothing behind it is refused."""
+    if digits is None:
+        return DEFAULT_PORTS[scheme]
+    if PORT.fullmatch(digits) is None or int(digits) > PORT_MAX:
+        raise BadUrl(BAD_PORT)
+    return int(digits)
+
+
+def _ipv6(literal: str) -> str:
+    """In brackets, in its short form; one that wraps an IPv4 address has two, and is refused."""
+    try:
+        address = IPv6Address(literal)
+    except ValueError:
+        raise BadUrl(NOT_A_URL) from None
+    if address.ipv4_mapped is not None:
+        raise BadUrl(NOT_A_URL)
+    return f"[{address.compressed}]"
+
+
+def _host(name: str) -> str:
+    if len(name) > HOST_CHARACTERS_MAX or HOST.fullmatch(name) is None:
+        raise BadUrl(NOT_A_URL)
+    labels = name.split(".")
+    if NUMBER.fullmatch(labels[-1]):
+        return _ipv4(name)
+    if not all(_is_sound(label) for label in labels):
         raise BadUrl(NOT_A_URL)
     return name
 
 
+def _ipv4(name: str) -> str:
+    """Four decimal numbers: a browser would also read octal, hex and fewer of them."""
+    try:
+        return str(IPv4Address(name))
+    except ValueError:
+        raise BadUrl(NOT_A_URL) from None
+
+
+def _is_sound(label: str) -> bool:
+    """Whether a label in punycode stands for letters that are written so, and only so."""
+    if not label.startswith(PUNYCODE):
+        return True
+    try:
+        letters = label.removeprefix(PUNYCODE).encode().decode("punycode")
+        back = letters.encode("punycode").decode()
+    except UnicodeError:
+        return False
+    if letters.isascii() or not letters.isprintable():
+        return False
+    return PUNYCODE + back == label and unicodedata.normalize("NFC", letters.lower()) == letters
+
+
 def _path(path: str) -> str:
-    """The path in its one form. Some servers decode twice, or cut what follows a `;`."""
+    """The path in its one form. Some servers decode twice, or cut what follows a `;`.
+
+    Dot segments are refused, plain or encoded: a browser walks them, others send them as they are.
+    """
     if BROKEN_ESCAPE.search(path):
         raise BadUrl(BAD_ESCAPE)
-    path = _without_dots(ESCAPE.sub(_unescaped, path))
+    if ODD_IN_PATH.search(path):
+        raise BadUrl(HAS_ODD)
+    path = ESCAPE.sub(_unescaped, path)
     slashes, deeper = path.count("/"), path
     while True:
         if (
@@ -157,20 +215,6 @@ def _unescaped(escape: re.Match[str]) -> str:
     """What needs no escape, plainly; all else with capital digits (RFC 3986, 6.2.2)."""
     character = chr(int(escape[1], 16))
     return character if character in UNRESERVED else f"%{escape[1].upper()}"
-
-
-def _without_dots(path: str) -> str:
-    """The path as a browser walks it (RFC 3986, 5.2.4)."""
-    walked: list[str] = []
-    parts = path.split("/")[1:]
-    for part in parts:
-        if part == "..":
-            walked = walked[:-1]
-        elif part != ".":
-            walked.append(part)
-    if parts[-1] in DOTS:
-        walked.append("")
-    return "/" + "/".join(walked)
 
 
 def allowed_url(url: str) -> str:
@@ -200,6 +244,21 @@ def _allows(entry: str, target: Target) -> bool:
     if not base.is_secure or base.query is not None or base.origin != target.origin:
         return False
     return target.segments[: len(base.segments)] == base.segments
+
+
+def way_back(url: str, session_id: str, status: str) -> str:
+    """Where a person returns to: its query as it was, with `session_id` and `status` merged in.
+
+    `url` is what `choose_redirect` gave; what it says of these two by itself gives way.
+    """
+    path, _, query = url.partition("?")
+    ours = {"session_id": session_id, "status": status}
+    kept = [
+        pair
+        for pair in query.split("&")
+        if pair and unquote_plus(pair.partition("=")[0]) not in ours
+    ]
+    return f"{path}?{'&'.join([*kept, urlencode(ours)])}"
 
 
 def choose_redirect(url: str, allow_list: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ request to cancel for those that would pay the seller.
 """
 
 import calendar
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,7 +41,8 @@ class Clock:
     """While an escrow of these modes is in `state`, and `only` says so, the clock runs.
 
     At `due` it takes `step`. A disputed escrow's clocks are those of the state that it left,
-    stopped with what remains; `dispute_answer` alone runs then.
+    stopped with what remains; those of OF_DISPUTES alone run then. A clock `of_payment` counts from
+    the payment and strikes once: when the escrow is paid again it goes on where it was stopped.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Clock:
     step: str
     says: str
     only: Callable[[Escrow], bool] | None = None
+    of_payment: bool = False
 
 
 def expiry_at(now: datetime, policy: Policy) -> datetime:
@@ -82,6 +84,10 @@ def _defence(_: Escrow, now: datetime, policy: Policy) -> datetime:
     return now + timedelta(days=policy.dispute_answer_days)
 
 
+def _warning(escrow: Escrow, now: datetime, policy: Policy) -> datetime:
+    return _defence(escrow, now, policy) - REMINDED_BEFORE
+
+
 def _at_once(_: Escrow, now: datetime, __: Policy) -> datetime:
     return now
 
@@ -109,7 +115,11 @@ def _in_phase(phase: str) -> Callable[[Escrow], bool]:
 _WAITING, _SHOWN = _in_phase(proof.WAITING), _in_phase(proof.REVIEW)
 _CORRECTING = _in_phase(proof.CORRECTION)
 
-ACKNOWLEDGED, DISPUTE_ANSWER = "acknowledged", "dispute_answer"
+ACKNOWLEDGED = "acknowledged"
+DISPUTE_ANSWER, DISPUTE_REMINDER = "dispute_answer", "dispute_reminder"
+OF_DISPUTES = frozenset({DISPUTE_ANSWER, DISPUTE_REMINDER})
+"""What runs while all else stands still."""
+REMINDED_BEFORE = timedelta(days=1)
 
 # fmt: off
 CLOCKS = (
@@ -121,14 +131,18 @@ CLOCKS = (
           _SHOWN),
     Clock("proof_upload",        PAID,      _P,   _upload,   "escalate_proof",      "by its policy",
           _CORRECTING),
-    Clock("delivery_overdue",    PAID,      _A,   _overdue,  "note_overdue",        "as estimated"),
-    Clock("overdue_refund",      PAID,      _I,   _too_late, "refund_overdue",      "3 days later"),
+    Clock("delivery_overdue",    PAID,      _A,   _overdue,  "note_overdue",        "as estimated",
+          of_payment=True),
+    Clock("overdue_refund",      PAID,      _I,   _too_late, "refund_overdue",      "3 days later",
+          of_payment=True),
     Clock(ACKNOWLEDGED,          PAID,      _I,   _at_once,  "deliver",             "by a 2xx"),
     Clock("completion",          DELIVERED, _Q,   _confirm,  "complete",            "in 7 days"),
     Clock("cancellation_answer", PAID,      _A,   _answer,   "accept_cancellation", "in 5 days",
           _asked),
     Clock("cancellation_answer", DELIVERED, _Q,   _answer,   "reject_cancellation", "in 5 days",
           _asked),
+    Clock(DISPUTE_REMINDER,      DISPUTED,  _A,   _warning,  "remind_dispute",      "in 4 days",
+          _unanswered),
     Clock(DISPUTE_ANSWER,        DISPUTED,  _A,   _defence,  "resolve_dispute",     "in 5 days",
           _unanswered),
 )
@@ -162,9 +176,14 @@ def running(escrow: Escrow) -> dict[str, Clock]:
 
 
 def is_paused(kind: str, escrow: Escrow) -> bool:
-    """Whether a clock of this kind stands still: in a dispute, or while a request waits."""
+    """Whether a clock of this kind stands still: in a dispute, or while somebody is awaited.
+
+    An escrow does not expire while a guest's payment proof is under review.
+    """
     if escrow.status == DISPUTED:
-        return kind != DISPUTE_ANSWER
+        return kind not in OF_DISPUTES
+    if kind == "expiry":
+        return escrow.deposit is not None
     return kind in ("completion", ACKNOWLEDGED) and escrow.has_pending_cancellation
 
 
@@ -188,7 +207,9 @@ def months_later(start: datetime, months: int) -> datetime:
 class Turn:
     """What a step does to an escrow's clocks, by kind. `stops_all`: those of invitations too.
 
-    `arms` has (kind, due, whether it stands still at once).
+    `arms` has (kind, due, whether it stands still at once). `rearms` are armed with the time at
+    which they were stopped, now where that is past, and only if they have not struck yet. `stays`
+    ran before and still run or stand still.
     """
 
     escrow_id: str
@@ -198,6 +219,8 @@ class Turn:
     pauses: tuple[str, ...] = ()
     resumes: tuple[str, ...] = ()
     arms: tuple[tuple[str, datetime, bool], ...] = ()
+    rearms: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
 
 
 def turn(before: Escrow | None, after: Escrow, now: datetime, policy: Policy) -> Turn:
@@ -207,29 +230,20 @@ def turn(before: Escrow | None, after: Escrow, now: datetime, policy: Policy) ->
     was = running(before) if before else {}
     runs = running(after)
     stay = [kind for kind in runs if kind in was]
+    starts = {k: c for k, c in runs.items() if k not in was and k not in ARMED_BY_OTHERS}
+    is_back = before is not None and before.paid_at is not None
+    rearms = tuple(kind for kind, clock in starts.items() if clock.of_payment and is_back)
     return Turn(
         after.id,
         after.seq,
         stops=tuple(kind for kind in was if kind not in runs),
         pauses=tuple(k for k in stay if before and is_paused(k, after) > is_paused(k, before)),
         resumes=tuple(k for k in stay if before and is_paused(k, after) < is_paused(k, before)),
-        arms=tuple(_armed(was, runs, after, now, policy)),
+        arms=tuple(
+            (kind, clock.due(after, now, policy), is_paused(kind, after))
+            for kind, clock in starts.items()
+            if kind not in rearms
+        ),
+        rearms=rearms,
+        stays=tuple(stay),
     )
-
-
-def _armed(
-    was: Mapping[str, Clock],
-    runs: Mapping[str, Clock],
-    after: Escrow,
-    now: datetime,
-    policy: Policy,
-) -> Iterator[tuple[str, datetime, bool]]:
-    """One that would be due in the past has done its work before and is not armed anew.
-
-    (Paid again after a rejected delivery: the delivery is late already, and everybody knows.)
-    """
-    for kind, clock in runs.items():
-        if kind not in was and kind not in ARMED_BY_OTHERS:
-            due = clock.due(after, now, policy)
-            if due > now:
-                yield kind, due, is_paused(kind, after)

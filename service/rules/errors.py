@@ -207,6 +207,28 @@ class SplitMustEqualHeld(Refused):
     code = "SPLIT_MUST_EQUAL_HELD"
 
 
+class OfferClosed(StepClash):
+    """This offer no longer stands: it was replaced, accepted, or its dispute is over."""
+
+    code = "OFFER_CLOSED"
+
+
+class OfferOwn(StepClash):
+    """This offer is your own; the other party accepts it, or makes another."""
+
+    code = "OFFER_OWN"
+
+
+class TooManyStatements(StepClash):
+    """You have added to this dispute {limit} times; the operator decides on what is there."""
+
+    code = "TOO_MANY_STATEMENTS"
+
+
+class DisputeNotFound(Refused):
+    """Dispute not found for this escrow"""
+
+
 class ContractAlreadySigned(StepClash):
     """This party has signed the contract already."""
 
@@ -229,6 +251,12 @@ class AmountChanged(StepClash):
     """The amount was changed meanwhile; it is {amount} {currency} now."""
 
     code = "AMOUNT_CHANGED"
+
+
+class TermsChanged(StepClash):
+    """The contract was changed meanwhile; its version is {version} now."""
+
+    code = "TERMS_CHANGED"
 
 
 class QuickEscrowNoContract(StepClash):
@@ -284,7 +312,7 @@ class SessionNotFound(Refused):
 
 
 class SellerNotReady(StepClash):
-    """The seller has not registered yet, so this escrow cannot be paid."""
+    """The seller has not registered yet or must still show who they are: it cannot be paid yet."""
 
     code = "SELLER_NOT_READY"
 
@@ -367,6 +395,12 @@ class VerificationExpired(StepClash):
     code = "VERIFICATION_EXPIRED"
 
 
+class VerificationUnderReview(StepClash):
+    """The documents of this identity verification have come already, and are being looked at."""
+
+    code = "VERIFICATION_UNDER_REVIEW"
+
+
 class PaymentNotFound(Refused):
     """Payment not found"""
 
@@ -383,6 +417,12 @@ class PaymentUnderWay(StepClash):
     code = "PAYMENT_UNDER_WAY"
 
 
+class DepositUnderReview(Refused):
+    """A guest's payment proof is under review; the amount can be changed once that is decided."""
+
+    code = "DEPOSIT_UNDER_REVIEW"
+
+
 class NotPayable(StepClash):
     """This cannot be paid by {provider}: {reason}."""
 
@@ -391,6 +431,30 @@ class NotPayable(StepClash):
 
 class NotificationRefused(Refused):
     """The notification is not {provider}'s: {reason}."""
+
+
+class FileTooLarge(Refused):
+    """A file must be at most {limit} bytes."""
+
+    code = "FILE_TOO_LARGE"
+
+
+class FileEmpty(Refused):
+    """A file must not be empty."""
+
+    code = "FILE_EMPTY"
+
+
+class FileTypeUnknown(Refused):
+    """A file must be a whole PNG, JPEG, WEBP or PDF, whatever its name says."""
+
+    code = "FILE_TYPE_UNKNOWN"
+
+
+class TooManyFiles(Refused):
+    """There may be at most {limit} files."""
+
+    code = "TOO_MANY_FILES"
 
 
 class IdempotencyKeyReused(Refused):
@@ -413,6 +477,12 @@ class FxRateUnavailable(Refused):
 
 class DailyCapReached(Refused):
     """You have created {count} escrows today; the limit is {limit}."""
+
+
+class TooManyCodes(Refused):
+    """Codes were asked for too often; wait half a minute, or an hour if that does not help."""
+
+    code = "TOO_MANY_CODES"
 
 
 class ClockAdvancing(Refused):

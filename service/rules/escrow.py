@@ -1,8 +1,7 @@
-"""THE TABLE of the buyer-seller family, and its clocks. Source: escrows.md 4.
+"""THE TABLE of the buyer-seller family. Source: escrows.md 4.
 
-Everything that moves an escrow stands in `STEPS`; everything that time does, in `CLOCKS`. A
-person's step and the clock's are the same row. Entering a state arms its clocks, leaving a
-state stops them; a dispute freezes them with the time that remains.
+Everything that moves an escrow stands in `STEPS`: a person's step and the clock's are the same
+row. When the clock takes one stands in `clocks.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -155,6 +154,8 @@ STEPS = (
          "A party opens a dispute; every timer is frozen."),
     Step("answer_dispute",       _EITHER,     DISPUTED,  DISPUTED,  _A,   _NO,      (),
          "The other party answers, or either makes an offer."),
+    Step("remind_dispute",       _CLOCK,      DISPUTED,  DISPUTED,  _A,   _NO,      (),
+         "The other party is reminded to answer before the clock decides."),
     Step("resolve_dispute",      _SETTLER,    DISPUTED,  COMPLETED, _A,   _SPLIT,   _RESOLVED,
          "Settled with a part for the seller: released, the rest refunded."),
     Step("resolve_dispute",      _SETTLER,    DISPUTED,  CANCELLED, _A,   _REFUND,  _RESOLVED,
@@ -238,7 +239,8 @@ def _no_delivery(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
 def _no_payment(escrow: Escrow, _: frozenset[Role]) -> Refused | None:
     if escrow.contract is not None and not escrow.contract.is_fully_signed:
         return errors.ContractNotSigned()
-    return errors.SellerNotReady() if escrow.seller is None else None
+    is_ready = escrow.seller is not None and not escrow.seller_awaits_identity
+    return None if is_ready else errors.SellerNotReady()
 
 
 def _no_signature(escrow: Escrow, held: frozenset[Role]) -> Refused | None:
@@ -297,22 +299,32 @@ GUARDS: Mapping[str, Guard] = {
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A step that was taken: the escrow before and after it, and the money that moves."""
+    """A step that was taken: the escrow before and after it, and the money that moves.
+
+    `due_at` is when it was due, where the clock took it.
+    """
 
     row: Step
     before: Escrow
     after: Escrow
     postings: tuple[Posting, ...] = ()
+    due_at: datetime | None = None
 
     @property
     def events(self) -> tuple[str | None, ...]:
         """One entry an event row; None for a step that only the audit trail sees."""
-        return self.row.events or (None,)
+        return events_of(self.row, self.before) or (None,)
 
     @property
     def leaves_state(self) -> bool:
         """Whether the clocks of the state before stop and those of the one after start."""
         return self.row.source != self.row.target
+
+
+def events_of(row: Step, escrow: Escrow) -> tuple[str, ...]:
+    """The row's webhooks; what cancels the escrow also closes a guest's proof, and says so."""
+    closes = row.target == CANCELLED and escrow.deposit is not None
+    return row.events + _NO_DEPOSIT if closes else row.events
 
 
 def take(
@@ -334,7 +346,7 @@ def take(
         **_moments(row, escrow, now),
         status=row.target,
         updated_at=now,
-        seq=escrow.seq + max(1, len(row.events)),
+        seq=escrow.seq + max(1, len(events_of(row, escrow))),
         frozen=FLAGS.get(row.name, escrow.frozen),
         cancel_reason=cancel_reason(row, actor, escrow),
         completion_deadline=escrow.completion_deadline if row.source == row.target else None,
@@ -344,6 +356,9 @@ def take(
         cancellation=_cancellation(row, after, actor, now),
         proof=_proof(row, after, now),
     )
+    if row.target != PENDING and escrow.deposit is not None:
+        rejected = escrow.deposit if row.target == CANCELLED else None
+        after = replace(after, deposit=None, rejected_deposit=rejected)
     taken = _moved(row, escrow, after, sellers_part)
     if row.name in ("resolve_dispute", "withdraw_dispute"):
         return replace(taken, after=_resolved(row, taken, roles(actor, escrow), now))
@@ -560,7 +575,7 @@ _CLASHES: Mapping[str, Callable[[str], Refused]] = {
         ("accept_cancellation", "reject_cancellation"), lambda _: errors.NoPendingCancellation()
     ),
     **dict.fromkeys(
-        ("answer_dispute", "resolve_dispute", "withdraw_dispute"),
+        ("answer_dispute", "remind_dispute", "resolve_dispute", "withdraw_dispute"),
         lambda _: errors.NoOpenDispute(),
     ),
     **dict.fromkeys(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from service.rules.errors import VerificationDecided, VerificationExpired
+from service.rules.errors import VerificationDecided, VerificationExpired, VerificationUnderReview
 from service.rules.machine import NOWHERE, Movement, Role, Step, Table
 
 SANDBOX, LIVE = "sandbox", "live"
@@ -21,6 +21,11 @@ LINKED = "identity.verification.linked"
 EXPIRES_AFTER = timedelta(days=90)
 MAILED_AGAIN_AFTER = timedelta(minutes=5)
 """Real time: a person's mailbox does not follow the sandbox's clock."""
+
+DOCUMENTS_MAX = 3
+"""The two sides of a card and a picture with it, or a passport's one page."""
+DOCUMENTS_KEPT = timedelta(days=30)
+"""After the decision, or after a verification expired: so long somebody may ask why."""
 
 BLOCKED_DOMAINS = frozenset(
     {
@@ -56,6 +61,7 @@ STEPS = (
     _row("create",  Role.DEVELOPER, NOWHERE,  PENDING,  _S | _L, "",      "Somebody asks."),
     _row("remind",  Role.DEVELOPER, PENDING,  PENDING,  _L,      "",      "The link again."),
     _row("replace", Role.DEVELOPER, PENDING,  PENDING,  _L,      "",      "Expired; asked anew."),
+    _row("submit",  Role.SYSTEM,    PENDING,  PENDING,  _L,      UPDATED, "Documents have come."),
     _row("approve", Role.SYSTEM,    PENDING,  APPROVED, _S,      UPDATED, "At once."),
     _row("approve", Role.OPERATOR,  PENDING,  APPROVED, _L,      UPDATED, "It is this person."),
     _row("reject",  Role.OPERATOR,  PENDING,  REJECTED, _L,      UPDATED, "It is not."),
@@ -71,8 +77,9 @@ TABLE = Table("identity", STEPS, {APPROVED, REJECTED})
 class Verification:
     """One verification. Times are business times, but for `mailed_at`, which is real.
 
-    `superseded`: it expired while pending, and another has taken its place. `token_hash` and
-    `counter` belong to the mailed link; `mails` counts how often that was sent.
+    `superseded`: it expired while pending, and another has taken its place. `needs_admin_review`:
+    the documents are here and wait for the operator. `token_hash` and `counter` belong to the
+    mailed link; `mails` counts how often that was sent.
     """
 
     id: str
@@ -110,26 +117,19 @@ def choose(verification: Verification, name: str, mode: str, now: datetime) -> S
     Raises:
         VerificationDecided: it is approved or rejected already.
         VerificationExpired: nobody decided in time.
+        VerificationUnderReview: its documents have come already.
     """
     row = TABLE.find(name, verification.kyc_status, mode)
     if row is None:
         raise VerificationDecided(status=verification.kyc_status)
     if verification.superseded or (name != "replace" and verification.is_expired(now)):
         raise VerificationExpired
+    if name == "submit" and verification.needs_admin_review:
+        raise VerificationUnderReview
     return row
 
 
-def is_blocked(email: str, domains: Collection[str]) -> bool:
-    """Whether the e-mail is of one of these domains, or of one below them."""
-    labels = ascii_domain(email.rpartition("@")[2]).split(".")
-    return any(".".join(labels[n:]) in domains for n in range(len(labels)))
-
-
-def ascii_domain(domain: str) -> str:
-    """The domain in lower case and, where it has other letters, in punycode."""
-    if domain.isascii():
-        return domain.lower()
-    try:
-        return domain.encode("idna").decode().lower()
-    except UnicodeError:
-        return domain.lower()
+def is_blocked(domain: str, blocked: Collection[str]) -> bool:
+    """Whether the domain is one of these, or below one; all in ASCII, in lower case."""
+    labels = domain.split(".")
+    return any(".".join(labels[n:]) in blocked for n in range(len(labels)))

@@ -26,8 +26,9 @@ NOBODY_YET = "0" * 24
 """Stands for the id of a party who has not registered."""
 
 
-AGREED = frozenset({"resolve_dispute"})
-"""What no party takes alone: it follows from the other one's offer, once that is accepted."""
+AGREED = frozenset({"resolve_dispute", "escalate_proof"})
+"""What no party takes by itself: the one follows from accepting the other party's offer, the other
+from asking for one correction too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,24 @@ def waits_for(escrow: Escrow) -> Role | None:
             case proof.OPERATOR:
                 return Role.OPERATOR
     return Role.SELLER
+
+
+def awaits(escrow: Escrow, role: Role) -> bool:
+    """Whether it is this registered party's turn: all waits for them, or for time.
+
+    As `waits_for`, but while pending each party signs for itself, and nobody pays a seller who has
+    not registered. `awaits_seller` and `awaits_buyer` of schema.sql say the same.
+    """
+    if escrow.status == PENDING and not escrow.frozen:
+        contract = escrow.contract
+        if contract is not None:
+            is_seller = role is Role.SELLER
+            if (contract.seller_signed_at if is_seller else contract.buyer_signed_at) is None:
+                return True
+            if contract.seller_signed_at is None:
+                return False
+        return role is Role.BUYER and escrow.seller is not None
+    return waits_for(escrow) is role
 
 
 def _judge(escrow: Escrow) -> Role:

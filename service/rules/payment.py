@@ -184,7 +184,8 @@ class Payment:
     `provider_reference` is the provider's name for what we asked of it, `charge_reference` its name
     for the money that came: a second report of the same charge is a repetition. `expected_minor` is
     the escrow's amount as the payer was shown it. Times are real; `ask_at` is when the outside is
-    asked next, `asked_at` when it last answered. `seq` counts its events.
+    asked next, `asked_at` when it last answered. `payee` is to whom a payout goes: a name and an
+    account. `seq` counts its events.
     """
 
     id: str
@@ -205,6 +206,7 @@ class Payment:
     payer_email: str | None = None
     page_url: str | None = None
     proof_file: str | None = None
+    payee: str | None = None
     note: str | None = None
     seq: int = 0
     expires_at: datetime | None = None
@@ -423,6 +425,22 @@ def _judge_refund(payment: Payment, outcome: Outcome) -> str | None:
     if outcome is Outcome.PENDING:
         return "hand_over" if payment.state == CREATED else None
     return "escalate" if payment.state in OPEN else None
+
+
+def page_of(payment: Payment) -> str:
+    """The path of this payment's own page; a guest's has the session's handle in it."""
+    if payment.user_id is None and payment.session_id is not None:
+        return f"/pay/{payment.id}/{payment.session_id}"
+    return f"/pay/{payment.id}"
+
+
+def home_of(payment: Payment) -> str:
+    """The path of where this payment was begun, and where its payer goes on."""
+    if payment.session_id is not None:
+        return f"/checkout/{payment.session_id}"
+    if payment.escrow_id is not None:
+        return f"/dashboard/escrow/{payment.escrow_id}"
+    return "/dashboard/wallet"
 
 
 _GROUP = 4

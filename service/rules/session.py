@@ -149,10 +149,13 @@ def moot(taken: Taken) -> list[tuple[str, str]]:
     """(action, e-mail) of the pending sessions that this step ends; EVERY stands for all of them.
 
     The same step was taken by another way, or nothing can be done any more. Where each party
-    signs for itself, only the signer's are over.
+    signs for itself, only the signer's are over. A dispute is answered by the other party's first
+    word; what both add to it later ends nothing.
     """
     if taken.after.status in FINAL:
         return [(EVERY, EVERY)]
+    if taken.row.name == "answer_dispute" and not _answers(taken):
+        return []
     emails = _signers(taken) if taken.row.name == "sign_contract" else [EVERY]
     return [
         (action.name, email)
@@ -160,6 +163,11 @@ def moot(taken: Taken) -> list[tuple[str, str]]:
         if taken.row.name in (action.step, *action.or_by)
         for email in emails
     ]
+
+
+def _answers(taken: Taken) -> bool:
+    before, after = taken.before.dispute, taken.after.dispute
+    return before is not None and after is not None and before.answered_at != after.answered_at
 
 
 def _signers(taken: Taken) -> list[str]:

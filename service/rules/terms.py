@@ -4,10 +4,11 @@ Every function answers `{field: what is wrong with it}`, empty when all is well,
 fields are named at once.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from service.rules.aggregate import Escrow
 from service.rules.escrow import INSTANT, PROOF, QUICK, STANDARD
 from service.rules.fees import FLOORS_MINOR
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
@@ -153,8 +154,14 @@ def faults_of_amount(mode: str, ledger_minor: int) -> dict[str, str]:
     return {}
 
 
-UPDATABLE = ("title", "amount", "description", "estimatedDeliveryDays", "contractTerms")
-"""The fields that an update may change, in the order of the spec (3.4)."""
+UPDATABLE: Mapping[str, Callable[[Escrow], object]] = {
+    "title": lambda escrow: escrow.title,
+    "amount": lambda escrow: escrow.amount_minor,
+    "description": lambda escrow: escrow.description,
+    "estimatedDeliveryDays": lambda escrow: escrow.estimated_delivery_days,
+    "contractTerms": lambda escrow: escrow.contract.terms if escrow.contract else None,
+}
+"""The fields that an update may change and what of the escrow each is, in the order of 3.4."""
 
 
 def faults_of_change(

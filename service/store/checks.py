@@ -137,7 +137,7 @@ WHERE e.id = ANY ($1::text[]) AND e.mode <> 'milestone' AND e.status IN ('comple
 ORDER BY e.id LIMIT 100
 """
 
-# E. $2-$4: which deadline a state of a mode has (rules/escrow.py); every other waits for a person.
+# E. $2-$4: which deadline a state of a mode has (rules/clocks.py); every other waits for a person.
 READ_FORGOTTEN = """
 WITH funded AS (
     SELECT * FROM escrow WHERE id = ANY ($1::text[]) AND held_minor > 0

@@ -49,6 +49,18 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[],
     AS armed (escrow_id, kind, subject, due_at, version, is_paused)
 ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL DO NOTHING
 """
+# With the time at which the newest of its kind was stopped; nothing where that one has fired.
+REARM_DEADLINES = """
+INSERT INTO deadline (escrow_id, kind, due_at, armed_version)
+SELECT l.escrow_id, l.kind, greatest(l.due_at, $4), back.version
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS back (escrow_id, kind, version)
+CROSS JOIN LATERAL (
+    SELECT * FROM deadline d WHERE d.escrow_id = back.escrow_id AND d.kind = back.kind
+    ORDER BY d.id DESC LIMIT 1
+) AS l
+WHERE l.fired_at IS NULL
+ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at IS NULL DO NOTHING
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,10 @@ async def turn_deadlines(tx: Transaction, turns: Sequence[Turn]) -> None:
         if pairs:
             await tx.execute(statement, *(list(side) for side in zip(*pairs, strict=True)), tx.now)
     await arm_deadlines(tx, [arming for t in turns for arming in armings(t)])
+    back = [(t.escrow_id, kind, t.version) for t in turns for kind in t.rearms]
+    if back:
+        columns = (list(column) for column in zip(*back, strict=True))
+        await tx.execute(REARM_DEADLINES, *columns, tx.now)
 
 
 def armings(turned: Turn) -> list[Arming]:
@@ -137,10 +153,32 @@ async def read_due(
 
 READ_OPEN = """
 SELECT id, escrow_id, kind, subject, due_at, remaining FROM deadline
-WHERE escrow_id = $1 AND fired_at IS NULL AND cancelled_at IS NULL ORDER BY due_at, id
+WHERE escrow_id = ANY ($1::text[]) AND fired_at IS NULL AND cancelled_at IS NULL ORDER BY due_at, id
 """
 
 
 async def read_open(reader: Reader, escrow_id: str) -> list[Deadline]:
     """The open deadlines of an escrow, earliest first; a paused one has what remains."""
-    return [Deadline(**dict(row)) for row in await reader.fetch(READ_OPEN, escrow_id)]
+    return await read_open_of(reader, [escrow_id])
+
+
+async def read_open_of(reader: Reader, escrow_ids: Sequence[str]) -> list[Deadline]:
+    """As `read_open`, of all these escrows."""
+    return [Deadline(**dict(row)) for row in await reader.fetch(READ_OPEN, list(escrow_ids))]
+
+
+# Locks the escrows, passing over those that somebody holds: they may be paid just now. The mail's
+# row says that somebody was warned already.
+LOCK_EXPIRING = """
+SELECT e.id FROM deadline d JOIN escrow e ON e.id = d.escrow_id
+WHERE d.kind = 'expiry' AND d.fired_at IS NULL AND d.cancelled_at IS NULL AND d.remaining IS NULL
+  AND d.due_at > $1::timestamptz AND d.due_at <= $1::timestamptz + $2::interval
+  AND e.created_at <= d.due_at - 2 * $2::interval AND e.status = 'pending' AND NOT e.frozen
+  AND NOT EXISTS (SELECT FROM mail m WHERE m.dedupe_key = 'expiry_near:' || e.id || ':buyer')
+ORDER BY e.id LIMIT $3 FOR NO KEY UPDATE OF e SKIP LOCKED
+"""
+
+
+async def lock_expiring(tx: Transaction, within: timedelta, limit: int) -> list[str]:
+    """The ids of unpaid escrows that expire so soon and of which nobody was told, ours now."""
+    return [row["id"] for row in await tx.fetch(LOCK_EXPIRING, tx.now, within, limit)]

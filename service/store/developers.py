@@ -81,7 +81,11 @@ async def next_developer_seq(tx: Transaction, developer_id: str) -> int:
 
 
 # The image is sealed: a drawn signature is personal, and worth stealing.
-STORE_SIGNATURE = "UPDATE developer SET signature = $2, seq = seq + 1 WHERE id = $1 RETURNING seq"
+STORE_SIGNATURE = """
+WITH image AS (INSERT INTO signature_image (sealed) VALUES ($2) RETURNING id)
+UPDATE developer SET signature_id = image.id, seq = seq + 1 FROM image
+WHERE developer.id = $1 RETURNING seq
+"""
 
 
 async def store_signature(tx: Transaction, developer_id: str, sealed: str) -> int:
@@ -90,21 +94,12 @@ async def store_signature(tx: Transaction, developer_id: str, sealed: str) -> in
     return seq
 
 
-READ_HAS_SIGNATURE = "SELECT signature IS NOT NULL FROM developer WHERE id = $1"
+READ_HAS_SIGNATURE = "SELECT signature_id IS NOT NULL FROM developer WHERE id = $1"
 
 
 async def read_has_signature(reader: Reader, developer_id: str) -> bool:
     """Whether the developer has a stored signature."""
     return bool(await reader.fetchval(READ_HAS_SIGNATURE, developer_id))
-
-
-READ_SIGNATURE = "SELECT signature FROM developer WHERE id = $1"
-
-
-async def read_signature(reader: Reader, developer_id: str) -> str | None:
-    """The developer's stored signature as it was sealed; None where there is none."""
-    sealed: str | None = await reader.fetchval(READ_SIGNATURE, developer_id)
-    return sealed
 
 
 STORE_REDIRECT_URLS = (
@@ -194,7 +189,7 @@ class Opening:
 
     company: str
     own: Person | None
-    has_signature: bool
+    signature_id: int | None
     can_acknowledge: bool
     seller: Person | None
     is_seller_verified: bool
@@ -215,7 +210,7 @@ class Question:
 
 
 READ_OPENINGS = """
-SELECT d.company, d.signature IS NOT NULL AS has_signature,
+SELECT d.company, d.signature_id,
        o.id AS own_id, o.email AS own_user_email, o.first_name AS own_first_name,
        o.last_name AS own_last_name, o.language AS own_language,
        o.phone_verified_at IS NOT NULL AS own_phone_verified,
@@ -262,7 +257,7 @@ async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[O
         Opening(
             company=row["company"],
             own=as_person(row, "own"),
-            has_signature=row["has_signature"],
+            signature_id=row["signature_id"],
             can_acknowledge=row["can_acknowledge"],
             seller=as_person(row, "seller"),
             is_seller_verified=row["is_seller_verified"],

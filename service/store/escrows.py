@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 from service.rules.aggregate import CancellationRequest as Cancellation
 from service.rules.aggregate import (
     Contract,
+    Deposit,
     Dispute,
     Escrow,
     Person,
     PurchaseProof,
     Rejection,
     Settlement,
+    Submission,
 )
 from service.rules.escrow import MODES, Taken
+from service.rules.files import StoredFile
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_id
 from service.store.users import as_person
@@ -295,11 +298,11 @@ def _sieve(scope: Scope, before: str | None) -> tuple[object, ...]:
         FIRST_ID if start is None else first_id(start),
         start or EARLIEST,
         end or LATEST,
-        None if scope.text is None else _anywhere(scope.text),
+        None if scope.text is None else anywhere(scope.text),
     )
 
 
-def _anywhere(text: str) -> str:
+def anywhere(text: str) -> str:
     """The LIKE pattern of whatever holds this text; its own wildcards stand for themselves."""
     for special in ("\\", "%", "_"):
         text = text.replace(special, f"\\{special}")
@@ -356,7 +359,9 @@ def as_escrow(row: Row) -> Escrow:
         cancellation=_cancellation(row, seller, buyer),
         dispute=_dispute(row, seller, buyer),
         proof=_proof(row),
+        seller_awaits_identity=row["seller_awaits_identity"],
         guest_provider=row["guest_provider"],
+        deposit=Deposit(*json.loads(row["deposit"])) if row["deposit"] is not None else None,
     )
 
 
@@ -440,4 +445,20 @@ def _proof(row: Row) -> PurchaseProof | None:
         upload_deadline=row["upload_deadline"],
         review_deadline=row["review_deadline"],
         correction_rounds=row["correction_rounds"],
+        submissions=_submissions(row),
+    )
+
+
+def _submissions(row: Row) -> tuple[Submission, ...]:
+    if row["submissions"] is None:
+        return ()
+    return tuple(
+        Submission(
+            id=submission_id,
+            submitted_at=datetime.fromisoformat(at),
+            files=tuple(StoredFile(*file) for file in files or ()),
+            note=note,
+            correction=correction,
+        )
+        for submission_id, at, note, correction, files in json.loads(row["submissions"])
     )

@@ -1,11 +1,16 @@
-"""Identity verifications. At most one of a developer and e-mail is pending and not superseded."""
+"""Identity verifications. At most one of a developer and e-mail is pending and not superseded.
 
-from collections.abc import Sequence
+And the documents that people upload for them: kept for a while after the decision, then deleted.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 import orjson
 
+from service.rules.files import StoredFile
 from service.rules.identity import Verification
 from service.store.db import Reader, Row, Transaction
 
@@ -79,6 +84,103 @@ async def read_verification(reader: Reader, verification_id: str) -> Verificatio
     """The verification with this id, expired or not."""
     row = await reader.fetchrow(READ_VERIFICATION, verification_id)
     return _verification(row) if row else None
+
+
+READ_BEHIND = """
+SELECT v.*, d.company FROM identity_verification v JOIN developer d ON d.id = v.developer_id
+WHERE v.token_hash = $1
+"""
+
+
+async def read_verification_behind(
+    reader: Reader, token_hash: bytes
+) -> tuple[Verification, str] | None:
+    """The verification that a mailed link belongs to, however it stands, and who asks."""
+    row = await reader.fetchrow(READ_BEHIND, token_hash)
+    if row is None:
+        return None
+    columns = dict(row)
+    company = columns.pop("company")
+    return _verification(columns), company
+
+
+# Locks the row, waiting: of two uploads by one link the second one finds the first.
+LOCK_BEHIND = "SELECT * FROM identity_verification WHERE token_hash = $1 FOR NO KEY UPDATE"
+
+
+async def lock_verification_behind(tx: Transaction, token_hash: bytes) -> Verification | None:
+    """The verification of a mailed link, ours until the transaction ends."""
+    row = await tx.fetchrow(LOCK_BEHIND, token_hash)
+    return _verification(row) if row else None
+
+
+INSERT_DOCUMENTS = """
+INSERT INTO identity_document (verification_id, position, file_key, language, submitted_at)
+SELECT $1, f.position, f.key, $3, $4
+FROM unnest($2::text[]) WITH ORDINALITY AS f (key, position)
+"""
+
+
+async def insert_documents(
+    tx: Transaction, verification_id: str, files: Sequence[StoredFile], language: str
+) -> None:
+    """These files show who somebody is; `language` is the one of their page."""
+    keys = [file.key for file in files]
+    await tx.execute(INSERT_DOCUMENTS, verification_id, keys, language, tx.now)
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What was uploaded for a verification, in its order; `language` is the person's."""
+
+    files: Sequence[StoredFile]
+    language: str
+    submitted_at: datetime
+
+
+READ_DOCUMENTS = """
+SELECT f.key, f.mime_type, f.bytes, f.sha256, f.filename, d.language, d.submitted_at
+FROM identity_document d JOIN file f ON f.key = d.file_key
+WHERE d.verification_id = $1 ORDER BY d.position
+"""
+
+
+async def read_documents(reader: Reader, verification_id: str) -> Documents | None:
+    """What was uploaded; None where nothing was, or nothing is kept any more."""
+    rows = await reader.fetch(READ_DOCUMENTS, verification_id)
+    if not rows:
+        return None
+    files = [
+        StoredFile(row["key"], row["mime_type"], row["bytes"], row["sha256"], row["filename"])
+        for row in rows
+    ]
+    return Documents(files, rows[0]["language"], rows[0]["submitted_at"])
+
+
+# A decision is never taken back, so that its event is the only one of its kind; nobody adds a
+# document to what was decided or has expired. The files' rows go with them: what they held lies
+# in the store without a name then, and is swept.
+DELETE_DOCUMENTS = """
+WITH gone AS (
+    DELETE FROM identity_document d USING identity_verification v
+    WHERE v.id = d.verification_id AND CASE
+        WHEN v.kyc_status = 'pending' THEN v.expires_at
+        ELSE (SELECT max(e.at) FROM event e
+              WHERE e.subject_id = v.id AND e.step IN ('approve', 'reject'))
+        END <= $1::timestamptz - $2::interval
+    RETURNING d.file_key
+)
+SELECT file_key FROM gone
+"""
+DELETE_FILES = "DELETE FROM file WHERE key = ANY ($1::text[])"
+
+
+async def delete_old_documents(tx: Transaction, kept: timedelta) -> int:
+    """How many documents went whose verification was decided, or expired, `kept` ago."""
+    keys = [row["file_key"] for row in await tx.fetch(DELETE_DOCUMENTS, tx.now, kept)]
+    if keys:
+        await tx.execute(DELETE_FILES, keys)
+    return len(keys)
 
 
 # Locks the row, waiting.
@@ -189,5 +291,5 @@ async def read_undecided(reader: Reader, limit: int) -> list[Undecided]:
     return [Undecided(**dict(row)) for row in await reader.fetch(READ_UNDECIDED, limit)]
 
 
-def _verification(row: Row) -> Verification:
+def _verification(row: Row | Mapping[str, Any]) -> Verification:
     return Verification(**{**dict(row), "metadata": orjson.loads(row["metadata"])})

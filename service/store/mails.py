@@ -115,7 +115,9 @@ SELECT m.id, m.recipient, m.template, m.language, m.facts::text, m.escrow_id, m.
        coalesce(i.counter, v.counter) AS counter,
        coalesce(i.token_hash, v.token_hash) AS token_hash,
        coalesce(i.accepted_at IS NOT NULL OR e.status IN ('completed', 'cancelled'), false)
-           OR coalesce(v.kyc_status <> 'pending' OR v.superseded, false) AS is_moot
+           OR coalesce(m.template = 'identity_verification'
+               AND (v.kyc_status <> 'pending' OR v.superseded OR v.needs_admin_review), false)
+           AS is_moot
 FROM claimed m
 LEFT JOIN invitation i ON i.id = m.invitation_id
 LEFT JOIN escrow e ON e.id = i.escrow_id

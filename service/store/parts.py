@@ -51,6 +51,14 @@ ON CONFLICT (escrow_id) DO UPDATE SET
     phase = excluded.phase, correction_rounds = excluded.correction_rounds,
     upload_deadline = excluded.upload_deadline, review_deadline = excluded.review_deadline
 """
+INSERT_SUBMISSION = """
+INSERT INTO proof_submission (id, escrow_id, n, note, submitted_at) VALUES ($1, $2, $3, $4, $5)
+"""
+INSERT_ATTACHMENTS = """
+INSERT INTO proof_attachment (submission_id, position, file_key)
+SELECT $1, f.position, f.key FROM unnest($2::text[]) WITH ORDINALITY AS f (key, position)
+"""
+NOTE_CORRECTION = "UPDATE proof_submission SET correction = $2 WHERE id = $1"
 
 
 async def write_parts(tx: Transaction, taken: Sequence[Taken]) -> None:
@@ -76,7 +84,7 @@ async def write_parts(tx: Transaction, taken: Sequence[Taken]) -> None:
         if after.dispute != before.dispute:
             await _write_dispute(tx, after)
         if after.proof != before.proof:
-            await _write_proof(tx, after)
+            await _write_proof(tx, before, after)
 
 
 def terms_of(escrow: Escrow) -> tuple[object, ...]:
@@ -140,17 +148,27 @@ async def _write_dispute(tx: Transaction, escrow: Escrow) -> None:
     )
 
 
-async def _write_proof(tx: Transaction, escrow: Escrow) -> None:
-    proof = escrow.proof
-    if proof is not None:
-        await tx.execute(
-            WRITE_PROOF,
-            escrow.id,
-            proof.phase,
-            proof.correction_rounds,
-            proof.upload_deadline,
-            proof.review_deadline,
-        )
+async def _write_proof(tx: Transaction, before: Escrow, after: Escrow) -> None:
+    proof = after.proof
+    if proof is None:
+        return
+    await tx.execute(
+        WRITE_PROOF,
+        after.id,
+        proof.phase,
+        proof.correction_rounds,
+        proof.upload_deadline,
+        proof.review_deadline,
+    )
+    had = {one.id: one for one in before.proof.submissions} if before.proof else {}
+    for n, given in enumerate(proof.submissions, start=1):
+        if given.id not in had:
+            await tx.execute(
+                INSERT_SUBMISSION, given.id, after.id, n, given.note, given.submitted_at
+            )
+            await tx.execute(INSERT_ATTACHMENTS, given.id, [file.key for file in given.files])
+        elif given.correction != had[given.id].correction:
+            await tx.execute(NOTE_CORRECTION, given.id, given.correction)
 
 
 # Locks the one row until the transaction ends: disputes are few, and none may leave a gap.
@@ -179,48 +197,64 @@ class Signature:
     user_id: str
     email: str
     method: str
-    image: str | None
+    image_id: int | None
     name: str | None
     ip: str | None
     signed_at: datetime
 
 
-INSERT_SIGNATURE = """
-INSERT INTO contract_signature (contract_id, version, role, user_id, email, method, image, name,
+INSERT_IMAGE = "INSERT INTO signature_image (sealed) VALUES ($1) RETURNING id"
+
+
+async def insert_image(tx: Transaction, sealed: str) -> int:
+    """Keep this sealed data URI, to which any number of signatures may refer; its id."""
+    image_id: int = await tx.fetchval(INSERT_IMAGE, sealed)
+    return image_id
+
+
+INSERT_SIGNATURES = """
+INSERT INTO contract_signature (contract_id, version, role, user_id, email, method, image_id, name,
                                 ip, signed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[],
+                     $7::bigint[], $8::text[], $9::text[], $10::timestamptz[])
 """
 
 
-async def insert_signature(tx: Transaction, given: Signature) -> None:
-    """Keep how the party signed this version."""
+async def insert_signatures(tx: Transaction, given: Sequence[Signature]) -> None:
+    """Keep how each party signed its version."""
+    if not given:
+        return
     await tx.execute(
-        INSERT_SIGNATURE,
-        given.contract_id,
-        given.version,
-        given.role,
-        given.user_id,
-        given.email,
-        given.method,
-        given.image,
-        given.name,
-        given.ip,
-        given.signed_at,
+        INSERT_SIGNATURES,
+        [one.contract_id for one in given],
+        [one.version for one in given],
+        [one.role for one in given],
+        [one.user_id for one in given],
+        [one.email for one in given],
+        [one.method for one in given],
+        [one.image_id for one in given],
+        [one.name for one in given],
+        [one.ip for one in given],
+        [one.signed_at for one in given],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A contract's moments, and its signatures by role."""
+    """A contract's moments, its signatures by role, and the sealed images of those with one."""
 
     created_at: datetime
     updated_at: datetime
     signatures: dict[str, Signature]
+    images: dict[str, str]
 
 
 READ_PAPER = "SELECT created_at, updated_at FROM contract WHERE id = $1"
 READ_SIGNATURES = """
-SELECT s.* FROM contract_signature s JOIN contract c ON c.id = s.contract_id
+SELECT s.contract_id, s.version, s.role, s.user_id, s.email, s.method, s.image_id, s.name, s.ip,
+       s.signed_at, i.sealed
+FROM contract_signature s JOIN contract c ON c.id = s.contract_id
+LEFT JOIN signature_image i ON i.id = s.image_id
 WHERE c.id = $1 AND s.version = c.version
 """
 
@@ -230,9 +264,11 @@ async def read_paper(reader: Reader, contract_id: str) -> Paper | None:
     row = await reader.fetchrow(READ_PAPER, contract_id)
     if row is None:
         return None
-    signatures = await reader.fetch(READ_SIGNATURES, contract_id)
+    rows = [dict(one) for one in await reader.fetch(READ_SIGNATURES, contract_id)]
+    images = {one["role"]: one.pop("sealed") for one in rows}
     return Paper(
         row["created_at"],
         row["updated_at"],
-        {one["role"]: Signature(**dict(one)) for one in signatures},
+        {one["role"]: Signature(**one) for one in rows},
+        {role: sealed for role, sealed in images.items() if sealed is not None},
     )

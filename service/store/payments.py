@@ -28,6 +28,7 @@ NAMES = (
     "payer_email",
     "page_url",
     "proof_file",
+    "payee",
     "note",
     "seq",
     "expires_at",
@@ -116,10 +117,10 @@ INSERT_PAYMENT = """
 INSERT INTO payment (
     id, kind, state, provider, amount_minor, currency, user_id, escrow_id, provider_reference,
     charge_reference, received_minor, received_currency, origin_id, session_id, expected_minor,
-    payer_email, page_url, proof_file, note, seq, expires_at, created_at, asked_at, ask_at,
+    payer_email, page_url, proof_file, payee, note, seq, expires_at, created_at, asked_at, ask_at,
     decided_by, settled_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-        $21, $22, $23, $24, $25, $26)
+        $21, $22, $23, $24, $25, $26, $27)
 """
 
 
@@ -229,6 +230,22 @@ async def list_payments(
 ) -> list[Payment]:
     """Those in this state, else those that a person must decide; oldest first."""
     return [_payment(row) for row in await reader.fetch(LIST_PAYMENTS, state, list(kinds), limit)]
+
+
+LIST_OF_USER = """
+SELECT * FROM payment
+WHERE user_id = $1 AND kind = ANY ($2::text[])
+  AND (NOT $3 OR state IN ('created', 'pending', 'needs_operator'))
+ORDER BY created_at DESC, id DESC LIMIT $4
+"""
+
+
+async def list_of_user(
+    reader: Reader, user_id: str, kinds: Sequence[str], limit: int, *, is_open: bool = False
+) -> list[Payment]:
+    """This person's payments of these kinds, newest first; with `is_open` what is under way."""
+    rows = await reader.fetch(LIST_OF_USER, user_id, list(kinds), is_open, limit)
+    return [_payment(row) for row in rows]
 
 
 def _payment(row: Row) -> Payment:

@@ -58,18 +58,23 @@ GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotenc
     webhook_body, webhook_endpoint, endpoint_secret, lane, delivery, webhook_attempt,
     identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
     purchase_proof, checkout_session, visit, sign_in_code, payment, sandbox_charge,
-    sandbox_refund TO {role};
+    sandbox_refund, file, paper, proof_submission, proof_attachment, dispute_statement,
+    dispute_evidence, dispute_offer, signature_image, identity_document TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
     delivery, identity_verification, cancellation_request, dispute, purchase_proof,
     checkout_session, visit, sign_in_code TO {role};
+GRANT UPDATE (facts, fingerprint, file_key, tries, due_at, created_at) ON paper TO {role};
 GRANT UPDATE (last_number) ON dispute_counter TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
+GRANT UPDATE (correction) ON proof_submission TO {role};
+GRANT UPDATE (outcome) ON dispute_offer TO {role};
 GRANT UPDATE (state, received_minor, received_currency, charge_reference, provider_reference,
     page_url, proof_file, note, seq, expires_at, asked_at, ask_at, decided_by, settled_at)
     ON payment TO {role};
 GRANT UPDATE (paid, pressed_at, told, is_told) ON sandbox_charge TO {role};
-GRANT DELETE ON idempotency, endpoint_secret, visit, sign_in_code TO {role};
+GRANT DELETE ON paper, idempotency, endpoint_secret, visit, sign_in_code, identity_document, file
+    TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';
 ALTER ROLE {role} IN DATABASE {database} SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '3s';

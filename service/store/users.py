@@ -53,6 +53,20 @@ async def read_user(reader: Reader, email: str) -> User | None:
     return (await read_users(reader, [email])).get(email)
 
 
+READ_USER_BY_ID = """
+SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
+       last_name AS own_last_name, language AS own_language,
+       phone_verified_at IS NOT NULL AS own_phone_verified
+FROM app_user WHERE id = $1
+"""
+
+
+async def read_user_by_id(reader: Reader, user_id: str) -> Person | None:
+    """The user of this id, or None."""
+    row = await reader.fetchrow(READ_USER_BY_ID, user_id)
+    return as_person(row, "own") if row else None
+
+
 INSERT_USER = """
 INSERT INTO app_user (id, email, first_name, last_name, email_verified_at, phone_verified_at,
                       language, created_at)

@@ -8,12 +8,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from service.rules.checkout import ALLOWED_URLS_MAX, allowed_url
-from service.rules.images import picture_type
+from service.rules.images import read_picture
 from service.wire.base import Body, OwnBody, Wire
 
 IMAGE_BYTES_MAX = 512 * 1024
+SIDE_PIXELS_MAX = 4096
 SIGNATURE_BODY_BYTES_MAX = 1024 * 1024
 DATA_URI = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,", re.IGNORECASE)
+NOT_BASE64 = "must be valid base64 after the comma"
 TYPES = {"image/jpg": "image/jpeg"}
 
 
@@ -22,17 +24,26 @@ def _an_image(given: str) -> str:
     head = DATA_URI.match(given)
     if head is None:
         raise ValueError("must be a base64 data URI of a PNG, JPEG, GIF or WEBP image")
+    written = given[head.end() :]
     try:
-        content = base64.b64decode(given[head.end() :], validate=True)
+        content = base64.b64decode(written, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("must be valid base64 after the comma") from None
+        raise ValueError(NOT_BASE64) from None
+    if base64.b64encode(content).decode() != written:
+        raise ValueError(NOT_BASE64)
     if len(content) > IMAGE_BYTES_MAX:
         raise ValueError(f"must be an image of at most {IMAGE_BYTES_MAX // 1024} KiB")
     declared = head[1].lower()
-    kind = picture_type(content)
-    if kind is None or kind != TYPES.get(declared, declared):
+    picture = read_picture(content)
+    if picture is None or picture.kind != TYPES.get(declared, declared):
         raise ValueError("must hold an image of the type that it declares")
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    if max(picture.width, picture.height) > SIDE_PIXELS_MAX:
+        raise ValueError(f"must be at most {SIDE_PIXELS_MAX} pixels wide and high")
+    return f"data:{picture.kind};base64,{written}"
+
+
+Image = Annotated[str, AfterValidator(_an_image)]
+"""A picture as a data URI."""
 
 
 def _trimmed(url: object) -> object:
@@ -46,7 +57,7 @@ RedirectUrl = Annotated[str, BeforeValidator(_trimmed), AfterValidator(allowed_u
 class NewSignature(Body):
     """The body of `PUT /api/developer/signature`."""
 
-    signature_image: Annotated[str, AfterValidator(_an_image)] = Field(repr=False)
+    signature_image: Image = Field(repr=False)
 
 
 class SignatureStored(Wire):

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from service.rules.aggregate import Escrow
 from service.rules.escrow import STATUS_UPDATED, Taken
 from service.rules.money import to_decimal
+from service.rules.terms import UPDATABLE
 from service.wire.base import Wire, absent, dump_json
 from service.wire.escrows import Snapshot, snapshot, wire_mode
 from service.wire.parts import (
@@ -23,6 +23,7 @@ from service.wire.parts import (
     named,
     proof_info,
 )
+from service.wire.proofs import Submission, ViewUrl, submissions
 
 
 class EscrowData(Wire):
@@ -151,9 +152,13 @@ class ProofEscrow(Wire):
 
 
 class Proof(ProofInfo):
-    """Where the purchase proof stands; `checkout_actions` are the steps that it waits for."""
+    """Where the purchase proof stands; `checkout_actions` are the steps that it waits for.
 
-    latest_submission: None
+    `submissions` is absent while nothing was handed in.
+    """
+
+    submissions: list[Submission] | None = absent()
+    latest_submission: Submission | None
     checkout_actions: list[CheckoutAction]
 
 
@@ -166,10 +171,11 @@ class ProofData(Wire):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a body says beyond its step: when, and how this deployment numbers its tickets."""
+    """What a body says beyond its step: when, and how this deployment names tickets and files."""
 
     at: datetime
     ticket_prefix: str
+    view_url: ViewUrl
 
 
 def _status_updated(taken: Taken, _: Setting) -> EscrowData:
@@ -178,16 +184,6 @@ def _status_updated(taken: Taken, _: Setting) -> EscrowData:
 
 def _created(taken: Taken, _: Setting) -> EscrowData:
     return EscrowData.model_construct(escrow=snapshot(taken.after))
-
-
-UPDATABLE: Mapping[str, Callable[[Escrow], object]] = {
-    "title": lambda escrow: escrow.title,
-    "amount": lambda escrow: escrow.amount_minor,
-    "description": lambda escrow: escrow.description,
-    "estimatedDeliveryDays": lambda escrow: escrow.estimated_delivery_days,
-    "contractTerms": lambda escrow: escrow.contract.terms if escrow.contract else None,
-}
-"""The fields of an update, and what of the escrow each of them is."""
 
 
 def _updated(taken: Taken, _: Setting) -> UpdateData:
@@ -256,10 +252,10 @@ def _disputed(taken: Taken, setting: Setting) -> DisputeData:
     )
 
 
-def _overdue(taken: Taken, setting: Setting) -> OverdueData:
-    estimate = timedelta(days=taken.after.estimated_delivery_days)
-    since = (taken.after.paid_at or setting.at) + estimate
-    return OverdueData.model_construct(escrow=snapshot(taken.after), overdue_since=since)
+def _overdue(taken: Taken, _: Setting) -> OverdueData:
+    if taken.due_at is None:
+        raise AssertionError(f"escrow {taken.after.id} is overdue by no deadline")
+    return OverdueData.model_construct(escrow=snapshot(taken.after), overdue_since=taken.due_at)
 
 
 def _no_deposit(taken: Taken, _: Setting) -> DepositData:
@@ -285,9 +281,10 @@ def _linked(taken: Taken, setting: Setting) -> InvitationData:
     return InvitationData.model_construct(escrow=snapshot(taken.after), invitation=invitation)
 
 
-def _proof(taken: Taken, _: Setting) -> ProofData:
+def _proof(taken: Taken, setting: Setting) -> ProofData:
     escrow = taken.after
     standing = proof_info(escrow.proof)
+    given = submissions(escrow, setting.view_url)
     return ProofData.model_construct(
         escrow=ProofEscrow.model_construct(
             id=escrow.id, title=escrow.title, status=escrow.status, mode=wire_mode(escrow.mode)
@@ -297,7 +294,8 @@ def _proof(taken: Taken, _: Setting) -> ProofData:
             correction_rounds=standing.correction_rounds,
             upload_deadline=standing.upload_deadline,
             review_deadline=standing.review_deadline,
-            latest_submission=None,
+            submissions=given or None,
+            latest_submission=given[-1] if given else None,
             checkout_actions=checkout_actions(escrow),
         ),
     )

@@ -130,7 +130,7 @@ def found(verification: Verification, message: str) -> VerificationAnswer:
 
 
 def _shown(verification: Verification) -> dict[str, object]:
-    is_open = verification.kyc_status == PENDING
+    is_open = verification.kyc_status == PENDING and not verification.needs_admin_review
     return {
         "id": verification.id,
         "email": verification.email,

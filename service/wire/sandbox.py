@@ -114,6 +114,12 @@ class Resolution(OwnBody):
     buyer_amount: Amount | None = None
 
 
+class ProofDecision(OwnBody):
+    """The operator's word on a purchase proof."""
+
+    accept: bool
+
+
 class Registration(OwnBody):
     """What an invited person fills in."""
 

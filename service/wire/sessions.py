@@ -1,14 +1,20 @@
 """Checkout sessions on the wire. Source: escrows.md 6. Nothing of where a person returns to."""
 
+import base64
+import binascii
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from service.wire.base import Body, Number, OwnBody, Wire, absent
+from service.rules.files import FILES_MAX
+from service.wire.base import Body, Number, OwnBody, WholeNumber, Wire, absent
+from service.wire.developer import Image
 from service.wire.escrows import Changes, Detail
 from service.wire.metadata import Metadata
+from service.wire.sandbox import Amount
 from service.wire.text import Email, Text
 
 Action = Literal[
@@ -25,6 +31,16 @@ Action = Literal[
     "withdraw_dispute",
     "answer_dispute",
 ]
+
+
+BASE64 = {"type": "string", "contentEncoding": "base64"}
+
+
+def _from_base64(value: object) -> object:
+    if isinstance(value, str):
+        with suppress(binascii.Error, ValueError):
+            return base64.b64decode(value, validate=True)
+    raise ValueError("must be base64")
 
 
 class NewSession(Body):
@@ -77,10 +93,20 @@ class WalletPayment(OwnBody):
     amount: Number | None = None
 
 
-class SignatureInput(OwnBody):
-    """sign_contract with a typed name."""
+class OtherPayment(OwnBody):
+    """accept_pay by card, or by a bank transfer with a proof that waits for the operator."""
 
-    signature: Annotated[Text, Field(min_length=1, max_length=200)]
+    method: Literal["wallet", "card", "bank_transfer"]
+    proof: bool = False
+    amount: Number | None = None
+
+
+class SignatureInput(OwnBody):
+    """sign_contract: a typed name, or an image that is drawn; `version` is what was read."""
+
+    signature: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    image: Image | None = None
+    version: WholeNumber | None = None
 
 
 class ReasonInput(OwnBody):
@@ -93,6 +119,53 @@ class WhyInput(OwnBody):
     """A step that may say why."""
 
     reason: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+
+
+class ProofInput(OwnBody):
+    """submit_proof: the files come beside it."""
+
+    note: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+
+
+class ReviewInput(OwnBody):
+    """review_proof: accept it, or say what is to be corrected."""
+
+    accept: Literal[True] | None = None
+    correction: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+
+
+class CorrectionInput(OwnBody):
+    """request_correction: what is to be corrected."""
+
+    correction: Annotated[Text, Field(min_length=1, max_length=2000)]
+
+
+class OfferInput(OwnBody):
+    """Who is to get how much of what is held, in the ledger's currency."""
+
+    seller_amount: Annotated[Amount, Field(ge=0)]
+    buyer_amount: Annotated[Amount, Field(ge=0)]
+
+
+class AnswerInput(OwnBody):
+    """answer_dispute: words, an offer, files beside it; or the acceptance of an offer alone."""
+
+    text: Annotated[Text, Field(min_length=1, max_length=2000)] | None = None
+    offer: OfferInput | None = None
+    accept_offer: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class InlineFile(OwnBody):
+    """A file in the sandbox's `input`, as base64."""
+
+    name: Annotated[str, Field(min_length=1, max_length=300)]
+    content_base64: Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema(BASE64)]
+
+
+class InlineFiles(OwnBody):
+    """The files in the sandbox's `input`."""
+
+    files: Annotated[list[InlineFile], Field(max_length=FILES_MAX)] = Field(default_factory=list)
 
 
 class UpdateInput(OwnBody, Changes):

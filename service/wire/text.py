@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 
+import idna
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator
 
@@ -33,6 +34,25 @@ def an_email(text: str) -> str:
     if "." not in checked.ascii_domain:
         raise ValueError("must be a valid e-mail address")
     return checked.normalized.lower()
+
+
+def read_email(text: str) -> str | None:
+    """The address as it is stored, or None where it is none."""
+    try:
+        return an_email(text)
+    except ValueError:
+        return None
+
+
+def ascii_domain(domain: str) -> str:
+    """The domain as mail is sent to it: lower case, punycode, no dot at its end. IDNA 2008.
+
+    The codec of the standard library is of 2003: it sends what is for straße.de to strasse.de.
+
+    Raises:
+        ValueError: it is no domain.
+    """
+    return idna.encode(domain, uts46=True).decode().removesuffix(".")
 
 
 Text = Annotated[str, BeforeValidator(_trimmed)]

@@ -20,6 +20,10 @@ class Times(TypedDict, total=False):
     delivery_due_at: str | None
     completion_due_at: str | None
     refund_due_at: str | None
+    answer_due_at: str | None
+    request_due_at: str | None
+    proof_due_at: str | None
+    review_due_at: str | None
 
 
 class EscrowFacts(TypedDict):
@@ -27,7 +31,10 @@ class EscrowFacts(TypedDict):
 
     `role` is the reader's (seller or buyer); `at` is the business time at which the mail was
     written; `held` is the sum in the ledger's currency that is or was in escrow, `net` what the
-    seller is paid of it; `reason` is why it was cancelled.
+    seller is paid of it; `reason` is why it was cancelled; `paused` names the times of `times`
+    whose clock stands still, so that nobody knows them yet; `note` is what the other side wrote
+    with the step; `refunded` is the sum that went back to the buyer, in the ledger's currency, and
+    `settled_by` who ended a dispute (operator, offer or clock).
     """
 
     escrow_id: str
@@ -46,6 +53,10 @@ class EscrowFacts(TypedDict):
     at: str
     timezone: str
     reason: NotRequired[str | None]
+    paused: NotRequired[list[str]]
+    note: NotRequired[str | None]
+    refunded: NotRequired[str]
+    settled_by: NotRequired[str | None]
 
 
 class EndpointFacts(TypedDict):
@@ -59,10 +70,38 @@ class EndpointFacts(TypedDict):
     reason: str
 
 
+class PaymentFacts(TypedDict):
+    """One payment as its payer or payee is told about it.
+
+    `page` is the path of ours that the mail leads to; `title` is the escrow's where there is one,
+    `payee` to whom a payout goes, `note` what the operator wrote.
+    """
+
+    payment_id: str
+    amount: str
+    currency: str
+    page: str
+    title: str | None
+    payee: str | None
+    note: str | None
+
+
+class CodeFacts(TypedDict):
+    """A code that somebody asked for; `code` is derived when the mail is written, never kept."""
+
+    code_id: str
+    minutes: int
+    code: NotRequired[str]
+
+
 class IdentityFacts(TypedDict):
-    """One identity verification as the person is told about it; `company` asks, times are ISO."""
+    """One identity verification as the person is told about it; `company` asks, times are ISO.
+
+    `reason` is what the operator wrote with the decision.
+    """
 
     verification_id: str
     company: str
     expires_at: str
     timezone: str
+    reason: NotRequired[str | None]

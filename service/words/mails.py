@@ -6,27 +6,33 @@ rendered again from its row; nothing here knows a token, links are handed in.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from service.words.catalogue import Catalogue, read_catalogues
-from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts
+from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts, PaymentFacts
 from service.words.languages import DEFAULT_LANGUAGE, language_of
 from service.words.media import Html, Medium, Plain
-from service.words.topics import ENDPOINT, ESCROW, IDENTITY, Topic
+from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, Topic
 
 FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
 TITLE_CHARACTERS = 200
 
+QUICK_PROOF = "quick_proof"
+"""The mode in which a purchase proof comes before the delivery."""
+
 REGISTER_LINK = "register"
 ESCROW_LINK = "escrow"
 ENDPOINT_LINK = "endpoint"
 IDENTITY_LINK = "identity"
+CODE_LINK = "code"
+PAYMENT_LINK = "payment"
 
-Facts = EscrowFacts | EndpointFacts | IdentityFacts
+Facts = EscrowFacts | EndpointFacts | IdentityFacts | PaymentFacts | CodeFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,66 @@ def _overdue(facts: EscrowFacts) -> tuple[str, ...]:
     return ("opening", "refund" if facts["times"].get("refund_due_at") else "next")
 
 
+def _delivered(facts: EscrowFacts) -> tuple[str, ...]:
+    if "completion_due_at" in facts.get("paused", ()):
+        return "opening", "paused", "resumed"
+    return "opening", "next", "consequence"
+
+
+def _noted(*keys: str) -> Callable[[Any], tuple[str, ...]]:
+    """These, and after the first of them what the other side wrote, if anything."""
+
+    def says(facts: EscrowFacts) -> tuple[str, ...]:
+        return (keys[0], ".mail.they_said", *keys[1:]) if facts.get("note") else keys
+
+    return says
+
+
+def _held(facts: EscrowFacts) -> tuple[str, ...]:
+    if facts["mode"] == QUICK_PROOF:
+        return "opening", "proof", "consequence"
+    return "opening", "next", "consequence"
+
+
+def _requested(facts: EscrowFacts) -> tuple[str, ...]:
+    """Silence cancels what is paid, and keeps what is delivered."""
+    return _noted("opening", "delivered" if facts["status"] == "delivered" else "paid")(facts)
+
+
+def _resolved(facts: EscrowFacts) -> tuple[str, ...]:
+    by = facts.get("settled_by")
+    ended = "split" if Decimal(facts.get("refunded") or 0) else "to_seller"
+    if facts["status"] == "cancelled":
+        ended = "to_buyer"
+    return ("opening", ended, f".settled.{by}") if by else ("opening", ended)
+
+
 def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
     return "opening", f".disabled.{facts['reason']}", "next", "consequence"
+
+
+def _not_approved(facts: IdentityFacts) -> tuple[str, ...]:
+    return (
+        ("opening", ".mail.identity_reason", "next")
+        if facts.get("reason")
+        else (
+            "opening",
+            "next",
+        )
+    )
+
+
+def _paid(*keys: str) -> Callable[[Any], tuple[str, ...]]:
+    """These, and after the first of them why, if the operator has said it."""
+
+    def says(facts: PaymentFacts) -> tuple[str, ...]:
+        return (keys[0], ".mail.payment_reason", *keys[1:]) if facts["note"] else keys
+
+    return says
+
+
+def _payment(*keys: str) -> Script:
+    return Script(_paid(*keys), PAYMENT_LINK, about=PAYMENT)
 
 
 SCRIPTS: Mapping[str, Script] = {
@@ -76,15 +140,42 @@ SCRIPTS: Mapping[str, Script] = {
         _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True
     ),
     "escrow_notice": Script(_always("opening", "next", "consequence"), way_out=True),
-    "escrow_paid": Script(_always("opening", "next", "consequence")),
-    "escrow_delivered": Script(_always("opening", "next", "consequence")),
+    "contract_signed": Script(_always("opening", "next")),
+    "contract_complete": Script(_always("opening", "next")),
+    "expiry_near": Script(_always("opening", "next")),
+    "escrow_paid": Script(_held),
+    "escrow_delivered": Script(_delivered),
     "escrow_completed": Script(_always("opening", "next")),
     "escrow_cancelled": Script(_cancelled),
     "delivery_overdue": Script(_overdue),
+    "delivery_rejected": Script(_noted("opening", "next")),
+    "cancellation_requested": Script(_requested),
+    "cancellation_rejected": Script(_always("opening", "next")),
+    "proof_submitted": Script(_always("opening", "next", "consequence")),
+    "proof_correction": Script(_noted("opening", "next")),
+    "proof_accepted": Script(_always("opening", "next")),
+    "proof_needs_review": Script(_always("opening", "next")),
+    "dispute_opened": Script(_noted("opening", "next", "consequence")),
+    "dispute_reminder": Script(_always("opening", "next", "consequence")),
+    "dispute_answered": Script(_always("opening", "next", "consequence")),
+    "dispute_withdrawn": Script(_always("opening", "next")),
+    "dispute_resolved": Script(_resolved),
     "endpoint_disabled": Script(_disabled, ENDPOINT_LINK, about=ENDPOINT),
+    "sign_in_code": Script(_always("opening", "next"), CODE_LINK, about=CODE),
+    "phone_code": Script(_always("opening", "next"), CODE_LINK, about=CODE),
     "identity_verification": Script(
         _always("opening", "next", "consequence"), IDENTITY_LINK, way_out=True, about=IDENTITY
     ),
+    "identity_approved": Script(_always("opening", "next"), IDENTITY_LINK, about=IDENTITY),
+    "identity_rejected": Script(_not_approved, IDENTITY_LINK, about=IDENTITY),
+    "payment_received": _payment("opening", "next"),
+    "payment_kept": _payment("opening", "next"),
+    "payment_failed": _payment("opening", "next"),
+    "deposit_rejected": _payment("opening", "next"),
+    "payout_requested": _payment("opening", "next"),
+    "payout_paid": _payment("opening", "next"),
+    "payout_rejected": _payment("opening", "next"),
+    "refund_made": _payment("opening", "next"),
 }
 """Every template there is, by the name that a mail's row carries."""
 

@@ -71,7 +71,7 @@ class Plain:
 
     def typed(self, words: str) -> str:
         """What somebody typed, inert."""
-        words = _one_line(OVERRIDES.sub("", words))
+        words = plainly(words)
         mixed = self._rtl or any(unicodedata.bidirectional(c) in RIGHT_TO_LEFT for c in words)
         return f"{FSI}{words}{PDI}" if mixed else words
 
@@ -82,6 +82,22 @@ class Plain:
     def sentence(self, pattern: str, values: Mapping[str, str]) -> str:
         """The catalogue's sentence with these values in it."""
         return pattern.format(**values)
+
+
+def plainly(words: str) -> str:
+    """One line of what somebody typed, without the controls that turn the text around it."""
+    return _one_line(OVERRIDES.sub("", words))
+
+
+def direction_of(words: str) -> str:
+    """`rtl` or `ltr`: as the first letter that has a direction (UAX 9, P2 and P3)."""
+    for character in words:
+        kind = unicodedata.bidirectional(character)
+        if kind in ("R", "AL"):
+            return "rtl"
+        if kind == "L":
+            return "ltr"
+    return "ltr"
 
 
 def shortened(words: str, characters: int) -> str:

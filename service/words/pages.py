@@ -18,7 +18,7 @@ from service.words.catalogue import Catalogue, read_catalogues
 from service.words.dates import date_text, distance_text
 from service.words.facts import EscrowFacts
 from service.words.languages import LANGUAGES, Language, language_of
-from service.words.media import Plain, Screen, shortened
+from service.words.media import OVERRIDES, Plain, Screen, shortened
 from service.words.money import amount_text
 from service.words.timeline import timeline_of
 from service.words.topics import ESCROW
@@ -71,6 +71,10 @@ class Voice:
         inert = {name: _inert(value) for name, value in values.items()}
         return _SCREEN.sentence(self._catalogue.text(key), inert)
 
+    def plain(self, key: str) -> str:
+        """The catalogue's sentence as plain text, for what is no page: a file, a header."""
+        return self._catalogue.text(key)
+
     def knows(self, key: str) -> bool:
         """Whether the catalogue has this sentence."""
         return key in self._catalogue.sentences
@@ -78,6 +82,10 @@ class Voice:
     def typed(self, words: str) -> Markup:
         """What somebody typed, inert, on one line."""
         return _SCREEN.typed(words)
+
+    def lines(self, words: str) -> list[Markup]:
+        """What somebody typed in several lines, each inert by itself; for blocks of their own."""
+        return [_SCREEN.typed(OVERRIDES.sub("", line)) for line in words.split("\n")]
 
     def tab(self, words: str) -> str:
         """What somebody typed as the name of the browser's tab, which has no markup."""

@@ -30,12 +30,16 @@ DUE_AT = {
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """`state` is done, now or next; `instant` is when it was reached, or with `due` by when."""
+    """`state` is done, now or next; `instant` is when it was reached, or with `due` by when.
+
+    `paused`: its clock stands still, and nobody knows by when.
+    """
 
     name: str
     state: str
     instant: str | None
     due: bool
+    paused: bool = False
 
 
 def timeline_of(facts: EscrowFacts) -> list[Station]:
@@ -68,7 +72,9 @@ def _ahead(facts: EscrowFacts, names: tuple[str, ...]) -> list[Station]:
             else DUE_AT[name]
         )
         instant = _time(facts["times"], key) if place == 0 else None
-        stations.append(Station(name, "next" if place else "now", instant, due=instant is not None))
+        paused = place == 0 and key in facts.get("paused", ())
+        state = "next" if place else "now"
+        stations.append(Station(name, state, instant, due=instant is not None, paused=paused))
     return stations
 
 

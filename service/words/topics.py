@@ -9,12 +9,21 @@ from typing import Any
 
 from service.words.catalogue import Catalogue
 from service.words.dates import date_text, distance_text
-from service.words.facts import EndpointFacts, EscrowFacts, IdentityFacts, Times
+from service.words.facts import (
+    CodeFacts,
+    EndpointFacts,
+    EscrowFacts,
+    IdentityFacts,
+    PaymentFacts,
+    Times,
+)
 from service.words.media import Medium, shortened
 from service.words.money import amount_text
 from service.words.timeline import timeline_of
 
 Say = Callable[[str], str]
+NOTE_CHARACTERS = 500
+"""Of what the other side wrote; the page has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ def _escrow_values(
         "held": medium.figure(amount_text(facts["held"], ledger, speech)),
         "net": medium.figure(amount_text(facts["net"], ledger, speech)),
         "escrow_id": medium.figure(facts["escrow_id"]),
+        "refunded": medium.figure(amount_text(facts.get("refunded") or "0", ledger, speech)),
+        "note": medium.typed(shortened(facts.get("note") or "", NOTE_CHARACTERS)),
         **_dates(facts, catalogue),
     }
 
@@ -61,6 +72,10 @@ def _dates(facts: EscrowFacts, catalogue: Catalogue) -> Mapping[str, str]:
         "due": times.get("delivery_due_at"),
         "completion": times.get("completion_due_at"),
         "refund_due": times.get("refund_due_at"),
+        "answer_due": times.get("answer_due_at"),
+        "request_due": times.get("request_due_at"),
+        "proof_due": times.get("proof_due_at"),
+        "review_due": times.get("review_due_at"),
     }
     zone = facts["timezone"]
     return {name: date_text(at, zone, catalogue) for name, at in known.items() if at}
@@ -82,7 +97,7 @@ def _escrow_frame(
 def _stations(facts: EscrowFacts, catalogue: Catalogue) -> Iterator[tuple[str, str, str, str]]:
     """(what, done | now | next, that in words, when in words or nothing)."""
     for station in timeline_of(facts):
-        when = ""
+        when = catalogue.text("label.paused") if station.paused else ""
         if station.instant:
             when = date_text(station.instant, facts["timezone"], catalogue)
         if station.instant and station.due:
@@ -129,6 +144,7 @@ def _identity_values(
         "company": medium.typed(shortened(facts["company"], title_characters)),
         "expires": date_text(facts["expires_at"], facts["timezone"], catalogue),
         "verification_id": medium.figure(facts["verification_id"]),
+        "reason": medium.typed(facts.get("reason") or ""),
     }
 
 
@@ -144,6 +160,56 @@ def _identity_frame(
     }
 
 
+def _payment_prefix(template: str, _: PaymentFacts) -> str:
+    return f"mail.{template}."
+
+
+def _payment_values(
+    facts: PaymentFacts, catalogue: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    amount = amount_text(facts["amount"], facts["currency"], catalogue.language)
+    return {
+        "amount": medium.figure(amount),
+        "title": medium.typed(shortened(facts["title"] or "", title_characters)),
+        "payee": medium.typed(", ".join((facts["payee"] or "").splitlines())),
+        "reason": medium.typed(facts["note"] or ""),
+        "payment_id": medium.figure(facts["payment_id"]),
+    }
+
+
+def _payment_frame(
+    facts: PaymentFacts, _: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": values["amount"],
+        "title": values["title"] if facts["title"] else say("headline"),
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.payment_footer"),
+    }
+
+
+def _code_values(
+    facts: CodeFacts, _: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    del title_characters  # a code has no title
+    return {"code": medium.figure(facts["code"]), "minutes": str(facts["minutes"])}
+
+
+def _code_frame(
+    _: CodeFacts, __: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": values["code"],
+        "title": say("headline"),
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.code_footer"),
+    }
+
+
 ESCROW = Topic(_escrow_prefix, _escrow_values, _escrow_frame)
 ENDPOINT = Topic(_endpoint_prefix, _endpoint_values, _endpoint_frame)
 IDENTITY = Topic(_identity_prefix, _identity_values, _identity_frame)
+PAYMENT = Topic(_payment_prefix, _payment_values, _payment_frame)
+CODE = Topic(_identity_prefix, _code_values, _code_frame)

@@ -371,7 +371,7 @@ async def over(
         house = House(pool, settings.policy(), Vault(settings.secret_keys), SilentBell())
         world = World(
             folder,
-            dict(environ),
+            {"STORAGE_URL": f"file://{folder}/files", **environ},
             stack.enter_context(parent_pipe()),
             house,
             await asyncpg.connect(environ["DATABASE_ADMIN_URL"]),

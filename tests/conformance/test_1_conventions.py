@@ -20,8 +20,9 @@ from tests.conformance.world import (
     new_email,
     order,
 )
+from tests.pictures import PICTURES, data_uri
 
-DRAWN = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+DRAWN = data_uri(PICTURES["gif"], "gif")
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -215,6 +216,8 @@ PACKED = gzip.compress(text_of().encode())
 BADLY_PACKED = {
     "not packed at all": ("gzip", text_of().encode()),
     "cut short": ("gzip", PACKED[:-12]),
+    "cut just before its checksum": ("gzip", PACKED[:-8]),
+    "cut within its checksum": ("gzip", PACKED[:-3]),
     "with another checksum": ("gzip", PACKED[:-8] + b"\0" * 8),
     "gzip as deflate": ("deflate", b"\xff" + PACKED),
     "packed in a way that we do not know": ("br", text_of().encode()),

@@ -232,10 +232,23 @@ async def test_the_limiter_does_not_cover_the_sandboxs_helpers_nor_other_paths(
 ):
     async with limited(1) as session:
         who, client = partner.by(session), address()
-        for path in (f"{SANDBOX}/clock", "/healthz", "/nowhere", "/developer/signature") * 2:
+        for path in (f"{SANDBOX}/clock", "/healthz", "/nowhere") * 2:
             answer = await who.get(path, headers=client)
             assert answer.status in (200, 404)
             assert not any(name in answer.headers for name in LIMITED_HEADERS)
+
+
+async def test_the_other_name_of_the_signature_is_no_way_around_the_limit(
+    partner: Partner, limited
+):
+    async with limited(2) as session:
+        who, client = partner.by(session), address()
+        seen = [
+            await who.get(path, headers=client)
+            for path in ("/api/developer/signature", *["/developer/signature"] * 2)
+        ]
+        assert [answer.status for answer in seen] == [200, 200, 429]
+        assert seen[2].differs(429, TOO_MANY) == []
 
 
 async def test_one_too_many_is_429_with_retry_after_and_is_not_carried_out(

@@ -9,41 +9,24 @@ import pytest
 
 from tests.conformance.shapes import SENTENCE, e1, invalid
 from tests.conformance.world import Partner, World
+from tests.pictures import PICTURES, data_uri
 
 PATHS = ("/api/developer/signature", "/developer/signature")
 REDIRECTS = "/api/developer/redirect-urls"
-# One pixel each.
-CONTENT = {
-    "png": base64.b64decode(
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5E"
-        "rkJggg=="
-    ),
-    "jpeg": base64.b64decode(
-        "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////"
-        "////////////////////////////////wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQAB"
-        "PxA="
-    ),
-    "gif": base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"),
-    "webp": base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA=="),
-}
-
-
-def uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def of_size(size: int) -> str:
-    return uri("png", CONTENT["png"].ljust(size, b"\0"))
+    return data_uri(PICTURES["png"].ljust(size, b"\0"))
 
 
 # ---- The signature ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("kind", CONTENT)
+@pytest.mark.parametrize("kind", PICTURES)
 async def test_each_kind_of_image_is_stored_and_never_returned(partner: Partner, path, kind):
     assert (await partner.get(path)).differs(200, {"hasSignature": False}) == []
-    answer = await partner.put(path, {"signatureImage": uri(kind, CONTENT[kind])})
+    answer = await partner.put(path, {"signatureImage": data_uri(PICTURES[kind], kind)})
     assert answer.differs(200, {"message": SENTENCE, "hasSignature": True}) == []
     for other in PATHS:
         assert (await partner.get(other)).differs(200, {"hasSignature": True}) == []
@@ -67,16 +50,16 @@ async def test_a_body_over_1_mib_is_413(partner: Partner, path):
 BAD = {
     "no image": "A Name",
     "no base64": "data:image/png;base64,%%%",
-    "no padding": uri("png", CONTENT["png"]).rstrip("=")[:-1],
+    "no padding": data_uri(PICTURES["png"]).rstrip("=")[:-1],
     "nothing": "",
     "empty": "data:image/png;base64,",
-    "no data URI": base64.b64encode(CONTENT["png"]).decode(),
-    "another type": uri("svg+xml", b"<svg/>"),
-    "text as an image": uri("png", b"<script>alert(1)</script>"),
-    "another image than it says": uri("png", CONTENT["gif"]),
+    "no data URI": base64.b64encode(PICTURES["png"]).decode(),
+    "another type": data_uri(b"<svg/>", "svg+xml"),
+    "text as an image": data_uri(b"<script>alert(1)</script>"),
+    "another image than it says": data_uri(PICTURES["gif"]),
     "an address": "https://example.org/signature.png",
     "a number": 5,
-    "a list": [uri("png", CONTENT["png"])],
+    "a list": [data_uri(PICTURES["png"])],
     "null": None,
 }
 
@@ -95,14 +78,14 @@ async def test_no_image_at_all_is_400(partner: Partner):
 
 async def test_a_new_signature_takes_the_place_of_the_old_one(world: World, partner: Partner):
     for kind in ("png", "gif"):
-        await partner.put(PATHS[0], {"signatureImage": uri(kind, CONTENT[kind])})
+        await partner.put(PATHS[0], {"signatureImage": data_uri(PICTURES[kind], kind)})
     life = await world.life("standard", partner=partner, autoSign=True)
     contract = (await partner.get(f"{life.path}/contract")).body["contract"]
-    assert contract["sellerSignature"]["signatureImage"] == uri("gif", CONTENT["gif"])
+    assert contract["sellerSignature"]["signatureImage"] == data_uri(PICTURES["gif"], "gif")
 
 
 async def test_it_is_the_developers_own(world: World, partner: Partner):
-    await partner.put(PATHS[0], {"signatureImage": uri("png", CONTENT["png"])})
+    await partner.put(PATHS[0], {"signatureImage": data_uri(PICTURES["png"])})
     other = await world.partner()
     assert (await other.get(PATHS[0])).differs(200, {"hasSignature": False}) == []
 
@@ -113,7 +96,7 @@ async def test_the_same_key_opens_them_as_api_v1_and_association_is_not_needed(
     world: World, path, method
 ):
     lone = await world.partner(associated=False)
-    body = {"urls": [], "signatureImage": uri("png", CONTENT["png"])}
+    body = {"urls": [], "signatureImage": data_uri(PICTURES["png"])}
     body.pop("signatureImage" if path == REDIRECTS else "urls")
     given = (body,) if method == "PUT" else ()
     assert (await lone.ask(method, path, *given)).status == 200

@@ -28,13 +28,10 @@ from tests.conformance.world import (
     order,
 )
 from tests.outbox import tokens_of
+from tests.pictures import PICTURES, data_uri
 
 SIGNATURE = "/api/developer/signature"
-# One white pixel.
-PNG = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8"
-    "/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg=="
-)
+PNG = data_uri(PICTURES["png"])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from service.wire.base import instant
+from tests.conformance.raw import speak
 from tests.conformance.shapes import INSTANT, Like, e1, invalid, listed, pages, saying
 from tests.conformance.world import ESCROWS, KINDS, Life, Partner, World, new_email, order
 
@@ -167,6 +168,12 @@ async def test_all_bad_values_of_the_query_are_named_at_once(partner: Partner):
     bad = {"status": "x", "role": "x", "page": "0", "limit": "0", "mode": "x", "from": "x"}
     query = "&".join(f"{name}={value}" for name, value in bad.items())
     assert (await partner.get(f"{ESCROWS}?{query}")).differs(400, invalid(*bad)) == []
+
+
+async def test_a_query_of_bytes_that_are_no_text_or_with_a_name_twice_is_400(partner: Partner):
+    for query, field in (("q=%ff", "q"), ("limit=1&limit=2", "limit"), ("x=1&x=1", "x")):
+        answer = await speak(partner, "GET", f"{ESCROWS}?{query}", {})
+        assert answer.differs(400, invalid(field)) == []
 
 
 async def test_unknown_names_in_the_query_are_ignored(partner: Partner):

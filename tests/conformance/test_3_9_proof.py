@@ -1,13 +1,10 @@
-"""escrows.md 3.9: `GET /escrows/:id/proof`, a test a sentence.
-
-Nobody can hand a proof in yet, so what a submission shows is not asked here.
-"""
+"""escrows.md 3.9: `GET /escrows/:id/proof`, a test a sentence."""
 
 from datetime import datetime, timedelta
 
 import pytest
 
-from tests.conformance.shapes import INSTANT, SENTENCE, changed, e1, e2
+from tests.conformance.shapes import INSTANT, SENTENCE, changed, e1, e2, written
 from tests.conformance.world import ESCROWS, POLICY, World
 
 
@@ -52,6 +49,36 @@ async def test_without_a_proof_by_its_deadline_the_phase_is_expired_no_proof(wor
     await world.advance(hours=25)
     answer = await life.partner.get(f"{life.path}/proof")
     assert answer.differs(200, proof(phase="expired_no_proof")) == []
+
+
+SUBMISSION = {
+    "submittedAt": INSTANT,
+    "note": "As agreed.",
+    "attachments": [{"mimeType": "image/png", "viewUrl": written("https?://.+/files/.+")}],
+}
+
+
+async def test_each_submission_is_shown_with_its_files_and_the_next_step(world: World):
+    life = await world.life("quick_proof", "paid")
+    await world.bring_on(life, "submit_proof")
+    answer = await life.partner.get(f"{life.path}/proof")
+    shown = proof(
+        phase="submitted_waiting_buyer_review", reviewDeadline=INSTANT, submissionCount=1,
+        submissions=[SUBMISSION], latestSubmission=SUBMISSION,
+        checkoutActions=[action("review_proof", life.buyer)],
+    )  # fmt: skip
+    assert answer.differs(200, shown) == []
+    await world.bring_on(life, "request_correction", "submit_proof")
+    corrected = {**SUBMISSION, "correction": "Unreadable."}
+    answer = await life.partner.get(f"{life.path}/proof")
+    again = changed(shown["proof"], {
+        "correctionRounds": 1, "submissionCount": 2, "submissions": [corrected, SUBMISSION],
+    })  # fmt: skip
+    assert answer.differs(200, {"proof": again}) == []
+    await world.bring_on(life, "accept_proof")
+    answer = await life.partner.get(f"{life.path}/proof")
+    done = changed(again, {"phase": "accepted", "checkoutActions": []})
+    assert answer.differs(200, {"proof": done}) == []
 
 
 async def test_it_shows_what_the_read_shows_of_it(world: World):

@@ -1,6 +1,7 @@
 """escrows.md 6 over HTTP: checkout sessions made, read, finished and turned away from."""
 
 import asyncio
+import base64
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,17 @@ from tests.conformance.shapes import (
     saying,
     written,
 )
-from tests.conformance.world import NOTHING, SANDBOX, V1, Answer, Life, Partner, Person, World
+from tests.conformance.world import (
+    NOTHING,
+    RECEIPT,
+    SANDBOX,
+    V1,
+    Answer,
+    Life,
+    Partner,
+    Person,
+    World,
+)
 
 BACK = "https://shop.example/back"
 REDIRECTS = "/api/developer/redirect-urls"
@@ -345,14 +356,25 @@ FINISHED: list[tuple[str, str, tuple[str, ...], str, str, Any, str]] = [
     ("quick", "paid", ("request_cancellation",), "accept_cancellation", "seller", {}, "cancelled"),
     ("quick", "paid", ("request_cancellation",), "reject_cancellation", "seller", {}, "paid"),
     ("quick", "delivered", ("dispute",), "withdraw_dispute", "buyer", NOTHING, "delivered"),
-]
+    ("quick_proof", "paid", (), "submit_proof", "seller", {"files": [RECEIPT] * 10}, "paid"),
+    ("quick_proof", "paid", ("submit_proof", "request_correction"), "submit_proof", "seller",
+     {"files": [RECEIPT], "note": "Better."}, "paid"),
+    ("quick_proof", "paid", ("submit_proof",), "review_proof", "buyer", {"accept": True}, "paid"),
+    ("quick_proof", "paid", ("submit_proof",), "review_proof", "buyer",
+     {"correction": "Unreadable."}, "paid"),
+    ("quick", "delivered", ("dispute",), "answer_dispute", "seller",
+     {"text": "No.", "files": [RECEIPT], "offer": {"sellerAmount": 60, "buyerAmount": 40}},
+     "disputed"),
+    ("instant", "paid", (), "dispute", "buyer", {"reason": "Why not.", "files": [RECEIPT]},
+     "disputed"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("kind", "status", "then", "action", "who", "given", "after"),
     FINISHED,
     ids=[
-        f"{row[3]}-{row[0]}-{row[1]}" + ("-shown" if "amount" in str(row[5]) else "")
+        "-".join((row[3], row[0], row[1], *(row[5] if isinstance(row[5], dict) else ()), *row[2]))
         for row in FINISHED
     ],
 )
@@ -387,6 +409,71 @@ async def test_a_session_is_finished_as_its_person_with_exactly_this_answer(
     again = await finish(world, session_id, given)
     assert again.differs(409, e1(409, saying("completed"), code="SESSION_NOT_PENDING")) == []
     await assert_sound(world.house)
+
+
+async def decide(world: World, approve: bool) -> Answer:
+    """About the payment that was made last."""
+    payment_id = await world.house.pool.fetchval("SELECT id FROM payment ORDER BY id DESC LIMIT 1")
+    path = f"{SANDBOX}/payments/{payment_id}/decide"
+    return await world.root.post(path, {"approve": approve})
+
+
+async def test_a_card_pays_and_ends_the_session(world: World, shop: Partner):
+    life = await world.life("instant", partner=shop)
+    session_id = await made(life)
+    answer = await finish(world, session_id, {"method": "card", "amount": 100})
+    assert (answer.status, answer.body["escrow"]["status"]) == (200, "paid"), answer.raw
+    assert answer.body["session"]["status"] == "completed"
+    await assert_sound(world.house)
+
+
+async def test_a_transfer_with_a_proof_waits_for_the_operator(world: World, shop: Partner):
+    life = await world.life("instant", partner=shop)
+    session_id = await made(life)
+    answer = await finish(world, session_id, {"method": "bank_transfer", "proof": True})
+    assert (answer.status, answer.body["escrow"]["status"]) == (200, "pending"), answer.raw
+    assert answer.body["session"]["status"] == "pending"
+    decided = await decide(world, approve=True)
+    assert (decided.status, decided.body["payment"]["state"]) == (200, "succeeded")
+    assert await status_of(life, session_id) == "completed"
+    assert (await life.read())["status"] == "paid"
+    await assert_sound(world.house)
+
+
+async def test_a_guests_proof_outlives_the_session_and_may_be_sent_again(
+    world: World, shop: Partner
+):
+    life = await world.life("instant", partner=shop, buyerEmail="guest@example.org")
+    body = {"action": "accept_pay", "targetUserEmail": "guest@example.org", "redirectUrl": BACK}
+    session_id = (await shop.post(f"{life.path}/sessions", body)).body["sessionId"]
+    for approve, status in ((False, "pending"), (True, "completed")):
+        answer = await finish(world, session_id, {"method": "bank_transfer", "proof": True})
+        assert answer.status == 200, answer.raw
+        under_way = await finish(world, session_id, {"method": "bank_transfer"})
+        assert (under_way.status, under_way.body["code"]) == (409, "PAYMENT_UNDER_WAY")
+        await world.advance(hours=1)
+        assert await status_of(life, session_id) == "pending"
+        assert (await decide(world, approve)).status == 200
+        assert await status_of(life, session_id) == status
+    assert (await life.read())["status"] == "paid"
+    await assert_sound(world.house)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "code"),
+    [
+        ({"method": "card", "amount": 99}, 409, "AMOUNT_CHANGED"),
+        ({"method": "barter"}, 400, None),
+        ({"method": "card", "proof": "perhaps"}, 400, None),
+    ],
+)
+async def test_another_way_to_pay_may_be_refused(
+    world: World, shop: Partner, given: dict, status: int, code: str | None
+):
+    life = await world.life("instant", partner=shop)
+    answer = await finish(world, await made(life), given)
+    assert (answer.status, answer.body.get("code")) == (status, code), answer.raw
+    assert (await life.read())["status"] == "pending"
 
 
 async def test_who_turned_away_leaves_the_escrow_as_it_is(world: World, shop: Partner):
@@ -497,6 +584,51 @@ async def test_the_bodies_of_finish_and_cancel_are_our_own(world: World, shop: P
     for odd in ({"inptu": {}}, {"input": []}, {"input": "x"}):
         assert (await world.root.post(path, odd)).status == 400
     assert (await world.root.post(path, {"input": None})).status == 200
+
+
+PROOF_INPUT: list[tuple[str, tuple[str, ...], str, dict]] = [
+    ("submit_proof", (), "seller", {}),
+    ("submit_proof", (), "seller", {"files": []}),
+    ("submit_proof", (), "seller", {"files": [RECEIPT] * 11}),
+    ("submit_proof", (), "seller", {"files": [{"name": "a.png", "contentBase64": "!"}]}),
+    ("review_proof", ("submit_proof",), "buyer", {}),
+    ("review_proof", ("submit_proof",), "buyer", {"accept": False}),
+    ("review_proof", ("submit_proof",), "buyer", {"accept": True, "correction": "?"}),
+    ("review_proof", ("submit_proof",), "buyer", {"correction": "x" * 2001}),
+    ("answer_dispute", ("dispute",), "seller", {}),
+    ("answer_dispute", ("dispute",), "seller", {"offer": {"sellerAmount": 1}}),
+    ("answer_dispute", ("dispute",), "seller", {"text": "?", "acceptOffer": "0" * 24}),
+]
+
+
+@pytest.mark.parametrize(("action", "then", "who", "given"), PROOF_INPUT)
+async def test_bad_input_about_proofs_and_answers_is_400_and_spends_nothing(
+    world: World, shop: Partner, action: str, then: tuple[str, ...], who: str, given: dict
+):
+    life = await world.life("quick_proof", "paid", partner=shop)
+    await world.bring_on(life, *then)
+    session_id = await made(life, action, getattr(life, who))
+    async with world.unchanged(life):
+        answer = await finish(world, session_id, given)
+        assert (answer.status, answer.body["error"]) == (400, "Bad Request")
+        assert answer.body["details"]
+    assert await status_of(life, session_id) == "pending"
+
+
+async def test_files_of_nearly_16_mib_are_taken_and_more_is_413(world: World, shop: Partner):
+    life = await world.life("quick_proof", "paid", partner=shop)
+    session_id = await made(life, "submit_proof", life.seller)
+    head, end = b"%PDF-1.7\n", b"\n%%EOF\n"
+    content = base64.b64encode(head + b"0" * (9 * 1024 * 1024) + end).decode()
+    large = {"name": "large.pdf", "contentBase64": content}
+    assert (await finish(world, session_id, {"files": [large, large]})).status == 413
+    answer = await finish(world, session_id, {"files": [large, RECEIPT]})
+    assert (answer.status, answer.body["session"]["status"]) == (200, "completed")
+    too_large = {"name": "a.pdf", "contentBase64": base64.b64encode(
+        head + b"0" * (10 * 1024 * 1024) + end).decode()}  # fmt: skip
+    disputing = await made(life, "dispute", reason="x")
+    answer = await finish(world, disputing, {"reason": "No.", "files": [too_large]})
+    assert (answer.status, answer.body["code"]) == (413, "FILE_TOO_LARGE")
 
 
 # ---- Ended by what happens meanwhile ------------------------------------------------------------

@@ -23,6 +23,7 @@ from tests.conformance.shapes import (
     written,
 )
 from tests.conformance.world import ESCROWS, POLICY, V1, WEBHOOKS, Life, Partner, World, new_email
+from tests.pictures import PICTURES, data_uri
 from tests.receiver import Parcel, receiving
 from workers.webhooks import Courier
 
@@ -355,7 +356,7 @@ async def test_each_signature_is_told_as_one_contract_signed(world: World, desk:
 
 
 async def test_auto_sign_is_told_too(world: World, desk: Desk, partner: Partner):
-    drawn = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    drawn = data_uri(PICTURES["gif"], "gif")
     assert (await partner.put("/api/developer/signature", {"signatureImage": drawn})).status == 200
     await desk.hears(partner)
     await world.life("standard", partner=partner, autoSign=True)

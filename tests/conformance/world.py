@@ -37,6 +37,12 @@ MODES = ("standard", "quick", "instant")
 KINDS = ("standard", "quick", "quick_proof", "instant")
 """The modes, and the quick one with a proof policy."""
 POLICY = {"type": "purchase_proof_required"}
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
+    "WjR9awAAAABJRU5ErkJggg=="
+)
+RECEIPT = {"name": "receipt.png", "contentBase64": PIXEL}
+"""A file in the sandbox's `input`: one pixel."""
 PLAIN_FRACTION = re.compile(r"-?(0|[1-9]\d*)\.\d*[1-9]")
 
 
@@ -290,6 +296,10 @@ class World:
             assert (await life.partner.post(f"{life.path}/deliver")).status == 200
         elif step == "deliver":
             await self.act(life, life.seller, "deliver")
+        elif step == "submit_proof":
+            await self.act(life, life.seller, step, files=[RECEIPT], note="As agreed.")
+        elif step == "request_correction":
+            await self.act(life, life.buyer, step, correction="Unreadable.")
         else:
             await self.act(life, life.buyer, step, **({"reason": "?"} if step == "dispute" else {}))
 

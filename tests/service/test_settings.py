@@ -57,6 +57,7 @@ def test_every_variable_arrives_at_the_rules():
         ("junk.example", {"junk.example"}),
         (" Junk.Example, @trash.example ,", {"junk.example", "trash.example"}),
         ("müll.example", {"xn--mll-hoa.example"}),
+        ("straße.example, \uff4aunk.example.", {"xn--strae-oqa.example", "junk.example"}),
     ],
 )
 def test_blocked_domains_replace_the_default_list(listed, domains):
@@ -64,7 +65,9 @@ def test_blocked_domains_replace_the_default_list(listed, domains):
     assert policy.blocked_email_domains == domains
 
 
-@pytest.mark.parametrize("listed", ["junk", "junk.example trash.example", "a@b.example", "*.a.b"])
+@pytest.mark.parametrize(
+    "listed", ["junk", "junk.example trash.example", "a@b.example", "*.a.b", "a..b"]
+)
 def test_what_is_no_domain_stops_the_start(listed):
     told = "BLOCKED_EMAIL_DOMAINS must be a list of domains, parted by commas, or none"
     with pytest.raises(SettingsError, match=told):
@@ -115,6 +118,13 @@ def test_a_database_may_have_several_hosts():
         ({"REDIS_URL": "unix://"}, "REDIS_URL must name a path, such as unix:///srv/amana"),
         ({"STORAGE_URL": "file:///"}, "STORAGE_URL must name a path"),
         ({"STORAGE_URL": "s3:///key"}, "STORAGE_URL must name a host"),
+        ({"STORAGE_URL": "s3://id:hunter2@bucket"}, "STORAGE_URL must have no user name"),
+        ({"STORAGE_URL": "s3://bucket?region=x"}, "STORAGE_URL must have no user name, query"),
+        ({"STORAGE_URL": "file:///srv/%2e%2e/etc"}, "STORAGE_URL must have no user name"),
+        ({"STORAGE_URL": "file://host/srv"}, "STORAGE_URL must name a folder of this machine"),
+        ({"STORAGE_KEY_ID": "AKID"}, "STORAGE_SECRET must be set where the other half"),
+        ({"STORAGE_SECRET": "hunter2"}, "STORAGE_KEY_ID must be set where the other half"),
+        ({"STORAGE_ENDPOINT": "s3.example.com"}, "STORAGE_ENDPOINT must be a URL that begins"),
         ({"AMANA_PUBLIC_URL": "example.com"}, "AMANA_PUBLIC_URL must be a URL that begins"),
         ({"FX_URL": "ftp://x"}, "FX_URL must be a URL that begins with http://"),
         ({"FX_URL": "https:///rates"}, "FX_URL must name a host"),
@@ -188,6 +198,8 @@ def test_no_secret_is_in_the_line_or_in_the_settings_text():
         "METRICS_TOKEN": "hunter2" * 4,
         "STRIPE_SECRET_KEY": "sk_test_hunter2",
         "STRIPE_WEBHOOK_SECRET": "whsec_hunter2",
+        "STORAGE_KEY_ID": "hunter2",
+        "STORAGE_SECRET": "hunter2",
     }
     shown = repr(load_settings(environ))
     assert "hunter2" not in shown

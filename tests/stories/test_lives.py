@@ -308,6 +308,7 @@ async def test_a_dispute_that_the_other_party_leaves_unanswered_ends_as_its_open
     assert {kind: paused for kind, (_, paused) in clocks.items()} == {
         "completion": True,
         "dispute_answer": False,
+        "dispute_reminder": False,
     }
     assert clocks["dispute_answer"][0] == opened.updated_at + 5 * DAY
     await advance(house, opened.updated_at + 5 * DAY)

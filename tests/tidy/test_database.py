@@ -154,7 +154,9 @@ MAY_UPDATE = {
     "idempotency", "identity_verification", "invariant_result", "invitation", "lane", "mail",
     "operator", "purchase_proof", "sign_in_code", "visit", "webhook_endpoint",
 }  # fmt: skip
-MAY_DELETE = {"idempotency", "endpoint_secret", "sign_in_code", "visit"}
+MAY_DELETE = {
+    "endpoint_secret", "file", "idempotency", "identity_document", "paper", "sign_in_code", "visit",
+}  # fmt: skip
 READ_ONLY = {"schema_version", "currency", "transition", "clock", "dispute_counter"}
 
 

@@ -9,6 +9,9 @@ from service.cli.docs import FOLDER, PAGES
 from service.cli.main import main
 from service.rules import escrow, events, payment, proof
 from service.rules.clocks import CLOCKS
+from service.words.languages import LANGUAGES
+from service.words.mails import SCRIPTS
+from service.words.topics import ESCROW
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -19,7 +22,9 @@ def test_a_generated_page_is_current(name: str) -> None:
 def test_amana_docs_writes_them(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["docs", "--folder", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(PAGES)
+    new = tmp_path / "new"
+    written = {path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()}
+    assert written == set(PAGES)
     assert all((tmp_path / "new" / name).read_text() == page() for name, page in PAGES.items())
 
 
@@ -42,6 +47,17 @@ def test_the_events_show_every_type() -> None:
     page = PAGES["events.md"]()
     for name in events.CATALOGUE | events.WILDCARDS:
         assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_the_mails_show_every_template_and_leave_no_place_open(code: str) -> None:
+    page = PAGES[f"mails/{code}.md"]()
+    sections = page.split("\n## ")[1:]
+    assert [section.partition("\n")[0] for section in sections] == list(SCRIPTS)
+    for section, script in zip(sections, SCRIPTS.values(), strict=True):
+        assert section.count("```text") >= (2 if script.about is ESCROW else 1)
+        assert not set("{}") & set(section)
+        assert "None" not in section
 
 
 def test_no_cell_breaks_its_table() -> None:

@@ -56,6 +56,10 @@ def test_sql_stands_in_the_store_only() -> None:
     assert found == []
 
 
+COMMANDS = {"payments.begin"}
+"""Called the same and no transaction: the command that a payment begins with."""
+
+
 def test_transactions_begin_in_perform_only() -> None:
     found = {
         str(path.relative_to(ROOT))
@@ -64,6 +68,7 @@ def test_transactions_begin_in_perform_only() -> None:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("begin", "transaction")
+        and ast.unparse(node.func) not in COMMANDS
     }
     assert found == {
         "service/commands/perform.py",

@@ -11,7 +11,7 @@ MOVING = {
     "service.store.escrows.insert_escrows",
     "service.store.escrows.insert_contracts",
     "service.store.parts.write_parts",
-    "service.store.parts.insert_signature",
+    "service.store.parts.insert_signatures",
     "service.store.deadlines.turn_deadlines",
     "service.store.checks.mark_frozen",
     "service.store.ledger.post_transfers",

@@ -9,6 +9,7 @@ from service.commands import payments
 from service.commands.charges import HouseBook
 from service.commands.payments import Wish
 from service.commands.perform import House, perform
+from service.gateways.payments.provider import order_of
 from service.gateways.payments.sandbox import SandboxProvider
 from service.rules.machine import SYSTEM
 from service.rules.payment import BANK_TRANSFER, REFUND, SANDBOX, TOPUP, Payment
@@ -19,7 +20,7 @@ from tests.books import assert_sound
 from tests.house import SECRET_KEY
 from tests.makers import Buyer, act, make_buyer
 from workers.metrics import WorkMetrics
-from workers.payments import Payments, order_of
+from workers.payments import Payments
 
 AMOUNT = 100_000
 PENDING, TWICE, LATE, FORGED, WRONG = 100_020, 100_030, 100_040, 100_050, 100_060

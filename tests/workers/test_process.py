@@ -64,6 +64,7 @@ async def working(house: House, migrated: Settings, tmp_path: Path) -> AsyncIter
                 "DATABASE_URL": migrated.database_url or "",
                 "REDIS_URL": migrated.redis_url or "",
                 "AMANA_SECRET_KEY": migrated.amana_secret_key or "",
+                "STORAGE_URL": migrated.storage_url or "",
                 "AMANA_HOST": "127.0.0.1",
                 "WORKER_PORT": str(port),
                 "WEBHOOK_ALLOW_PRIVATE": "1",

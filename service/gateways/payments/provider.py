@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from service.rules.payment import Report
+from service.rules.payment import Payment, Report, page_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,10 @@ class PaymentProvider(Protocol):
     def name(self) -> str:
         """One of `rules.payment.PROVIDERS`."""
 
+    @property
+    def page_origin(self) -> str:
+        """Whose pages people pay on, as `https://host`: a form that leads there must name it."""
+
     def check(self, amount_minor: int, currency: str) -> None:
         """Raise NotPayable where this provider cannot take such an amount."""
 
@@ -89,3 +93,17 @@ class PaymentProvider(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+def order_of(payment: Payment, public_url: str) -> Order:
+    """What a provider is asked for: the same whenever it is asked again."""
+    if payment.expires_at is None:
+        raise AssertionError(f"payment {payment.id} never ends")
+    return Order(
+        payment.id,
+        payment.amount_minor,
+        payment.currency,
+        f"Amana {payment.id}",
+        f"{public_url}{page_of(payment)}",
+        payment.expires_at,
+    )

@@ -30,17 +30,6 @@ PAGE = "/sandbox/pay/"
 _REFUND = ":refund:"
 
 
-SAYS: Mapping[Conduct, str] = {
-    Conduct.APPROVE: "It is approved at once.",
-    Conduct.DECLINE: "It is declined.",
-    Conduct.PENDING: "It stays pending for 5 seconds and is then approved.",
-    Conduct.TWICE: "It is approved, and the notification is sent twice.",
-    Conduct.LATE: "It is cancelled, and 5 seconds later the money comes after all.",
-    Conduct.FORGED: "It is approved, but the notification's signature is wrong.",
-    Conduct.WRONG_AMOUNT: "It is approved, but a hundredth less comes than was asked.",
-    Conduct.WRONG_CURRENCY: "It is approved, but in another currency.",
-}
-
 Course = Sequence[tuple[timedelta, Outcome]]
 _AT_ONCE = timedelta()
 COURSES: Mapping[Conduct, Course] = {
@@ -94,6 +83,11 @@ class SandboxProvider:
         self._keys = [_derived(key) for key in secret_keys]
         self._public_url = public_url
         self._now = now
+
+    @property
+    def page_origin(self) -> str:
+        """Our own address."""
+        return self._public_url
 
     def check(self, amount_minor: int, currency: str) -> None:
         """It takes whatever the ledger can keep."""

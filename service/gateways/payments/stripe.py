@@ -31,6 +31,7 @@ TOTAL_SECONDS = 15.0
 TOLERANCE_SECONDS = 300
 STEPS_MINOR = {"TND": 10, "USD": 1, "EUR": 1}
 """Currency -> the smallest step of an amount; what is not here Stripe does not take."""
+PAGES = "https://checkout.stripe.com"
 AMOUNT_MAX_MINOR = 99_999_999
 OURS = "amana_payment"
 """The key of our id in Stripe's metadata."""
@@ -48,7 +49,7 @@ class StripeProvider:
     """One account at Stripe. Made inside a running loop; closed by its owner.
 
     `webhook_secrets`: any of them may have signed, so that they can be changed without a gap.
-    `api_base` is for tests.
+    `api_base` is for tests, and its pages stand there as well.
     """
 
     name = STRIPE
@@ -63,6 +64,7 @@ class StripeProvider:
     ) -> None:
         self._webhook_secrets = webhook_secrets
         self._total_seconds = total_seconds
+        self._page_origin = api_base or PAGES
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
         self._client = stripe.StripeClient(
             secret_key,
@@ -70,6 +72,11 @@ class StripeProvider:
             base_addresses={"api": api_base} if api_base else None,
             max_network_retries=0,  # the worker asks again, and says so in its log
         )
+
+    @property
+    def page_origin(self) -> str:
+        """Where Checkout's pages are."""
+        return self._page_origin
 
     def check(self, amount_minor: int, currency: str) -> None:
         """Refuse what Stripe cannot express."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from service.commands import amendments, contracts, escrows
+from service.commands import amendments, contracts, disputes, escrows, proofs
 from service.commands.perform import Answer, perform_grouped
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject, is_entity_id
@@ -18,6 +18,7 @@ from service.store.deadlines import read_open
 from service.store.escrows import Scope, count_escrows, list_escrows, read_escrow
 from service.store.mails import read_mail_troubles
 from service.wire.contracts import ContractAnswer
+from service.wire.disputes import CaseAnswer
 from service.wire.escrows import (
     Changes,
     EscrowAnswer,
@@ -32,7 +33,7 @@ from service.wire.escrows import (
 )
 from service.wire.mailbox import MailTrouble
 from service.wire.next import NextAnswer, next_answer
-from service.wire.proofs import ProofAnswer, proof_answer
+from service.wire.proofs import ProofAnswer
 
 
 def may_see(caller: Caller, escrow: Escrow) -> bool:
@@ -161,7 +162,12 @@ async def read_proof(call: Call[None, None]) -> ProofAnswer:
     """Where the purchase proof stands."""
     if call.subject.mode != PROOF:
         raise NoProofPolicy
-    return proof_answer(call.subject)
+    return await proofs.read_proof(call.house, call.subject)
+
+
+async def read_dispute(call: Call[None, None]) -> CaseAnswer:
+    """What both parties have said, shown and offered in the last dispute."""
+    return await disputes.read_case(call.house, call.subject)
 
 
 async def update(call: Call[Changes, None]) -> Answer:

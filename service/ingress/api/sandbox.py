@@ -11,6 +11,7 @@ from service.commands import (
     developers,
     disputes,
     escrows,
+    proofs,
     rates,
     users,
     wallets,
@@ -19,11 +20,11 @@ from service.commands.deadlines import advance, holding_clock, move
 from service.commands.perform import Answer, Command, perform, replay
 from service.commands.registration import follow_link
 from service.ingress.api.escrows import ESCROW
-from service.ingress.api.sessions import ACTS
-from service.ingress.bodies import as_model
+from service.ingress.api.sessions import ACTS, acted
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
 from service.rules.aggregate import Escrow, Person
+from service.rules.dispute import Split
 from service.rules.errors import EscrowNotFound, Invalid, InvalidEscrowId, UserNotFound
 from service.rules.machine import Actor, ActorKind
 from service.rules.money import EXPONENTS, to_minor
@@ -47,6 +48,7 @@ from service.wire.sandbox import (
     NewDeveloper,
     NewRate,
     NewUser,
+    ProofDecision,
     RateAnswer,
     Registration,
     RegistrationAnswer,
@@ -161,10 +163,9 @@ async def act(call: Call[Act, None]) -> Answer:
     """Any step of the table as this person."""
     if call.body.step not in ACTS:
         raise Invalid({"step": f"must be one of {', '.join(ACTS)}"})
-    taken_along, taking = ACTS[call.body.step]
-    given = as_model(taken_along, call.body.input or {})
+    taking = await acted(call.request, call.body.step, call.body.input or {})
     person = (await users.registered(call.house.pool, call.body.email)).person
-    command = shown(call.subject.id, taking(call.subject.id, given))
+    command = shown(call.subject.id, taking(call.subject.id))
     return await call.perform(command, as_person(call.actor, person))
 
 
@@ -193,9 +194,15 @@ async def resolve_dispute(call: Call[Resolution, None]) -> Answer:
         if None in minors:
             places = EXPONENTS[currency]
             raise Invalid({"sellerAmount": f"must have at most {places} decimals in {currency}"})
-        split = disputes.Split(*(minor or 0 for minor in minors))
+        split = Split(*(minor or 0 for minor in minors))
     operator = Actor(ActorKind.OPERATOR, ip=call.actor.ip, request_id=call.actor.request_id)
     return await call.perform(disputes.resolve(call.subject.id, body.to, split), operator)
+
+
+async def decide_proof(call: Call[ProofDecision, None]) -> Answer:
+    """The operator decides a purchase proof."""
+    operator = Actor(ActorKind.OPERATOR, ip=call.actor.ip, request_id=call.actor.request_id)
+    return await call.perform(proofs.decide(call.subject.id, accepts=call.body.accept), operator)
 
 
 async def register(call: Call[Registration, None]) -> Answer:

@@ -33,6 +33,7 @@ FILES: Mapping[str, File] = {
     "icon.svg": File(FOLDER / "icon.svg", SVG),
     "mailbox.css": File(FOLDER / "mailbox.css", CSS),
     "explorer.css": File(FOLDER / "explorer.css", CSS),
+    "signature.js": File(FOLDER / "signature.js", JAVASCRIPT),
     "explorer.js": File(FOLDER / "explorer.js", JAVASCRIPT),
     "swagger-ui.css": File(_packaged("swagger_style.css"), CSS),
     "swagger-ui.js": File(_packaged("swagger_bundle.js"), JAVASCRIPT),

@@ -20,25 +20,13 @@ from service.ingress.errors import FormNotOurs
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form, Keep, read_form
 from service.rules.policy import Policy
 from service.store.vault import Vault, hash_token
+from service.store.visits import Visit as Session
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 TOKEN_BYTES = 32
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
 COOKIE = "amana_session"
 SAME_SITE = frozenset({"same-origin", "none"})
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Somebody who has proven an e-mail to be theirs; `user_id` is None until they register.
-
-    `language` and `timezone` are the person's own settings, None where they have none.
-    """
-
-    email: str
-    user_id: str | None = None
-    language: str | None = None
-    timezone: str | None = None
 
 
 class SessionStore(Protocol):

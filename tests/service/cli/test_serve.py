@@ -35,6 +35,7 @@ def environ(migrated: Settings, tmp_path: Path) -> dict[str, str]:
         "DATABASE_URL": migrated.database_url,
         "REDIS_URL": migrated.redis_url,
         "AMANA_SECRET_KEY": migrated.amana_secret_key,
+        "STORAGE_URL": migrated.storage_url,
         "AMANA_HOST": "127.0.0.1",
         "RATE_LIMIT_PER_MINUTE": "0",
         "PORT": str(find_free_port()),

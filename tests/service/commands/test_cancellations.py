@@ -551,6 +551,38 @@ async def test_a_delivery_in_time_that_is_sent_back_may_still_become_late(
     assert (late.kind, late.due_at) == ("delivery_overdue", escrow.paid_at + 3 * DAY)
 
 
+async def test_a_delivery_in_time_that_is_sent_back_too_late_is_told_late_at_once_and_only_once(
+    house: House, shop: Shop, buyer: Buyer
+):
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    assert escrow.paid_at is not None
+    await advance(house, escrow.paid_at + 5 * DAY)
+    back = await bring_on(house, shop, escrow.id, "reject_delivery")
+    [late] = (await clocks(house, escrow.id)).values()
+    assert (late.kind, late.due_at) == ("delivery_overdue", back.updated_at)
+    await advance(house, back.updated_at + HOUR)
+    [overdue] = [
+        one for one in await bodies(house, escrow.id) if one["type"] == "escrow.delivery.overdue"
+    ]
+    assert overdue["data"]["overdueSince"] == instant(back.updated_at)
+    await bring_on(house, shop, escrow.id, "deliver", "reject_delivery")
+    assert await clocks(house, escrow.id) == {}
+
+
+async def test_a_delivery_that_is_sent_back_keeps_the_time_that_a_dispute_gave_it(
+    house: House, shop: Shop, buyer: Buyer
+):
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="paid")
+    assert escrow.paid_at is not None
+    await bring_on(house, shop, escrow.id, "buyers_dispute")
+    await advance(house, escrow.paid_at + 4 * DAY)
+    await bring_on(house, shop, escrow.id, "buyers_withdrawal")
+    due = (await clocks(house, escrow.id))["delivery_overdue"].due_at
+    await bring_on(house, shop, escrow.id, "deliver", "reject_delivery")
+    assert (await clocks(house, escrow.id))["delivery_overdue"].due_at == due
+    assert due > escrow.paid_at + 6 * DAY
+
+
 @pytest.mark.parametrize("status", ["pending", "paid", "completed", "cancelled"])
 async def test_only_what_is_delivered_is_sent_back_and_by_the_buyer(
     house: House, shop: Shop, buyer: Buyer, status: str

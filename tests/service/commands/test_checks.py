@@ -19,7 +19,7 @@ from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.settings import Settings
 from service.store import checks
-from service.store.checks import EVENTS_A_SEAL, Result, read_head, read_results
+from service.store.checks import EVENTS_A_SEAL, LIMIT, Result, read_head, read_results
 from service.store.db import open_pool
 from tests.makers import (
     PATHS,
@@ -304,6 +304,15 @@ async def test_f_sees_a_log_that_does_not_lead_to_the_state(
     await broken(damage, sold.id)
     assert breaches(await check_all(house)) == {"F": [sold.id]}
     assert (await reread(house, sold.id)).frozen
+
+
+async def test_more_escrows_in_breach_than_are_listed_are_all_frozen(
+    house: House, shop: Shop, buyer: Buyer, broken: Break
+) -> None:
+    made = [await make_escrow(house, shop, buyer) for _ in range(LIMIT + 1)]
+    await broken("UPDATE escrow SET seq = seq + 1")
+    assert len(breaches(await check_all(house))["F"]) == LIMIT
+    assert [one.id for one in made if not (await reread(house, one.id)).frozen] == []
 
 
 async def test_f_sees_a_step_that_starts_where_the_escrow_was_not(

@@ -22,6 +22,7 @@ from service.rules.errors import (
     Invalid,
     PaymentAlreadyDone,
     Refused,
+    TermsChanged,
     WrongParty,
     WrongStatus,
 )
@@ -129,17 +130,26 @@ async def test_each_party_signs_once_and_one_event_tells_of_each(
 async def test_what_is_kept_of_a_signature(house: House, shop: Shop, buyer: Buyer):
     escrow = await make_escrow(house, shop, buyer, mode="standard")
     actor = replace(buyer.actor, ip="203.0.113.9")
-    sealed = house.vault.seal(IMAGE).decode()
-    await act(house, actor, contracts.sign(escrow.id, Mark(DRAWN, image=sealed)))
+    await act(house, actor, contracts.sign(escrow.id, Mark(DRAWN, image=IMAGE)))
     row = await house.pool.fetchrow(
-        "SELECT version, role, user_id, email, method, image, name, host(ip::inet) AS ip"
-        " FROM contract_signature"
+        "SELECT version, role, user_id, email, method, sealed, name, host(ip::inet) AS ip"
+        " FROM contract_signature JOIN signature_image i ON i.id = image_id"
     )
+    sealed = row["sealed"]
     assert tuple(row) == (
         1, "buyer", buyer.user_id, buyer.email, "drawn", sealed, None, "203.0.113.9",
     )  # fmt: skip
+    assert house.vault.open(sealed.encode()) == IMAGE
     contract = await shown(house, escrow)
     assert contract["buyerSignature"]["signatureImage"] == IMAGE
+
+
+async def test_only_the_version_that_was_read_is_signed(house: House, shop: Shop, buyer: Buyer):
+    escrow = await make_escrow(house, shop, buyer, mode="standard")
+    late = contracts.sign(escrow.id, NAME, version=2)
+    refusal = await refused(house, TermsChanged, buyer.actor, late, escrow.id)
+    assert refusal.facts == {"version": 1}
+    await act(house, buyer.actor, contracts.sign(escrow.id, NAME, version=1))
 
 
 async def test_the_contract_is_read_with_the_signatures_of_its_newest_version(
@@ -307,6 +317,18 @@ async def test_a_seller_with_a_stored_signature_signs_at_creation(
     await refused(house, ContractAlreadySigned, shop.actor, signing, made["escrow"]["id"])
     paid = await bring_on(house, shop, made["escrow"]["id"], "buyers_signature", "pay")
     assert paid.status == "paid"
+
+
+async def test_a_stored_signature_is_kept_once_however_many_contracts_it_signs(
+    house: House, shop: Shop, buyer: Buyer
+):
+    for _ in range(3):
+        terms = make_terms(shop, buyer.email, "standard", auto_sign=True)
+        await act(house, shop.actor, escrows.create(shop.developer_id, terms))
+    kept = "SELECT count(*), count(DISTINCT image_id) FROM contract_signature WHERE role = 'seller'"
+    assert tuple(await house.pool.fetchrow(kept)) == (3, 1)
+    images = "SELECT count(*) FROM signature_image"
+    assert await house.pool.fetchval(images) == 1
 
 
 async def test_gathered_creations_are_signed_each_for_itself(

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from service.commands import disputes, escrows
-from service.commands.disputes import Split
 from service.commands.perform import House
 from service.rules.aggregate import Escrow
+from service.rules.dispute import Split
 from service.rules.errors import (
     DisputeAlreadyOpened,
     DisputeInvalidStatus,
@@ -135,7 +135,8 @@ async def test_a_dispute_stops_every_clock_and_asks_the_other_party(
     assert told["openedBy"]["_id"] == user_id
     assert set(told) == {"ticketNumber", "openedBy", "reason", "status"}
     stand = await clocks(house, escrow.id)
-    answering = stand.pop("dispute_answer")
+    answering, warning = stand.pop("dispute_answer"), stand.pop("dispute_reminder")
+    assert (warning.due_at, warning.remaining) == (after.updated_at + 4 * DAY, None)
     assert (answering.due_at, answering.remaining) == (after.updated_at + 5 * DAY, None)
     left = {kind: one.due_at - after.updated_at for kind, one in ran.items()}
     assert {kind: one.remaining for kind, one in stand.items()} == left
@@ -214,7 +215,7 @@ async def test_withdrawn_everything_goes_on_with_exactly_what_remained(
     stopped = await bring_on(house, shop, escrow.id, f"{opener}s_dispute")
     assert stopped.dispute is not None
     left = remaining(await clocks(house, escrow.id), stopped.updated_at)
-    del left["dispute_answer"]
+    del left["dispute_answer"], left["dispute_reminder"]
     await jump(house, 2 * DAY)
     actor = shop.actor if opener == "seller" else buyer.actor
     answer = await act(house, actor, disputes.withdraw(escrow.id))
@@ -394,7 +395,8 @@ async def test_unanswered_the_opener_gets_what_they_claim(
         house, shop, buyer, mode=mode, status=status, then=(f"{opener}s_dispute",)
     )
     due = (await clocks(house, escrow.id))["dispute_answer"].due_at
-    assert await advance(house, due - timedelta(seconds=1)) == []
+    [warned] = await advance(house, due - timedelta(seconds=1))
+    assert (warned.kind, warned.due_at) == ("dispute_reminder", due - DAY)
     [fired] = await advance(house, due)
     after = await reread(house, escrow.id)
     assert fired.kind == "dispute_answer"

@@ -129,6 +129,13 @@ READY: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "sellers_withdrawal": ("instant", "paid", ("sellers_dispute",)),
     "to_seller": ("quick", "delivered", ("buyers_dispute",)),
     "to_buyer": ("quick", "paid", ("buyers_dispute",)),
+    "sellers_answer": ("quick", "delivered", ("buyers_dispute",)),
+    "buyers_answer": ("quick", "delivered", ("sellers_dispute",)),
+    "submit_proof": ("quick_proof", "paid", ("submit_proof", "request_correction")),
+    "accept_proof": ("quick_proof", "paid", ("submit_proof",)),
+    "request_correction": ("quick_proof", "paid", ("submit_proof",)),
+    "proof_accepted": ("quick_proof", "paid", ("submit_proof", "request_correction") * 4),
+    "proof_rejected": ("quick_proof", "paid", ("submit_proof", "request_correction") * 4),
 }
 """A step of the makers -> a standing in which it has as much to write as it can have."""
 

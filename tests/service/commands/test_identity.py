@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 import pytest
 
-from service.commands import checks, identity, users
+from service.commands import checks, escrows, identity, sessions, users
 from service.commands.developers import allow_redirects
 from service.commands.mails import open_mailbox
 from service.commands.perform import Answer, House, Idempotency, perform
@@ -22,6 +22,7 @@ from service.rules.errors import (
     IdentityApproved,
     Invalid,
     Refused,
+    SellerNotReady,
     VerificationDecided,
     VerificationExpired,
     VerificationNotFound,
@@ -30,16 +31,19 @@ from service.rules.identity import LINKED, UPDATED
 from service.rules.machine import Actor, ActorKind
 from service.store.identity import read_of_email, read_undecided, read_verification
 from service.wire.identity import NewVerification, VerificationMade
+from service.wire.sessions import NewSession
 from tests.books import count_rows, read_log
-from tests.makers import Shop, arrange, jump, make_buyer, make_escrow, make_shop
+from tests.makers import Shop, arrange, jump, make_buyer, make_escrow, make_shop, reread
 from tests.outbox import WORDS, send_all, tokens_of
 from tests.receiver import make_endpoint, receiving, verify
+from tests.service.commands.asking import refused as refused_here
 from workers.webhooks import Courier
 
 pytestmark = pytest.mark.usefixtures("sound")
 
 NEW = "new@example.org"
 DAYS_90 = timedelta(days=90)
+BACK = "https://shop.example/back"
 OPERATOR = Actor(ActorKind.OPERATOR)
 
 
@@ -311,7 +315,8 @@ async def test_one_that_is_decided_is_mailed_no_more(live: House) -> None:
     shop = await make_shop(live)
     await decide(live, (await ask(live, shop))[1]["id"])
     await send_all(live)
-    assert await open_mailbox(live.pool, WORDS, live.policy, live.vault, NEW) == []
+    mails = await open_mailbox(live.pool, WORDS, live.policy, live.vault, NEW)
+    assert [mail.subject for mail in mails] == ["Your identity is verified"]
     state = "SELECT state FROM mail WHERE recipient = $1"
     assert await live.pool.fetchval(state, NEW) == "cancelled"
 
@@ -531,3 +536,40 @@ async def test_the_developer_that_asked_is_told_and_nobody_else(
         for parcel in receiver.parcels:
             verify(parcel, made["secret"])
             assert orjson.loads(parcel.body)["data"]["id"] == verification_id
+
+
+# What waits for it -------------------------------------------------------------------------------
+
+
+async def test_nobody_pays_a_seller_whose_identity_the_creator_still_waits_for(live: House) -> None:
+    shop, buyer, seller = await make_shop(live), await make_buyer(live), await make_buyer(live)
+    sale = await make_escrow(live, shop, buyer, mode="quick", seller_email=seller.email)
+    _, asked = await ask(live, shop, seller.email)
+    paying = escrows.pay(sale.id)
+    refusal = await refused_here(live, SellerNotReady, buyer.actor, paying, sale.id)
+    assert refusal.code == "SELLER_NOT_READY"
+    await arrange(live, lambda tx: allow_redirects(tx, shop.developer_id, [BACK]))
+    session = NewSession.model_validate(
+        {"action": "accept_pay", "targetUserEmail": buyer.email, "redirectUrl": BACK}
+    )
+    making = sessions.create(shop.developer_id, sale.id, session)
+    await refused_here(live, SellerNotReady, shop.actor, making, sale.id)
+    await perform(live, OPERATOR, identity.decide(asked["id"], approves=True))
+    await perform(live, buyer.actor, paying)
+    assert (await reread(live, sale.id)).status == "paid"
+
+
+@pytest.mark.parametrize("how", ["another developer", "expired", "rejected"])
+async def test_a_check_that_is_not_the_creators_or_is_over_stops_no_payment(
+    live: House, how: str
+) -> None:
+    shop, buyer, seller = await make_shop(live), await make_buyer(live), await make_buyer(live)
+    asker = await make_shop(live) if how == "another developer" else shop
+    _, asked = await ask(live, asker, seller.email)
+    if how == "expired":
+        await jump(live, DAYS_90 + timedelta(seconds=1))
+    if how == "rejected":
+        await perform(live, OPERATOR, identity.decide(asked["id"], approves=False))
+    sale = await make_escrow(live, shop, buyer, mode="quick", seller_email=seller.email)
+    await perform(live, buyer.actor, escrows.pay(sale.id))
+    assert (await reread(live, sale.id)).status == "paid"

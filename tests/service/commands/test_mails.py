@@ -4,26 +4,33 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
-from service.commands import escrows
+from service.commands import disputes, escrows
+from service.commands.expiries import WARNED_BEFORE, warn
 from service.commands.mails import WAITS_SECONDS, announcements, missed, open_mailbox, write_notices
 from service.commands.perform import House
 from service.rules.aggregate import Escrow, Person
+from service.rules.clocks import turn
+from service.rules.dispute import Split
 from service.rules.escrow import STEPS, Taken
 from service.rules.machine import CLOCK, Actor, ActorKind, Role
 from service.store.clock import read_clock
 from service.store.mails import Mail, read_mail_troubles
+from service.wire.base import instant
 from service.words.mails import SCRIPTS
 from tests.makers import (
     act,
     advance,
     arrange,
+    bring_on,
     make_buyer,
     make_escrow,
     make_shop,
 )
 from tests.outbox import WORDS, mails_of, send_all
+from tests.service.commands.asking import bodies, clocks
 
 SELLER, BUYER = "seller", "buyer"
 
@@ -82,13 +89,76 @@ async def test_an_overdue_delivery_is_told_to_both_once_and_its_refund_to_both(h
     assert await told(house, escrow, "escrow_cancelled") == sorted([shop.email, buyer.email])
 
 
+async def times_of(house: House, escrow: Escrow, template: str) -> list[dict[str, Any]]:
+    """What each mail of this template says of the escrow's times."""
+    rows = await house.pool.fetch(
+        "SELECT facts -> 'times' AS times FROM mail WHERE escrow_id = $1 AND template = $2",
+        escrow.id,
+        template,
+    )
+    return [orjson.loads(row["times"]) for row in rows]
+
+
+async def test_after_a_dispute_mail_and_webhook_tell_the_time_that_was_left_and_not_the_first(
+    house: House,
+):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="instant", status="paid")
+    await by(house, days=1)
+    await bring_on(house, shop, escrow.id, "buyers_dispute")
+    await by(house, days=4)
+    await bring_on(house, shop, escrow.id, "buyers_withdrawal")
+    standing = await clocks(house, escrow.id)
+    late, back = standing["delivery_overdue"].due_at, standing["overdue_refund"].due_at
+    assert escrow.paid_at is not None
+    assert late > escrow.paid_at + timedelta(days=6)
+    await advance(house, late + timedelta(hours=1))
+    for times in await times_of(house, escrow, "delivery_overdue"):
+        assert (times["delivery_due_at"], times["refund_due_at"]) == (instant(late), instant(back))
+    assert len(await times_of(house, escrow, "delivery_overdue")) == 2
+    [overdue] = [
+        one for one in await bodies(house, escrow.id) if one["type"] == "escrow.delivery.overdue"
+    ]
+    assert overdue["data"]["overdueSince"] == instant(late)
+
+
+async def test_a_delivery_under_a_request_to_cancel_is_told_without_a_date_and_says_why(
+    house: House,
+):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(
+        house, shop, buyer, mode="quick", status="paid", then=("request_cancellation", "deliver")
+    )
+    [times] = await times_of(house, escrow, "escrow_delivered")
+    assert times["completion_due_at"] is None
+    await send_all(house)
+    [mail] = [
+        one
+        for one in await open_mailbox(house.pool, WORDS, house.policy, house.vault, buyer.email)
+        if "delivered" in one.subject
+    ]
+    assert "the clock stands still" in mail.text
+
+
+async def test_a_delivery_tells_its_completion_as_the_clock_has_it(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    [times] = await times_of(house, escrow, "escrow_delivered")
+    due = (await clocks(house, escrow.id))["completion"].due_at
+    assert times["completion_due_at"] == instant(due)
+    for paid in await times_of(house, escrow, "escrow_paid"):
+        assert escrow.paid_at is not None
+        assert paid["delivery_due_at"] == instant(escrow.paid_at + timedelta(days=3))
+
+
 async def test_the_same_step_is_told_once_however_often_it_is_written(house: House):
     shop = await make_shop(house)
     escrow = await make_escrow(house, shop, status="paid")
     row = next(row for row in STEPS if row.name == "accept_pay")
     taken = Taken(row, replace(escrow, status="pending", funded_minor=0, seq=1), escrow)
+    turned = turn(taken.before, taken.after, escrow.updated_at, house.policy)
     before = await mails_of(house, escrow)
-    await arrange(house, lambda tx: write_notices(tx, [taken, taken]))
+    await arrange(house, lambda tx: write_notices(tx, [taken] * 2, [turned] * 2))
     assert await mails_of(house, escrow) == before
 
 
@@ -178,3 +248,147 @@ def test_the_ladder_climbs_and_ends():
     assert spread[0] == timedelta(seconds=8)
     assert spread[1] is not None
     assert spread[1] < timedelta(seconds=12)
+
+
+# ---- Each step's mail, to the right side, in the language of the escrow -----------------------
+
+
+async def said_to(house: House, email: str, template: str) -> list[dict[str, Any]]:
+    """Facts and language of this person's mails of this template."""
+    rows = await house.pool.fetch(
+        "SELECT facts, language FROM mail WHERE recipient = $1 AND template = $2 ORDER BY id",
+        email,
+        template,
+    )
+    return [{**orjson.loads(row["facts"]), "language": row["language"]} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "then", "template", "sides"),
+    [
+        ("quick", "delivered", ("reject_delivery",), "delivery_rejected", {SELLER}),
+        ("quick", "paid", ("request_cancellation",), "cancellation_requested", {SELLER}),
+        ("quick", "delivered", ("request_cancellation",), "cancellation_requested", {SELLER}),
+        ("quick", "paid", ("request_cancellation", "reject_cancellation"),
+         "cancellation_rejected", {BUYER}),
+        ("quick", "paid", ("request_cancellation", "accept_cancellation"),
+         "escrow_cancelled", {SELLER, BUYER}),
+        ("quick", "paid", ("cancel_escrow",), "escrow_cancelled", {SELLER, BUYER}),
+        ("quick", "paid", ("buyers_dispute",), "dispute_opened", {SELLER}),
+        ("quick", "paid", ("buyers_dispute", "buyers_withdrawal"), "dispute_withdrawn", {SELLER}),
+        ("quick_proof", "paid", (), "escrow_paid", {SELLER, BUYER}),
+        ("quick_proof", "paid", ("submit_proof",), "proof_submitted", {BUYER}),
+        ("quick_proof", "paid", ("submit_proof", "request_correction"),
+         "proof_correction", {SELLER}),
+        ("quick_proof", "paid", ("submit_proof", "accept_proof"), "proof_accepted", {SELLER}),
+        ("quick_proof", "paid", ("submit_proof", "request_correction") * 4,
+         "proof_needs_review", {SELLER, BUYER}),
+    ],
+)  # fmt: skip
+async def test_a_step_is_told_to_the_side_that_must_know_in_the_escrows_language(
+    house: House, mode: str, status: str, then: tuple[str, ...], template: str, sides: set[str]
+):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(
+        house, shop, buyer, mode=mode, status=status, then=then, language="ar"
+    )
+    people = {SELLER: shop.email, BUYER: buyer.email}
+    assert set(await told(house, escrow, template)) == {people[side] for side in sides}
+    for side in sides:
+        assert (await said_to(house, people[side], template))[-1]["language"] == "ar"
+    await send_all(house)
+    for email in people.values():
+        for mail in await open_mailbox(house.pool, WORDS, house.policy, house.vault, email):
+            assert 'dir="rtl"' in mail.html
+
+
+async def test_a_signature_is_told_to_the_other_side_and_the_last_one_to_both(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="standard", status="paid")
+    first = await told(house, escrow, "contract_signed")
+    assert len(first) == 1
+    assert await told(house, escrow, "contract_complete") == sorted([shop.email, buyer.email])
+
+
+async def test_what_the_other_side_wrote_stands_in_the_mail(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
+    await act(house, buyer.actor, escrows.reject_delivery(escrow.id, "The <b>lens</b> is broken."))
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, shop.email)
+    [mail] = [one for one in mails if "rejected the delivery" in one.subject]
+    assert "In their words: The <b>lens</b> is broken." in mail.text
+    assert "<b>lens" not in mail.html
+
+
+async def test_a_request_to_cancel_tells_by_when_to_answer_and_what_silence_does(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    for status, words in (("paid", "is returned"), ("delivered", "counts as declined")):
+        escrow = await make_escrow(
+            house, shop, buyer, mode="quick", status=status, then=("request_cancellation",),
+            title=f"A {status} camera",
+        )  # fmt: skip
+        due = (await clocks(house, escrow.id))["cancellation_answer"].due_at
+        [times] = await times_of(house, escrow, "cancellation_requested")
+        assert times["request_due_at"] == instant(due)
+        await send_all(house)
+        mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, shop.email)
+        [mail] = [one for one in mails if f"asks to cancel A {status} camera" in one.subject]
+        assert words in mail.text
+
+
+async def test_a_settled_dispute_says_what_each_side_got(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    operator = Actor(ActorKind.OPERATOR)
+    for split, sellers, buyers in (
+        (Split(100_000, 0), "95.000 TND was paid into your wallet", "100.000 TND was paid to"),
+        (Split(0, 100_000), "100.000 TND was returned to", "100.000 TND was returned to you"),
+        (Split(60_000, 40_000), "40.000 TND was returned to", "40.000 TND was returned to you"),
+    ):
+        escrow = await make_escrow(house, shop, buyer, mode="quick", status="disputed")
+        await act(house, operator, disputes.resolve(escrow.id, split=split))
+        await send_all(house)
+        for email, words in ((shop.email, sellers), (buyer.email, buyers)):
+            box = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
+            mail = next(one for one in box if one.subject.startswith("Dispute settled"))
+            assert words in mail.text
+            assert "Amana has decided so" in mail.text
+        assert await told(house, escrow, "escrow_completed") == []
+        assert await told(house, escrow, "escrow_cancelled") == []
+
+
+async def test_a_proof_escrow_asks_the_seller_for_the_proof_before_the_delivery(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid")
+    assert escrow.proof is not None
+    [facts] = await said_to(house, shop.email, "escrow_paid")
+    assert facts["times"]["proof_due_at"] == instant(escrow.proof.upload_deadline)
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, shop.email)
+    assert "First show your proof of purchase by" in mails[0].text
+
+
+async def test_an_unpaid_escrow_is_warned_of_once_and_only_while_it_is_unpaid(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick")
+    paid = await make_escrow(house, shop, buyer, mode="quick", status="paid")
+    assert escrow.expires_at is not None
+    assert await warn(house) == 0
+    await advance(house, escrow.expires_at - WARNED_BEFORE + timedelta(minutes=1))
+    assert [await warn(house), await warn(house)] == [1, 0]
+    assert await told(house, escrow, "expiry_near") == sorted([shop.email, buyer.email])
+    assert await told(house, paid, "expiry_near") == []
+
+
+async def test_an_escrow_that_lives_for_days_only_is_not_warned_of(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    escrow = await make_escrow(house, shop, buyer, mode="quick")
+    await arrange(
+        house,
+        lambda tx: tx.execute(
+            "UPDATE deadline SET due_at = $2 WHERE escrow_id = $1 AND kind = 'expiry'",
+            escrow.id,
+            escrow.created_at + timedelta(days=2),
+        ),
+    )
+    assert await warn(house) == 0

@@ -1,12 +1,20 @@
 """Payments: every way that money may come, or not, leaves the books balanced."""
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from service.commands import amendments, cancellations, escrows, payments
+from service.commands import (
+    amendments,
+    cancellations,
+    deadlines,
+    escrows,
+    payment_mails,
+    payments,
+)
 from service.commands.payments import Heard, Wish
 from service.commands.perform import House, perform
 from service.rules import errors as no
@@ -25,7 +33,7 @@ from service.rules.payment import (
 from service.store.ledger import read_balance
 from service.store.payments import list_payments, read_open_of_escrow, read_payment
 from tests.books import read_log
-from tests.makers import Buyer, Shop, act, make_buyer, make_escrow, make_shop, reread, top_up
+from tests.makers import Buyer, Shop, act, jump, make_buyer, make_escrow, make_shop, reread, top_up
 
 pytestmark = pytest.mark.usefixtures("sound")
 
@@ -416,7 +424,7 @@ async def test_only_the_buyer_begins_to_pay_what_can_be_paid(
 
 async def test_a_transfer_is_the_operators_to_approve(house: House, buyer: Buyer) -> None:
     payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
-    await act(house, buyer.actor, payments.prove(payment_id, "proofs/1"))
+    await act(house, buyer.actor, payments.prove(payment_id, None))
     assert [one.id for one in await waiting(house)] == [payment_id]
     assert await decide(house, payment_id, approves=True) == "succeeded"
     assert await money(house, buyer) == (AMOUNT, 0)
@@ -451,7 +459,7 @@ async def test_an_unknown_payment_is_not_decided(house: House) -> None:
 async def test_a_guests_transfer_is_held_once_it_is_approved(house: House, shop: Shop) -> None:
     escrow_id = await unregistered(house, shop)
     payment_id = await begin_guest(house, escrow_id)
-    await act(house, GUEST, payments.prove(payment_id, "proofs/1"))
+    await act(house, GUEST, payments.prove(payment_id, None))
     assert await decide(house, payment_id, approves=True) == "succeeded"
     paid = await reread(house, escrow_id)
     assert (paid.status, paid.held_minor, paid.guest_provider, paid.buyer) == (
@@ -535,6 +543,142 @@ async def test_an_approval_and_a_cancellation_at_once_leave_one_of_two_ends(
         )
     ends = (await reread(house, escrow_id)).status, await state(house, payment_id)
     assert ends in (("paid", "succeeded"), ("cancelled", "cancelled"))
+
+
+async def proven_by_guest(house: House, shop: Shop) -> tuple[str, str]:
+    """(escrow, payment): a guest's proof is under review."""
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    await act(house, GUEST, payments.prove(payment_id, None))
+    return escrow_id, payment_id
+
+
+async def test_an_escrow_does_not_expire_while_a_proof_is_under_review(
+    house: House, shop: Shop
+) -> None:
+    escrow_id, payment_id = await proven_by_guest(house, shop)
+    await jump(house, timedelta(days=60))
+    await deadlines.sweep(house)
+    assert (await reread(house, escrow_id)).status == "pending"
+    assert await decide(house, payment_id, approves=True) == "succeeded"
+    assert (await reread(house, escrow_id)).status == "paid"
+
+
+@pytest.mark.parametrize("ended", ["rejected", "cancelled", "of another sum"])
+async def test_the_expiry_goes_on_once_no_proof_is_under_review(
+    house: House, shop: Shop, ended: str
+) -> None:
+    escrow_id, payment_id = await proven_by_guest(house, shop)
+    await jump(house, timedelta(days=60))
+    if ended == "cancelled":
+        await act(house, GUEST, payments.cancel(payment_id))
+    elif ended == "rejected":
+        await decide(house, payment_id, approves=False)
+    else:
+        await decide(house, payment_id, approves=True, received=(1, "TND"))
+    assert (await reread(house, escrow_id)).status == "pending"
+    await jump(house, timedelta(days=32))
+    await deadlines.sweep(house)
+    assert (await reread(house, escrow_id)).cancel_reason == "expired"
+
+
+async def test_what_cancels_the_escrow_closes_a_proof_and_says_so(house: House, shop: Shop) -> None:
+    escrow_id, payment_id = await proven_by_guest(house, shop)
+    await act(house, shop.actor, escrows.cancel(escrow_id))
+    log = [(step, event) for step, event, *_ in await read_log(house, escrow_id)]
+    assert log[-2:] == [
+        ("cancel", "escrow.status.updated"),
+        ("cancel", "escrow.deposit_proof.rejected"),
+    ]
+    assert await state(house, payment_id) == "cancelled"
+
+
+async def test_without_a_proof_a_cancellation_rejects_none(house: House, shop: Shop) -> None:
+    escrow_id = await unregistered(house, shop)
+    await begin_guest(house, escrow_id)
+    await act(house, shop.actor, escrows.cancel(escrow_id))
+    assert [one[1] for one in await read_log(house, escrow_id)][-1] == "escrow.status.updated"
+
+
+async def test_the_amount_stands_while_a_proof_is_under_review(house: House, shop: Shop) -> None:
+    escrow_id, payment_id = await proven_by_guest(house, shop)
+    other = amendments.update(escrow_id, amendments.Changes(amount=Decimal(90)))
+    with pytest.raises(no.DepositUnderReview):
+        await act(house, shop.actor, other)
+    title = amendments.update(escrow_id, amendments.Changes(title="Another", amount=Decimal(100)))
+    await act(house, shop.actor, title)
+    await decide(house, payment_id, approves=False)
+    await act(house, shop.actor, other)
+    assert (await reread(house, escrow_id)).amount_minor == 90_000
+
+
+async def test_a_payer_is_held_to_the_amount_that_was_shown(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    with pytest.raises(no.AmountChanged):
+        await begin_for(house, buyer, escrow.id, shown_minor=AMOUNT - 1)
+
+
+# ---- Mails ---------------------------------------------------------------------------------------
+
+
+async def mails(house: House) -> list[tuple[str, str]]:
+    """(template, recipient) of the payments' mails, oldest first."""
+    rows = await house.pool.fetch("SELECT template, recipient FROM mail ORDER BY id")
+    of_payments = set(payment_mails.TEMPLATES.values())
+    return [(row["template"], row["recipient"]) for row in rows if row["template"] in of_payments]
+
+
+async def test_a_payer_is_told_how_it_ended(house: House, buyer: Buyer) -> None:
+    await hear(house, await begin(house, buyer))
+    await hear(house, await begin(house, buyer), Outcome.FAILED, charge="ch_2")
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    await decide(house, payment_id, approves=False, note="No such transfer.")
+    assert await mails(house) == [
+        ("payment_received", buyer.email),
+        ("payment_failed", buyer.email),
+        ("payment_failed", buyer.email),
+    ]
+    facts = await house.pool.fetchval("SELECT facts FROM mail ORDER BY id DESC LIMIT 1")
+    assert "No such transfer." in str(facts)
+
+
+async def test_a_payout_is_told_when_it_is_asked_for_and_decided(house: House) -> None:
+    seller = await make_buyer(house, funds="100")
+    for approves in (True, False):
+        command = payments.request_payout(seller.user_id, BANK_TRANSFER, 1000, "TND", "Bo\nTN59")
+        payout = (await act(house, seller.actor, command))["payment"]["id"]
+        await decide(house, payout, approves=approves)
+    assert [template for template, _ in await mails(house)] == [
+        "payout_requested",
+        "payout_paid",
+        "payout_requested",
+        "payout_rejected",
+    ]
+
+
+async def test_a_guest_is_told_of_a_rejection_and_of_a_refund(house: House, shop: Shop) -> None:
+    escrow_id, payment_id = await proven_by_guest(house, shop)
+    await decide(house, payment_id, approves=False)
+    again = await begin_guest(house, escrow_id)
+    await decide(house, again, approves=True)
+    await act(house, shop.actor, cancellations.cancel_paid(escrow_id))
+    [refund] = await waiting(house, REFUND)
+    await decide(house, refund.id, approves=True)
+    assert await mails(house) == [
+        ("deposit_rejected", "guest@example.com"),
+        ("refund_made", "guest@example.com"),
+    ]
+
+
+async def test_money_that_stays_in_the_wallet_is_told(
+    house: House, shop: Shop, buyer: Buyer
+) -> None:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id, amount_minor=40_000)
+    await hear(house, payment_id, amount=40_000)
+    assert await mails(house) == [("payment_kept", buyer.email)]
 
 
 # ---- Payouts -------------------------------------------------------------------------------------

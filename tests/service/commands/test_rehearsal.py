@@ -93,6 +93,12 @@ class Rehearsed:
         return f"{self.name}-{self.mode}-{self.state}"
 
 
+UNDECIDED = ("submit_proof", "request_correction") * 4
+OF_PROOFS = {
+    "submit_proof", "accept_proof", "request_correction", "proof_accepted", "proof_rejected",
+}  # fmt: skip
+
+
 def by_makers() -> list[Rehearsed]:
     """Every step that somebody takes, in every state of every mode that it is taken from."""
     found = []
@@ -106,7 +112,15 @@ def by_makers() -> list[Rehearsed]:
                     "buyers_withdrawal": ("buyers_dispute",),
                     "to_seller": ("buyers_dispute",),
                     "to_buyer": ("sellers_dispute",),
+                    "sellers_answer": ("buyers_dispute",),
+                    "buyers_answer": ("sellers_dispute",),
+                    "accept_proof": ("submit_proof",),
+                    "request_correction": ("submit_proof",),
+                    "proof_accepted": UNDECIDED,
+                    "proof_rejected": UNDECIDED,
                 }.get(name, ())
+                if name == "deliver" and mode == "quick_proof":
+                    then = ("submit_proof", "accept_proof")
                 if name == "pay" and mode == "standard":
                     then = ("sellers_signature", "buyers_signature")
                 found.append(Rehearsed(name, mode, state, command, who, then))
@@ -119,11 +133,11 @@ def is_legal(one: Rehearsed) -> bool:
         "pending": {"pay", "cancel", "update"} | pending,
         "paid": set(STEPS) - {"pay", "cancel", "update", "complete", "reject_delivery",
                               "sellers_signature", "buyers_signature"}
-        - ({"deliver"} if one.mode == "quick_proof" else set()),
+        - (set() if one.mode == "quick_proof" else OF_PROOFS),
         "delivered": {"complete", "reject_delivery", "cancel_escrow", "request_cancellation",
                       "accept_cancellation", "reject_cancellation", "sellers_dispute",
                       "buyers_dispute", "sellers_withdrawal", "buyers_withdrawal", "to_seller",
-                      "to_buyer"},
+                      "to_buyer", "sellers_answer", "buyers_answer"},
     }  # fmt: skip
     return one.name in legal.get(one.state, set())
 
@@ -166,7 +180,8 @@ async def test_what_is_told_is_what_then_happens_and_nothing_has_happened_yet(
 
 async def types_after(house: House, escrow: Escrow) -> list[str]:
     rows = await house.pool.fetch(
-        "SELECT type FROM event WHERE subject_id = $1 AND seq > $2 ORDER BY seq",
+        "SELECT type FROM event WHERE subject_id = $1 AND seq > $2 AND type IS NOT NULL"
+        " ORDER BY seq",
         escrow.id,
         escrow.seq,
     )
@@ -286,7 +301,7 @@ async def test_a_dispute_is_told_with_what_stands_still(house: House, shop: Shop
     escrow = await make_escrow(house, shop, buyer, mode="quick", status="delivered")
     told = await rehearsed(house, buyer.actor, disputes.open_dispute(escrow.id, "?"))
     stand = {one["kind"]: one for one in told["deadlines"]}
-    assert set(stand) == {"completion", "dispute_answer"}
+    assert set(stand) == {"completion", "dispute_answer", "dispute_reminder"}
     assert (stand["completion"]["paused"], stand["completion"]["dueAt"]) == (True, None)
     week = 7 * 24 * 3600
     assert week - 60 < stand["completion"]["remainingSeconds"] <= week
@@ -362,6 +377,7 @@ async def test_a_rehearsal_is_refused_as_the_command_is(
     legal = {one.name for one in by_makers() if (one.mode, one.state) == ("quick", state)}
     asked = {"accept_cancellation", "reject_cancellation"}
     disputed = {"sellers_withdrawal", "buyers_withdrawal", "to_seller", "to_buyer"}
+    disputed |= {"sellers_answer", "buyers_answer"}
     for name in sorted((set(STEPS) - legal) | asked | disputed):
         who, command = STEPS[name]
         await assert_refused_alike(house, owner, actor_of(who, shop, buyer), command(escrow.id))

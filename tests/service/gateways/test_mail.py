@@ -199,9 +199,11 @@ async def test_a_subject_cannot_add_a_header(mailer: SmtpMailer, server: MailSer
 async def test_foreign_addresses_are_delivered(server: MailServer, mailer: SmtpMailer):
     await send(mailer, letter("zoé@example.org"))
     await send(mailer, letter("ada@bücher.example"))
+    await send(mailer, letter("ada@straße.example"))
     assert [address for address, _ in server.taken] == [
         "zoé@example.org",
         "ada@xn--bcher-kva.example",
+        "ada@xn--strae-oqa.example",
     ]
 
 

@@ -34,12 +34,13 @@ class Developer:
 
 
 @pytest.fixture(scope="session")
-async def environ(owner_url, application_url, redis_url):
+async def environ(owner_url, application_url, redis_url, tmp_path_factory):
     """The variables of an ingress over this worker's migrated database."""
     environ = {
         "DATABASE_URL": application_url,
         "DATABASE_ADMIN_URL": owner_url,
         "REDIS_URL": redis_url,
+        "STORAGE_URL": f"file://{tmp_path_factory.mktemp('files')}",
         "AMANA_SECRET_KEY": "k" * 32,
     }
     await migrate_at(load_settings(environ))

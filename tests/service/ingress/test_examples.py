@@ -11,7 +11,7 @@ import pytest
 from service.cli.house import open_house
 from service.commands import identity, sessions
 from service.commands.developers import allow_redirects, enrol
-from service.commands.disputes import open_dispute
+from service.commands.disputes import answer, open_dispute
 from service.commands.endpoints import create
 from service.commands.payments import Wish, begin
 from service.ingress.api import escrows, sandbox
@@ -19,6 +19,7 @@ from service.ingress.examples import EXAMPLES
 from service.ingress.main import make_app
 from service.ingress.openapi import request_of
 from service.ingress.samples import FROM_ENVIRONMENT, LANGUAGES, curl
+from service.rules.dispute import Split
 from service.settings import load_settings
 from service.wire.identity import NewVerification
 from service.wire.sessions import NewSession
@@ -41,6 +42,12 @@ ESCROWS = {
     escrows.read_proof: {"mode": "quick_proof", "status": "paid"},
     sandbox.act: {"mode": "quick", "status": "paid"},
     sandbox.resolve_dispute: {"mode": "quick", "status": "paid"},
+    escrows.read_dispute: {"mode": "quick", "status": "paid"},
+    sandbox.decide_proof: {
+        "mode": "quick_proof",
+        "status": "paid",
+        "then": ("submit_proof", "request_correction") * 4,
+    },
 }
 """What an example's escrow must be, where that matters."""
 BACK = "https://shop.example.com/back"
@@ -70,8 +77,11 @@ async def variables(served, environ, owner, route):
                 house, lambda tx: enrol(tx, "b@dev.example", "Buyer's", user_email=buyer.email)
             )
             found["AMANA_KEY"] = made.api_key
-        if route.handler is sandbox.resolve_dispute:
+        if route.handler in (sandbox.resolve_dispute, escrows.read_dispute):
             await act(house, buyer.actor, open_dispute(escrow.id, "It never came."))
+        if route.handler is escrows.read_dispute:
+            offer = Split(escrow.held_minor - 1, 1)
+            await act(house, shop.actor, answer(escrow.id, "It did.", offer=offer))
         if ("webhooks" in route.path and route.method != "POST") or "secret" in route.path:
             found["WEBHOOK_ID"] = await endpoint_of(house, shop)
         if "sessions" in route.path:

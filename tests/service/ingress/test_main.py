@@ -25,7 +25,7 @@ async def test_alive_and_ready(ingress):
         async with client.get("/readyz") as response:
             assert (response.status, await response.json()) == (
                 200,
-                {"status": "ready", "database": "ok", "redis": "ok"},
+                {"status": "ready", "database": "ok", "redis": "ok", "storage": "ok"},
             )
 
 

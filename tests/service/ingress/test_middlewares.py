@@ -331,6 +331,48 @@ async def test_a_query_is_validated_like_a_body(client, enrolled):
         assert (status, list(body["details"])) == (400, [field])
 
 
+@pytest.mark.parametrize(
+    ("query", "details"),
+    [
+        ("q=%ff", {"q": "must be UTF-8"}),
+        ("q=caf%C3", {"q": "must be UTF-8"}),
+        ("q=%ED%A0%80", {"q": "must be UTF-8"}),
+        ("%ff=1", {"\ufffd": "must be UTF-8"}),
+        ("q=1&q=1", {"q": "must be given once"}),
+        ("q=1&%71=2", {"q": "must be given once"}),
+        ("q&q", {"q": "must be given once"}),
+        ("page=2&page=3", {"page": "must be given once"}),
+        ("q=%00", {"q": "must not hold NUL"}),
+        ("%00", {"\0": "must not hold NUL"}),
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["GET /api/v1/things", "POST /api/v1/things", "GET /api/v1/open", "GET /elsewhere"]
+)
+async def test_a_query_that_could_be_read_in_two_ways_is_400_on_every_route(
+    client, enrolled, path, query, details
+):
+    dev = await enrolled()
+    sent = b'{"title":"a"}'
+    text = head(dev, f"{path.split()[1]}?{query}", Content_Length=len(sent), Connection="close")
+    heard = await speak(client, text.replace(b"POST", path.split()[0].encode(), 1) + sent)
+    assert heard.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(heard.split(b"\r\n\r\n")[1])["details"] == details
+
+
+async def test_all_that_is_wrong_with_a_query_is_told_at_once(client, enrolled):
+    url = URL("/api/v1/things?page=x&q=%ff&r=1&r=2", encoded=True)
+    status, body, _ = await ask(client, "GET", url, headers=(await enrolled()).headers)
+    assert (status, sorted(body["details"])) == (400, ["page", "q", "r"])
+
+
+async def test_a_query_may_hold_any_letters_and_signs(client, enrolled):
+    query = "page=3&q=caf%C3%A9+%26%EF%BF%BD%zz&&r=&s=a=b&t"
+    url = URL(f"/api/v1/things?{query}", encoded=True)
+    status, body, _ = await ask(client, "GET", url, headers=(await enrolled()).headers)
+    assert (status, body["page"]) == (200, 3)
+
+
 async def test_nul_in_a_path_is_nobodys_name(client, enrolled):
     dev = await enrolled()
     for path, answer in (
@@ -485,11 +527,47 @@ async def test_compressed_bodies_are_read_and_broken_ones_are_400(client, enroll
     post = ("POST", "/api/v1/things")
     status, body, _ = await ask(client, *post, headers=headers, data=zipped)
     assert (status, body["title"]) == (201, "zipped")
-    for broken in (b"not gzip at all", zipped[:-12], zipped[:-8] + bytes(8)):
+    others = (b"not gzip at all", zipped[:-8] + bytes(8), zipped + b"x", zipped + zipped)
+    for broken in (*others, *(zipped[:length] for length in range(1, len(zipped)))):
         status, body, _ = await ask(client, *post, headers=headers, data=broken)
         assert (status, body["error"]) == (400, "Bad Request")
     bomb = gzip.compress(b" " * 50_000_000)
     assert (await ask(client, *post, headers=headers, data=bomb))[0] == 413
+
+
+@pytest.mark.parametrize("window", [zlib.MAX_WBITS, -zlib.MAX_WBITS])
+async def test_deflate_is_read_with_and_without_its_head_and_cut_nowhere(client, enrolled, window):
+    dev = await enrolled()
+    packing = zlib.compressobj(wbits=window)
+    packed = packing.compress(b'{"title":"a"}') + packing.flush()
+    headers = dev.headers | {"Content-Encoding": "deflate"}
+    post = ("POST", "/api/v1/things")
+    assert (await ask(client, *post, headers=headers, data=packed))[0] == 201
+    for broken in (packed + b"x", *(packed[:length] for length in range(1, len(packed)))):
+        assert (await ask(client, *post, headers=headers, data=broken))[0] == 400
+
+
+async def test_nothing_at_all_is_nothing_however_it_is_packed(client, enrolled):
+    path = f"/api/v1/things/{KNOWN}/go"
+    for encoding in ("gzip", "deflate", "identity"):
+        text = head(await enrolled(), path, Transfer_Encoding="chunked", Content_Encoding=encoding)
+        assert (await speak(client, text + b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_packed_body_is_bounded_by_what_it_holds_and_in_chunks_alike(client, enrolled):
+    dev = await enrolled()
+    headers = dev.headers | {"Content-Encoding": "gzip"}
+    for size, expected in ((100, 200), (101, 413)):
+        text = b'{"title":"' + b"a" * (size - 12) + b'"}'
+        packed = gzip.compress(text)
+
+        async def pieces(packed=packed):
+            for at in range(len(packed)):
+                yield packed[at : at + 1]
+
+        for sent in (packed, pieces()):
+            answer = await ask(client, "POST", "/api/v1/small", headers=headers, data=sent)
+            assert answer[0] == expected
 
 
 @pytest.mark.parametrize("encoding", ["homegrown", "gzip, gzip", "br", "zstd", "BR"])

@@ -1,5 +1,6 @@
 """The doors of payments: a provider tells, a person presses, the sandbox's operator decides."""
 
+import re
 from datetime import UTC, datetime
 
 import aiohttp
@@ -23,6 +24,7 @@ from tests.makers import act, make_buyer, make_shop
 from tests.service.ingress.conftest import listening
 
 AMOUNT = 100_000
+TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 NOTIFY = "/payments/notifications/sandbox"
 
 
@@ -64,28 +66,52 @@ async def shown(environ, owner, redis):
         await assert_sound(house)
 
 
+async def press(shown: Shown, session: aiohttp.ClientSession, pays: str) -> tuple[int, str]:
+    """The page is opened and one of its buttons pressed: status and where it leads."""
+    async with session.get(shown.page) as page:
+        token = TOKEN.search(await page.text())
+    fields = {"form_token": token[1] if token else "", "pays": pays}
+    async with session.post(shown.page, data=fields, allow_redirects=False) as sent:
+        return sent.status, sent.headers.get("Location", "")
+
+
+def browser() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+
+
 async def test_a_button_is_pressed_and_the_provider_tells_us(shown: Shown) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with browser() as session:
         async with session.get(shown.page) as page:
             text = await page.text()
-        assert "100.000 TND" in text
+            assert f"form-action 'self' {shown.url}" in page.headers["Content-Security-Policy"]
+        assert "100.000 TND" in text.replace("\xa0", " ")
         assert "A &lt;camera&gt;" in text
-        async with session.post(f"{shown.page}?pays=yes", allow_redirects=False) as sent:
-            assert (sent.status, sent.headers["Location"]) == (303, f"{shown.url}/healthz")
+        assert await press(shown, session, "yes") == (303, f"{shown.url}/healthz")
         assert (await shown.stands()).state == "succeeded"
-        async with session.post(f"{shown.page}?pays=no", allow_redirects=False) as again:
-            assert again.status == 303
-    assert (await shown.stands()).state == "succeeded"
+        async with session.get(shown.page) as page:
+            text = await page.text()
+        assert "A button was pressed already." in text
+        assert 'name="pays"' not in text
     assert await shown.book.untold(9) == []
 
 
 async def test_whoever_turns_away_has_paid_nothing(shown: Shown) -> None:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{shown.page}?pays=no", allow_redirects=False) as sent,
-    ):
-        assert sent.status == 303
+    async with browser() as session:
+        assert (await press(shown, session, "no"))[0] == 303
     assert (await shown.stands()).state == "cancelled"
+
+
+async def test_no_other_site_presses_a_button(shown: Shown) -> None:
+    async with browser() as session, session.post(shown.page, data={"pays": "yes"}) as forged:
+        assert forged.status == 403
+    assert (await shown.stands()).state == "pending"
+
+
+async def test_the_page_speaks_french_and_arabic(shown: Shown) -> None:
+    async with browser() as session:
+        for language, words in (("fr", "Payer"), ("ar", "ادفع")):
+            async with session.get(f"{shown.page}?lang={language}") as page:
+                assert words in await page.text()
 
 
 async def test_a_forged_notification_changes_nothing(shown: Shown) -> None:

@@ -14,8 +14,10 @@ from service.rules.aggregate import (
     Person,
     PurchaseProof,
     Rejection,
+    Submission,
 )
 from service.rules.escrow import INSTANT, PROOF, STANDARD
+from service.rules.files import PDF, StoredFile
 from service.rules.machine import CLOCK, SYSTEM, Actor, ActorKind, Role, Step
 
 PROOF_POLICY = {
@@ -115,6 +117,12 @@ def make_proof(phase: str = proof.WAITING, paid_at: datetime = NOW) -> PurchaseP
     )
 
 
+def make_submission() -> Submission:
+    """A receipt that the seller has handed in."""
+    file = StoredFile("f1" * 32, PDF, 1_000, "ab" * 32, "receipt.pdf")
+    return Submission("5b" * 12, NOW, (file,), "As agreed.")
+
+
 def unsigned(escrow: Escrow) -> Escrow:
     """With a contract that nobody has signed."""
     assert escrow.contract is not None
@@ -148,8 +156,11 @@ def brought(row: Step, escrow: Escrow, role: Role) -> Escrow:
         case "dispute":
             dispute = make_dispute(_side(role), escrow.status, opened_at=NOW)
             return replace(escrow, dispute=dispute)
-        case "answer_dispute" if escrow.dispute is not None:
+        case "answer_dispute" if escrow.dispute and escrow.dispute.opener != _side(role):
             return replace(escrow, dispute=replace(escrow.dispute, answered_at=NOW))
+        case "submit_proof" if escrow.proof is not None:
+            shown = (*escrow.proof.submissions, make_submission())
+            return replace(escrow, proof=replace(escrow.proof, submissions=shown))
         case "request_cancellation":
             return replace(escrow, cancellation=make_request(requested_at=NOW))
         case "reject_delivery":

@@ -26,13 +26,8 @@ LIST = ["https://shop.example/app", "http://localhost:3000", "https://api.exampl
         ("https://shop.example/app?next=https://evil.example/", None),
         ("https://shop.example/app?", None),
         ("HTTPS://SHOP.Example:443/app", "https://shop.example/app"),
-        ("https://shop.example:/app", "https://shop.example/app"),
-        ("https://shop.example:0443/app", "https://shop.example/app"),
         ("https://shop.example/%61pp", "https://shop.example/app"),
         ("https://shop.example/app/a%2db%c3%a9", "https://shop.example/app/a-b%C3%A9"),
-        ("https://shop.example/app/x/../y", "https://shop.example/app/y"),
-        ("https://shop.example/app/./y/.", "https://shop.example/app/y/"),
-        ("https://shop.example/x/%2e%2e/app", "https://shop.example/app"),
         ("https://shop.example/app/100%25", "https://shop.example/app/100%25"),
         ("https://shop.example/app/a%20b;c=1", "https://shop.example/app/a%20b;c=1"),
         ("https://shop.example/app/@me:1", "https://shop.example/app/@me:1"),
@@ -171,8 +166,7 @@ def test_the_empty_list_is_said_first_and_the_scheme_before_the_list():
         ("https://a.example/x/", "https://a.example/x/y", True),
         ("https://a.example/x/", "https://a.example/xy", False),
         ("https://A.example:443/%78", "https://a.example/x", True),
-        ("https://a.example/x/../y", "https://a.example/y/z", True),
-        ("https://a.example/x/../y", "https://a.example/x", False),
+        ("https://a.example/x/../y", "https://a.example/y/z", False),
         ("https://[2001:DB8::0:1]/", "https://[2001:db8::1]:443/x", True),
         ("http://a.example/", "http://a.example/", False),
         ("https://a.example/?x=1", "https://a.example/?x=1", False),
@@ -210,6 +204,122 @@ def test_an_entry_that_cannot_stand_in_a_list_says_why(url, fault):
     assert str(bad.value) == fault
 
 
+TWO_READERS = {
+    "text behind the brackets": ("https://[::1].evil.example/", checkout.NOT_A_URL),
+    "a letter behind the brackets": ("https://[::1]x/", checkout.NOT_A_URL),
+    "text before the brackets": ("https://evil[::1]/", checkout.NOT_A_URL),
+    "two closing brackets": ("https://[::1]]/", checkout.NOT_A_URL),
+    "two opening brackets": ("https://[[::1]]/", checkout.NOT_A_URL),
+    "an address of a zone": ("https://[fe80::1%eth0]/", checkout.NOT_A_URL),
+    "an address of an encoded zone": ("https://[fe80::1%25eth0]/", checkout.NOT_A_URL),
+    "an address that wraps another": ("https://[::ffff:127.0.0.1]/", checkout.NOT_A_URL),
+    "one that wraps it in hex": ("https://[::ffff:7f00:1]/", checkout.NOT_A_URL),
+    "an address of the future": ("https://[v1.x]/", checkout.NOT_A_URL),
+    "brackets of nothing": ("https://[]/", checkout.NOT_A_URL),
+    "IPv6 without brackets": ("https://::1/", checkout.NOT_A_URL),
+    "IPv4 in two parts": ("https://127.1/", checkout.NOT_A_URL),
+    "IPv4 as one number": ("https://2130706433/", checkout.NOT_A_URL),
+    "IPv4 in hex": ("https://0x7f.0.0.1/", checkout.NOT_A_URL),
+    "IPv4 that ends in hex": ("https://127.0.0.0x1/", checkout.NOT_A_URL),
+    "IPv4 that ends in 0x": ("https://127.0.0.0x/", checkout.NOT_A_URL),
+    "IPv4 in octal": ("https://0177.0.0.1/", checkout.NOT_A_URL),
+    "IPv4 in five parts": ("https://1.2.3.4.5/", checkout.NOT_A_URL),
+    "IPv4 past 255": ("https://256.1.1.1/", checkout.NOT_A_URL),
+    "IPv4 with a dot behind": ("https://127.0.0.1./", checkout.NOT_A_URL),
+    "a name that ends in a number": ("https://shop.1/", checkout.NOT_A_URL),
+    "an empty port": ("https://shop.example:/", checkout.BAD_PORT),
+    "noughts before the port": ("https://shop.example:0443/", checkout.BAD_PORT),
+    "a port of nought": ("https://shop.example:0/", checkout.BAD_PORT),
+    "a port with an underscore": ("https://shop.example:4_43/", checkout.BAD_PORT),
+    "a port with a sign": ("https://shop.example:-1/", checkout.BAD_PORT),
+    "a port past the last": ("https://shop.example:65536/", checkout.BAD_PORT),
+    "a port of many digits": ("https://shop.example:" + "9" * 1000 + "/", checkout.BAD_PORT),
+    "two ports": ("https://shop.example:443:443/", checkout.BAD_PORT),
+    "a port behind brackets twice": ("https://[::1]:443:1/", checkout.BAD_PORT),
+    "no host": ("https:///shop.example/", checkout.NOT_A_URL),
+    "a port and no host": ("https://:443/", checkout.NOT_A_URL),
+    "a query and no host": ("https://?shop.example", checkout.NOT_A_URL),
+    "one slash": ("https:/shop.example/", checkout.NOT_A_URL),
+    "no slash": ("https:shop.example/", checkout.NOT_A_URL),
+    "backslashes": ("https:\\\\shop.example/", checkout.HAS_ODD),
+    "a backslash behind the host": ("https://shop.example\\@evil.example/", checkout.HAS_ODD),
+    "a dot behind the host": ("https://shop.example./", checkout.NOT_A_URL),
+    "two dots behind the host": ("https://shop.example../", checkout.NOT_A_URL),
+    "a dot before the host": ("https://.shop.example/", checkout.NOT_A_URL),
+    "an empty label": ("https://shop..example/", checkout.NOT_A_URL),
+    "a dot and no host": ("https://./", checkout.NOT_A_URL),
+    "a label of 64": ("https://" + "a" * 64 + ".example/", checkout.NOT_A_URL),
+    "a host of 254": ("https://" + "a." * 123 + "examples/", checkout.NOT_A_URL),
+    "a hyphen first": ("https://-shop.example/", checkout.NOT_A_URL),
+    "a hyphen last": ("https://shop-.example/", checkout.NOT_A_URL),
+    "an escape in the host": ("https://%73hop.example/", checkout.NOT_A_URL),
+    "an encoded slash in the host": ("https://shop.example%2f.evil/", checkout.NOT_A_URL),
+    "a semicolon in the host": ("https://shop.example;.evil/", checkout.NOT_A_URL),
+    "punycode of nothing": ("https://xn--.example/", checkout.NOT_A_URL),
+    "punycode of nonsense": ("https://xn--a.example/", checkout.NOT_A_URL),
+    "punycode of plain letters": ("https://xn--shop-.example/", checkout.NOT_A_URL),
+    "punycode of capitals": ("https://xn--col-mia.example/", checkout.NOT_A_URL),
+    "a full-width letter": ("https://\uff53hop.example/", checkout.NOT_ASCII),
+    "a soft hyphen": ("https://sh\xadop.example/", checkout.NOT_ASCII),
+    "a user": ("https://me@shop.example/", checkout.HAS_USER),
+    "an empty user": ("https://@shop.example/", checkout.HAS_USER),
+    "a user that looks like the host": ("https://shop.example:1@evil/", checkout.HAS_USER),
+    "a fragment": ("https://shop.example/#x", checkout.HAS_FRAGMENT),
+    "an empty fragment": ("https://shop.example/#", checkout.HAS_FRAGMENT),
+    "a way up": ("https://shop.example/a/../b", checkout.TWOFOLD),
+    "a way up at the end": ("https://shop.example/a/..", checkout.TWOFOLD),
+    "an encoded way up": ("https://shop.example/a/%2e%2E/b", checkout.TWOFOLD),
+    "a half encoded way up": ("https://shop.example/a/.%2e/b", checkout.TWOFOLD),
+    "a way nowhere": ("https://shop.example/./a", checkout.TWOFOLD),
+    "an encoded way nowhere": ("https://shop.example/%2e", checkout.TWOFOLD),
+    "a tab": ("https://shop.example/\ta", checkout.HAS_ODD),
+    "a tab in the host": ("https://shop\t.example/", checkout.HAS_ODD),
+    "a tab in the scheme": ("ht\ttps://shop.example/", checkout.HAS_ODD),
+    "a line end": ("https://shop.example/\n", checkout.HAS_ODD),
+    "a NUL": ("https://shop.example/\0", checkout.HAS_ODD),
+    "a C1 control character": ("https://shop.example/\x85", checkout.NOT_ASCII),
+    "braces in the path": ("https://shop.example/{a}", checkout.HAS_ODD),
+    "a backquote in the path": ("https://shop.example/`", checkout.HAS_ODD),
+}
+
+
+@pytest.mark.parametrize(("url", "fault"), TWO_READERS.values(), ids=TWO_READERS)
+def test_what_two_readers_could_read_in_two_ways_is_refused_wanted_or_allowed(url, fault):
+    with pytest.raises(BadUrl) as bad:
+        read_target(url)
+    assert str(bad.value) == fault
+    with pytest.raises(BadUrl):
+        allowed_url(url)
+    everything = [url, "https://[::1]", "https://127.0.0.1", "https://shop.example"]
+    with pytest.raises(RedirectUrlNotAllowed):
+        choose_redirect(url, everything)
+
+
+@pytest.mark.parametrize(
+    ("url", "form"),
+    [
+        ("https://[::1]/x", "https://[::1]/x"),
+        ("https://[0:0:0:0:0:0:0:1]:443/x", "https://[::1]/x"),
+        ("https://[2001:0DB8::000A]:8443", "https://[2001:db8::a]:8443/"),
+        ("https://127.0.0.1", "https://127.0.0.1/"),
+        ("https://shop.example:80/", "https://shop.example:80/"),
+        ("http://localhost:80/", "http://localhost/"),
+        ("https://xn--strae-oqa.example/", "https://xn--strae-oqa.example/"),
+        ("https://XN--BCHER-KVA.example/", "https://xn--bcher-kva.example/"),
+        ("https://a_b.my--shop.example/", "https://a_b.my--shop.example/"),
+        ("https://" + "a." * 123 + "example/", "https://" + "a." * 123 + "example/"),
+        ("https://shop.example?ids[]={ID}", "https://shop.example/?ids[]={ID}"),
+        ("https://shop.example/a.b/...", "https://shop.example/a.b/..."),
+    ],
+)
+def test_what_every_reader_reads_alike_has_one_form_wanted_and_allowed(url, form):
+    entry = url.partition("?")[0]
+    assert read_target(url).url == form
+    assert choose_redirect(url, [entry]) == form
+    assert choose_redirect(form, [entry]) == form
+    assert choose_redirect(url, [form.partition("?")[0]]) == form
+
+
 @pytest.mark.parametrize("url", LIST)
 def test_an_entry_stays_as_it_was_given(url):
     assert allowed_url(url) == url
@@ -217,7 +327,8 @@ def test_an_entry_stays_as_it_was_given(url):
 
 PIECES = st.sampled_from(
     ["/", ".", "..", "%2e", "%2E", "%2f", "%5c", "%25", "2e", "app", "a", ";", "%", "//", "@", ":",
-     "\\", "?", "#", "%00", "é", " ", "shop.example", "evil.example", "%61"]
+     "\\", "?", "#", "%00", "é", " ", "shop.example", "evil.example", "%61", "[::1]", "]", "443",
+     "\t", "xn--", "0x"]
 )  # fmt: skip
 
 

@@ -121,7 +121,7 @@ PAID = {"paid_at": NOW, "estimated_delivery_days": 3}
          {"delivery_overdue": NOW + 3 * DAY, "cancellation_answer": NOW + 5 * DAY}),
         (make_sample("instant", "disputed", dispute=make_dispute(back_to="paid"), **PAID),
          {"delivery_overdue": NOW + 3 * DAY, "overdue_refund": NOW + 6 * DAY,
-          "dispute_answer": NOW + 5 * DAY}),
+          "dispute_answer": NOW + 5 * DAY, "dispute_reminder": NOW + 4 * DAY}),
         (make_sample("instant", "completed"), {}),
         (make_sample("quick", "cancelled"), {}),
     ],
@@ -144,13 +144,12 @@ def test_the_operators_figures_move_the_clocks():
     assert armed(make_sample("quick", "disputed"), policy)["dispute_answer"] == NOW + 4 * DAY
 
 
-def test_a_notice_that_was_given_before_the_delivery_was_rejected_is_not_given_again():
-    late = make_sample("quick", "delivered", paid_at=NOW - 4 * DAY, estimated_delivery_days=3)
-    assert turned("reject_delivery", late, Role.BUYER).arms == ()
-    early = replace(late, paid_at=NOW - 2 * DAY)
-    assert turned("reject_delivery", early, Role.BUYER).arms == (
-        ("delivery_overdue", NOW + DAY, False),
-    )
+@pytest.mark.parametrize("paid_days_ago", [2, 4])
+def test_the_notice_of_a_delivery_that_comes_back_goes_on_where_it_was_stopped(paid_days_ago):
+    paid_at = NOW - paid_days_ago * DAY
+    back = make_sample("quick", "delivered", paid_at=paid_at, estimated_delivery_days=3)
+    turned_back = turned("reject_delivery", back, Role.BUYER)
+    assert (turned_back.arms, turned_back.rearms) == ((), ("delivery_overdue",))
 
 
 # 2. What runs ------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def standing(escrow: Escrow) -> dict[str, bool]:
     frozen = kinds if is_disputed else {"completion", "acknowledged"} if is_asked else set()
     found = {kind: kind in frozen for kind in kinds}
     if is_disputed and escrow.dispute and escrow.dispute.answered_at is None:
-        found["dispute_answer"] = False
+        found |= {"dispute_answer": False, "dispute_reminder": False}
     return found
 
 
@@ -247,13 +246,13 @@ def test_every_step_from_every_standing_turns_the_clocks_to_the_next_standing(ro
         assert set(got.stops) == was.keys() - runs.keys()
         assert set(got.pauses) == {kind for kind in both if runs[kind] and not was[kind]}
         assert set(got.resumes) == {kind for kind in both if was[kind] and not runs[kind]}
-        late = {
-            clock.kind
-            for clock in running(one.after).values()
-            if clock.due(one.after, NOW, POLICY) <= NOW
+        assert set(got.stays) == both
+        again = {"delivery_overdue", "overdue_refund"} if escrow.paid_at else set()
+        new = runs.keys() - was.keys() - ARMED_BY_OTHERS
+        assert set(got.rearms) == new & again
+        assert {kind: paused for kind, _, paused in got.arms} == {
+            kind: runs[kind] for kind in new - again
         }
-        new = runs.keys() - was.keys() - ARMED_BY_OTHERS - late
-        assert {kind: paused for kind, _, paused in got.arms} == {kind: runs[kind] for kind in new}
         assert not got.stops_all
     assert seen > 0
 
@@ -288,21 +287,26 @@ CASES = [
      "cancellation_answer", "", "completion", ""),
     ("reject_cancellation", make_sample("instant", "paid", cancellation=ASKED), "seller",
      "cancellation_answer", "", "acknowledged", ""),
-    ("dispute", DELIVERED, "buyer", "", "completion", "", "dispute_answer"),
+    ("dispute", DELIVERED, "buyer", "", "completion", "",
+     "dispute_answer dispute_reminder"),
     ("dispute", replace(DELIVERED, cancellation=ASKED), "buyer", "cancellation_answer", "", "",
-     "dispute_answer"),
+     "dispute_answer dispute_reminder"),
     ("dispute", make_sample("instant", "paid"), "seller", "",
-     "delivery_overdue overdue_refund acknowledged", "", "dispute_answer"),
+     "delivery_overdue overdue_refund acknowledged", "", "dispute_answer dispute_reminder"),
     ("dispute", make_sample(PROOF, "paid"), "seller", "", "proof_upload delivery_overdue", "",
-     "dispute_answer"),
-    ("answer_dispute", make_sample("quick", "disputed"), "seller", "dispute_answer", "", "", ""),
-    ("withdraw_dispute", make_sample("quick", "disputed"), "buyer", "dispute_answer", "",
+     "dispute_answer dispute_reminder"),
+    ("answer_dispute", make_sample("quick", "disputed"), "seller",
+     "dispute_answer dispute_reminder", "", "", ""),
+    ("remind_dispute", make_sample("quick", "disputed"), "clock", "", "", "", ""),
+    ("withdraw_dispute", make_sample("quick", "disputed"), "buyer",
+     "dispute_answer dispute_reminder", "",
      "completion", ""),
     ("withdraw_dispute",
      make_sample("quick", "disputed", dispute=make_dispute(answered_at=NOW)), "buyer", "", "",
      "completion", ""),
     ("withdraw_dispute",
-     make_sample("instant", "disputed"), "buyer", "dispute_answer", "",
+     make_sample("instant", "disputed"), "buyer",
+     "dispute_answer dispute_reminder", "",
      "delivery_overdue overdue_refund acknowledged", ""),
     ("submit_proof", make_sample(PROOF, "paid"), "seller", "proof_upload", "", "", "proof_review"),
     ("request_correction", make_sample(PROOF, "paid", proof=make_proof(proof.REVIEW)), "buyer",
@@ -327,7 +331,7 @@ def test_a_step_stops_pauses_resumes_and_arms(name, escrow, who, stops, pauses, 
     assert sorted(got.stops) == sorted(stops.split())
     assert sorted(got.pauses) == sorted(pauses.split())
     assert sorted(got.resumes) == sorted(resumes.split())
-    told = [f"{kind}{'*' if paused else ''}" for kind, _, paused in got.arms]
+    told = [f"{kind}{'*' if paused else ''}" for kind, _, paused in got.arms] + [*got.rearms]
     assert sorted(told) == sorted(arms.split())
 
 
@@ -372,6 +376,7 @@ def test_a_delivery_that_is_rejected_leaves_the_request_its_time_and_turns_its_e
          ("resolve_dispute", "cancelled")),
         ("dispute_answer", make_sample("quick", "disputed", dispute=make_dispute("seller")),
          ("resolve_dispute", "completed")),
+        ("dispute_reminder", make_sample("quick", "disputed"), ("remind_dispute", None)),
         ("proof_upload", make_sample(PROOF, "paid"), ("expire_proof", None)),
         ("proof_upload", make_sample(PROOF, "paid", proof=make_proof(proof.CORRECTION)),
          ("escalate_proof", None)),

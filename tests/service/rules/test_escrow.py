@@ -77,6 +77,7 @@ refund_overdue       paid      cancelled clock              i    refund  status
 dispute              paid      disputed  seller|buyer       sqpi none    status dispute.opened
 dispute              delivered disputed  seller|buyer       sqp  none    status dispute.opened
 answer_dispute       disputed  disputed  seller|buyer       sqpi none
+remind_dispute       disputed  disputed  clock              sqpi none
 resolve_dispute      disputed  completed operator|seller|buyer|clock sqpi split status resolved
 resolve_dispute      disputed  cancelled operator|seller|buyer|clock sqpi refund status resolved
 withdraw_dispute     disputed  paid      seller|buyer       sqpi none    status resolved
@@ -192,6 +193,7 @@ ELSEWHERE = {
     "accept_cancellation": errors.NoPendingCancellation,
     "reject_cancellation": errors.NoPendingCancellation,
     "answer_dispute": errors.NoOpenDispute,
+    "remind_dispute": errors.NoOpenDispute,
     "resolve_dispute": errors.NoOpenDispute,
     "withdraw_dispute": errors.NoOpenDispute,
     "submit_proof": errors.ProofWrongPhase,

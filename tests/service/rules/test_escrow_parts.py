@@ -23,6 +23,7 @@ from tests.service.rules.samples import (
     make_proof,
     make_request,
     make_sample,
+    make_submission,
     ripe,
 )
 
@@ -248,7 +249,8 @@ def test_the_review_is_due_its_hours_after_the_submission_or_the_upload_deadline
     upload = escrow.proof.upload_deadline
     now = NOW + late
     taken = step("submit_proof", escrow, Role.SELLER, now=now)
-    assert of(taken) == PurchaseProof(proof.REVIEW, upload, NOW + due + 12 * HOUR)
+    shown = (make_submission(),)
+    assert of(taken) == PurchaseProof(proof.REVIEW, upload, NOW + due + 12 * HOUR, 0, shown)
     assert of(taken).review_deadline == max(now, upload) + 12 * HOUR
 
 
@@ -264,11 +266,12 @@ def test_a_correction_gets_a_fresh_upload_deadline_and_is_counted():
     first = step("request_correction", paid(proof.REVIEW), Role.BUYER)
     assert of(first) == PurchaseProof(proof.CORRECTION, NOW + 24 * HOUR, None, 1)
     again = step("submit_proof", first.after, Role.SELLER, now=NOW + 2 * HOUR)
+    shown = (make_submission(),)
     assert of(again) == PurchaseProof(
-        proof.REVIEW, NOW + 24 * HOUR, NOW + 36 * HOUR, correction_rounds=1
+        proof.REVIEW, NOW + 24 * HOUR, NOW + 36 * HOUR, correction_rounds=1, submissions=shown
     )
     second = step("request_correction", again.after, Role.BUYER, now=NOW + 3 * HOUR)
-    assert of(second) == PurchaseProof(proof.CORRECTION, NOW + 27 * HOUR, None, 2)
+    assert of(second) == PurchaseProof(proof.CORRECTION, NOW + 27 * HOUR, None, 2, shown)
 
 
 @pytest.mark.parametrize("row", proof.STEPS, ids=lambda row: f"{row.name}-{row.source}")

@@ -22,7 +22,6 @@ from service.rules.identity import (
     TABLE,
     UPDATED,
     Verification,
-    ascii_domain,
     choose,
     is_blocked,
 )
@@ -31,6 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WHERE_TO = {
     ("remind", PENDING, LIVE): PENDING,
     ("replace", PENDING, LIVE): PENDING,
+    ("submit", PENDING, LIVE): PENDING,
     ("approve", PENDING, LIVE): APPROVED,
     ("reject", PENDING, LIVE): REJECTED,
     ("approve", PENDING, SANDBOX): APPROVED,
@@ -77,7 +77,7 @@ def test_every_cell_leads_where_it_should_or_is_refused(name, status, mode):
         assert choose(given, name, mode, NOW).target == target
 
 
-@pytest.mark.parametrize("name", ["remind", "approve", "reject", "link"])
+@pytest.mark.parametrize("name", ["remind", "submit", "approve", "reject", "link"])
 def test_a_pending_one_that_has_expired_takes_no_step_but_its_replacement(name):
     given = verification()
     last = given.expires_at - timedelta(microseconds=1)
@@ -88,7 +88,7 @@ def test_a_pending_one_that_has_expired_takes_no_step_but_its_replacement(name):
 
 
 def test_one_that_was_superseded_takes_no_step_at_all():
-    for name in ("remind", "replace", "approve", "reject", "link"):
+    for name in ("remind", "replace", "submit", "approve", "reject", "link"):
         with pytest.raises(VerificationExpired):
             choose(verification(superseded=True), name, LIVE, NOW)
 
@@ -102,7 +102,9 @@ def test_what_was_decided_does_not_expire(status):
 
 def test_the_webhooks_are_those_of_the_catalogue():
     told = {(row.name, event) for row in STEPS for event in row.events}
-    assert told == {("approve", UPDATED), ("reject", UPDATED), ("link", LINKED)}
+    assert told == {
+        ("submit", UPDATED), ("approve", UPDATED), ("reject", UPDATED), ("link", LINKED),
+    }  # fmt: skip
     assert {UPDATED, LINKED} <= CATALOGUE
 
 
@@ -119,24 +121,15 @@ def test_a_person_is_mailed_again_after_five_minutes():
 
 
 @pytest.mark.parametrize(
-    ("email", "blocked"),
+    ("domain", "blocked"),
     [
-        ("a@mailinator.com", True),
-        ("a@MAILINATOR.com", True),
-        ("a@my.mailinator.com", True),
-        ("a@notmailinator.com", False),
-        ("a@mailinator.com.example", False),
-        ("mailinator.com@example.org", False),
-        ('"a@mailinator.com"@example.org', False),
+        ("mailinator.com", True),
+        ("my.mailinator.com", True),
+        ("a.b.mailinator.com", True),
+        ("notmailinator.com", False),
+        ("mailinator.com.example", False),
+        ("com", False),
     ],
 )
-def test_a_blocked_domain_blocks_what_is_below_it_and_nothing_beside(email, blocked):
-    assert is_blocked(email, BLOCKED_DOMAINS) is blocked
-
-
-def test_a_domain_is_blocked_in_either_of_its_two_forms():
-    domains = {ascii_domain("wegwerf-müll.example")}
-    assert is_blocked("a@wegwerf-müll.example", domains)
-    assert is_blocked("a@xn--wegwerf-mll-1hb.example", domains)
-    assert not is_blocked("a@wegwerf-mull.example", domains)
-    assert ascii_domain("ü" * 64 + ".example") == "ü" * 64 + ".example"
+def test_a_blocked_domain_blocks_what_is_below_it_and_nothing_beside(domain, blocked):
+    assert is_blocked(domain, BLOCKED_DOMAINS) is blocked

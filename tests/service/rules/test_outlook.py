@@ -8,7 +8,7 @@ from service.rules import errors, proof
 from service.rules.aggregate import Escrow
 from service.rules.escrow import FINAL, MODES, STATUSES, STEPS, TABLE, choose
 from service.rules.machine import NOWHERE, Role
-from service.rules.outlook import NOBODY_YET, PARTIES, prospects, waits_for
+from service.rules.outlook import NOBODY_YET, PARTIES, awaits, prospects, waits_for
 from tests.service.rules.samples import (
     ACTORS,
     NOW,
@@ -26,6 +26,8 @@ STANDINGS = [
     for status in STATUSES
     if (mode, status) != ("instant", "delivered")
 ]
+NEVER_ALONE = ("resolve_dispute", "escalate_proof")
+"""These follow from another step: an offer accepted, a correction asked for once too often."""
 EVERY = pytest.mark.parametrize(("mode", "status"), STANDINGS)
 
 
@@ -51,7 +53,7 @@ def by_choose(name: str, escrow: Escrow, role: Role) -> type[errors.Refused] | N
 @pytest.mark.parametrize("role", PARTIES)
 def test_the_prospects_are_every_step_of_the_party_with_what_choose_answers(mode, status, role):
     rows = [row for row in STEPS if role in row.who and mode in row.modes]
-    names = [row.name for row in rows if row.name != "resolve_dispute"]
+    names = [row.name for row in rows if row.name not in NEVER_ALONE]
     for name in dict.fromkeys(names):
         for escrow in (make_sample(mode, status), ripe(name, make_sample(mode, status), role)):
             found = {one.step: one.obstacle for one in prospects(escrow, role)}
@@ -67,7 +69,7 @@ def test_whatever_the_table_makes_legal_is_a_prospect_once_nothing_else_is_in_th
     mode, status, role
 ):
     for row in TABLE.legal(status, mode):
-        if role in row.who and row.name != "resolve_dispute":
+        if role in row.who and row.name not in NEVER_ALONE:
             escrow = ripe(row.name, make_sample(mode, status), role, row.target)
             assert row.name in legal(escrow, role)
 
@@ -153,3 +155,27 @@ def test_no_party_resolves_a_dispute_alone():
         found = {one.step for one in prospects(make_sample("quick", "disputed"), role)}
         assert "resolve_dispute" not in found
         assert {"answer_dispute", "withdraw_dispute"} <= found
+
+
+@EVERY
+@pytest.mark.parametrize("role", PARTIES)
+def test_it_is_a_partys_turn_where_the_matter_waits_for_them_once_it_is_paid(mode, status, role):
+    escrow = make_sample(mode, status)
+    if status != "pending":
+        assert awaits(escrow, role) is (waits_for(escrow) is role)
+    assert not awaits(replace(escrow, frozen=True), role)
+
+
+def test_while_it_is_pending_each_signs_for_itself_and_then_the_buyer_pays():
+    seller, buyer = PARTIES
+    pending = unsigned(make_sample("standard", "pending"))
+    assert pending.contract is not None
+    by_seller = replace(pending, contract=replace(pending.contract, seller_signed_at=NOW))
+    by_buyer = replace(pending, contract=replace(pending.contract, buyer_signed_at=NOW))
+    signed = make_sample("standard", "pending")
+    turns = [
+        (awaits(one, seller), awaits(one, buyer)) for one in (pending, by_seller, by_buyer, signed)
+    ]
+    assert turns == [(True, True), (False, True), (True, False), (False, True)]
+    for role in PARTIES:
+        assert not awaits(make_sample("quick", "pending", seller=None), role)

@@ -166,7 +166,7 @@ MODES = ("standard", "quick", "quick_proof", "instant")
 
 
 def test_the_fields_of_an_update_are_the_specifications():
-    assert UPDATABLE == (
+    assert tuple(UPDATABLE) == (
         "title", "amount", "description", "estimatedDeliveryDays", "contractTerms",
     )  # fmt: skip
 

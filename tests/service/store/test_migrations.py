@@ -391,6 +391,40 @@ async def test_a_migration_that_was_made_is_not_made_again(both: list[Database])
     await connection.close()
 
 
+async def test_the_images_of_signatures_come_along_each_once(empty: Database):
+    await make_version_1(empty)
+    connection = await empty.connect()
+    await connection.execute((MIGRATIONS / "0002_direct_api.sql").read_text())
+    await connection.execute("INSERT INTO schema_version (version) VALUES (2)")
+    await connection.execute(
+        "UPDATE developer SET signature = 'stored'",
+    )
+    await connection.executemany(
+        "INSERT INTO contract_signature VALUES ($1, $2, $3, $4, 's@x.org', $5, $6, $7, NULL, $8)",
+        [
+            (CONTRACT, 1, "seller", SELLER, "stored", "stored", None, PAID),
+            (CONTRACT, 1, "buyer", BUYER, "drawn", "drawn", None, PAID),
+            (CONTRACT, 2, "seller", SELLER, "stored", "stored", None, PAID),
+            (CONTRACT, 2, "buyer", BUYER, "typed", None, "Bo", PAID),
+        ],
+    )
+    assert await empty.migrate() == Migrated(2, CURRENT_VERSION, same_role=False)
+    kept = await connection.fetch(
+        "SELECT s.version, s.role, s.name, i.sealed FROM contract_signature s"
+        " LEFT JOIN signature_image i ON i.id = s.image_id ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in kept] == [
+        (1, "buyer", None, "drawn"),
+        (1, "seller", None, "stored"),
+        (2, "buyer", "Bo", None),
+        (2, "seller", None, "stored"),
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM signature_image") == 2
+    stored = "SELECT sealed FROM developer d JOIN signature_image i ON i.id = d.signature_id"
+    assert await connection.fetchval(stored) == "stored"
+    await connection.close()
+
+
 async def test_a_migration_that_fails_leaves_version_1_in_use(empty: Database):
     await make_version_1(empty)
     connection = await empty.connect()

@@ -41,6 +41,10 @@ def facts(**changes: Any) -> EscrowFacts:
             "delivery_due_at": "2025-11-30T10:00:00.000Z",
             "completion_due_at": "2025-12-07T10:00:00.000Z",
             "refund_due_at": None,
+            "answer_due_at": "2025-11-25T10:00:00.000Z",
+            "request_due_at": "2025-11-26T10:00:00.000Z",
+            "proof_due_at": "2025-11-21T10:00:00.000Z",
+            "review_due_at": "2025-11-22T10:00:00.000Z",
             "paid_at": None,
         },
         "at": "2025-11-20T10:00:00.000Z",
@@ -154,6 +158,27 @@ def test_an_overdue_instant_escrow_says_when_the_money_goes_back():
     times = {**facts()["times"], "refund_due_at": "2025-12-03T10:00:00.000Z"}
     text = WORDS.render("delivery_overdue", "en", facts(mode="instant", times=times), LINKS).text
     assert "If it is not delivered by 3 December 2025, 11:00" in text
+
+
+@pytest.mark.parametrize(("role", "code"), list(product(("seller", "buyer"), LANGUAGES)))
+def test_a_clock_that_stands_still_has_words_in_place_of_a_date(role, code):
+    times = {
+        **facts()["times"],
+        "paid_at": "2025-11-21T10:00:00.000Z",
+        "delivered_at": "2025-11-22T10:00:00.000Z",
+    }
+    running = facts(role=role, status="delivered", times=times)
+    still = facts(
+        role=role,
+        status="delivered",
+        times=times | {"completion_due_at": None},
+        paused=["completion_due_at"],
+    )
+    assert "2025" in WORDS.render("escrow_delivered", code, running, LINKS).text
+    mail = WORDS.render("escrow_delivered", code, still, LINKS)
+    told = [line for line in mail.text.splitlines() if not line.startswith("[x]")]
+    assert "2025" not in "".join(told)
+    assert WORDS._catalogues[code].text("label.paused") in mail.text.split("[>]")[1]
 
 
 def test_the_timeline_shows_done_now_and_next_with_times():

@@ -11,6 +11,7 @@ from service.gateways.payments.sandbox import Charge, Conduct, SandboxProvider
 from service.rules import charges
 from service.rules.errors import GatewayFailure, NotificationRefused, NotPayable
 from service.rules.payment import Outcome
+from service.words.catalogue import read_catalogues
 from tests.orders import ORDERED, ordered
 from tests.service.gateways.payments.conftest import SECRET_KEYS
 
@@ -33,7 +34,9 @@ def charge(hundredths=0, *, paid=True, currency="TND", step=10) -> Charge:
 
 
 def test_every_conduct_has_its_sentence_and_its_amount():
-    assert set(gateway.SAYS) == set(Conduct)
+    for catalogue in read_catalogues().values():
+        for conduct in Conduct:
+            assert catalogue.text(f"sandbox_pay.says.{conduct}")
     assert {Conduct.APPROVE, *charges.MAGIC.values()} == set(Conduct)
 
 

@@ -9,14 +9,11 @@ import pytest
 from service.ingress.routes import ROUTES
 from service.store.vault import Vault
 from service.wire.developer import IMAGE_BYTES_MAX, SIGNATURE_BODY_BYTES_MAX
+from tests.pictures import PICTURES, data_uri
 
 SIGNATURE = "/api/developer/signature"
 REDIRECTS = "/api/developer/redirect-urls"
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
-JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
-GIF = b"GIF89a" + bytes(60)
-WEBP = b"RIFF\x40\x00\x00\x00WEBPVP8 " + bytes(60)
-BY_TYPE = {"png": PNG, "jpeg": JPEG, "gif": GIF, "webp": WEBP}
+PNG, JPEG, GIF = PICTURES["png"], PICTURES["jpeg"], PICTURES["gif"]
 
 
 @pytest.fixture
@@ -42,10 +39,6 @@ async def developer(enrolled):
     return await enrolled(associated=False)
 
 
-def uri(content, kind="png"):
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def refused(field, sentence):
     return (
         400,
@@ -61,10 +54,10 @@ def refused(field, sentence):
 
 
 @pytest.mark.parametrize("path", [SIGNATURE, "/developer/signature"])
-@pytest.mark.parametrize("kind", sorted(BY_TYPE))
+@pytest.mark.parametrize("kind", sorted(PICTURES))
 async def test_a_signature_is_stored_and_never_shown(call, developer, path, kind):
     assert await call(developer, "GET", path) == (200, {"hasSignature": False})
-    body = {"signatureImage": uri(BY_TYPE[kind], kind), "unknown": 1}
+    body = {"signatureImage": data_uri(PICTURES[kind], kind), "unknown": 1}
     stored = {"message": "Signature stored", "hasSignature": True}
     assert await call(developer, "PUT", path, body) == (200, stored)
     for either in (SIGNATURE, "/developer/signature"):
@@ -74,12 +67,14 @@ async def test_a_signature_is_stored_and_never_shown(call, developer, path, kind
 async def test_a_stored_signature_is_sealed_and_the_newest_one(call, developer, owner):
     for content in (PNG, GIF):
         kind = "png" if content is PNG else "gif"
-        await call(developer, "PUT", SIGNATURE, {"signatureImage": uri(content, kind)})
+        await call(developer, "PUT", SIGNATURE, {"signatureImage": data_uri(content, kind)})
     kept = await owner.fetchval(
-        "SELECT signature FROM developer WHERE id = $1", developer.developer_id
+        "SELECT i.sealed FROM developer d JOIN signature_image i ON i.id = d.signature_id"
+        " WHERE d.id = $1",
+        developer.developer_id,
     )
     assert "data:image" not in kept
-    assert Vault(["k" * 32]).open(kept.encode()) == uri(GIF, "gif")
+    assert Vault(["k" * 32]).open(kept.encode()) == data_uri(GIF, "gif")
     log = await owner.fetch(
         "SELECT seq, step, type FROM event WHERE subject_id = $1 ORDER BY seq",
         developer.developer_id,
@@ -92,10 +87,11 @@ async def test_a_stored_signature_is_sealed_and_the_newest_one(call, developer, 
 
 
 async def test_another_developer_has_none(call, developer, enrolled):
-    await call(developer, "PUT", SIGNATURE, {"signatureImage": uri(PNG)})
+    await call(developer, "PUT", SIGNATURE, {"signatureImage": data_uri(PNG)})
     assert await call(await enrolled(), "GET", SIGNATURE) == (200, {"hasSignature": False})
 
 
+GIF_OF_4097 = GIF[:6] + (4097).to_bytes(2, "little") + GIF[8:]
 NOT_A_URI = "must be a base64 data URI of a PNG, JPEG, GIF or WEBP image"
 NOT_ITS_TYPE = "must hold an image of the type that it declares"
 
@@ -113,14 +109,27 @@ NOT_ITS_TYPE = "must hold an image of the type that it declares"
         ({"signatureImage": "data:image/png," + "A" * 40}, NOT_A_URI),
         ({"signatureImage": "data:image/png;base64,"}, NOT_ITS_TYPE),
         ({"signatureImage": "data:image/png;base64,@@@@"}, "must be valid base64 after the comma"),
-        ({"signatureImage": uri(PNG)[:-1]}, "must be valid base64 after the comma"),
-        ({"signatureImage": uri(PNG) + "é"}, "must be valid base64 after the comma"),
-        ({"signatureImage": uri(PNG) + "\n"}, "must be valid base64 after the comma"),
-        ({"signatureImage": uri(JPEG)}, NOT_ITS_TYPE),
-        ({"signatureImage": uri(b"<svg/>" * 20)}, NOT_ITS_TYPE),
-        ({"signatureImage": uri(b"%PDF-1.7" * 20)}, NOT_ITS_TYPE),
+        ({"signatureImage": data_uri(PNG)[:-1]}, "must be valid base64 after the comma"),
+        ({"signatureImage": data_uri(PNG) + "é"}, "must be valid base64 after the comma"),
+        ({"signatureImage": data_uri(PNG) + "\n"}, "must be valid base64 after the comma"),
+        ({"signatureImage": data_uri(JPEG)}, NOT_ITS_TYPE),
+        ({"signatureImage": "data:image/png;base64,QQ=="}, NOT_ITS_TYPE),
+        ({"signatureImage": "data:image/png;base64,QR=="}, "must be valid base64 after the comma"),
         (
-            {"signatureImage": uri(PNG + bytes(IMAGE_BYTES_MAX))},
+            {"signatureImage": data_uri(PNG).replace("iVBO", "iV\nBO")},
+            "must be valid base64 after the comma",
+        ),
+        ({"signatureImage": data_uri(PNG[:8] + bytes(60))}, NOT_ITS_TYPE),
+        ({"signatureImage": data_uri(PNG[:-1])}, NOT_ITS_TYPE),
+        ({"signatureImage": data_uri(PICTURES["webp"], "jpeg")}, NOT_ITS_TYPE),
+        (
+            {"signatureImage": data_uri(GIF_OF_4097, "gif")},
+            "must be at most 4096 pixels wide and high",
+        ),
+        ({"signatureImage": data_uri(b"<svg/>" * 20)}, NOT_ITS_TYPE),
+        ({"signatureImage": data_uri(b"%PDF-1.7" * 20)}, NOT_ITS_TYPE),
+        (
+            {"signatureImage": data_uri(PNG + bytes(IMAGE_BYTES_MAX))},
             "must be an image of at most 512 KiB",
         ),
     ],
@@ -134,7 +143,9 @@ async def test_what_is_no_such_image_is_refused_and_changes_nothing(
 
 async def test_an_image_of_just_512_kib_is_taken(call, developer):
     content = PNG + bytes(IMAGE_BYTES_MAX - len(PNG))
-    assert (await call(developer, "PUT", SIGNATURE, {"signatureImage": uri(content)}))[0] == 200
+    assert (await call(developer, "PUT", SIGNATURE, {"signatureImage": data_uri(content)}))[
+        0
+    ] == 200
 
 
 async def test_a_body_over_1_mib_is_too_large(client, developer):
@@ -148,14 +159,14 @@ async def test_a_body_over_1_mib_is_too_large(client, developer):
 
 
 async def test_the_same_key_stores_a_signature_once(call, developer, owner):
-    body = {"signatureImage": uri(PNG)}
+    body = {"signatureImage": data_uri(PNG)}
     answers = [
         await call(developer, "PUT", SIGNATURE, body, **{"Idempotency-Key": "s"}) for _ in range(2)
     ]
     assert answers[0] == answers[1] == (200, {"message": ANY, "hasSignature": True})
     events = "SELECT count(*) FROM event WHERE subject_id = $1 AND step = 'store_signature'"
     assert await owner.fetchval(events, developer.developer_id) == 1
-    other = {"signatureImage": uri(GIF, "gif")}
+    other = {"signatureImage": data_uri(GIF, "gif")}
     status, answer = await call(developer, "PUT", SIGNATURE, other, **{"Idempotency-Key": "s"})
     assert (status, answer["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 

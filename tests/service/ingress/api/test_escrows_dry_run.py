@@ -183,7 +183,7 @@ async def test_a_settlement_is_rehearsed(house, client, shop, buyer):
 STEPLESS = [
     row
     for row in ROUTES + SANDBOX_ROUTES
-    if row.method != "GET" and not row.steps and "{" not in row.path
+    if row.method != "GET" and not row.steps and "{" not in row.path and not row.is_page
 ]
 
 
@@ -199,6 +199,16 @@ async def test_on_a_route_without_steps_it_is_400(house, client, shop, row, said
             "message": "dry_run is for the steps of an escrow; leave it out here.",
         },
     )
+    assert await count_rows(house) == before
+
+
+async def test_a_page_takes_no_rehearsal_and_no_form_then(house, client):
+    before = await count_rows(house)
+    for path in ("/sign-in", "/register", "/dashboard/settings", "/dashboard/wallet"):
+        async with client.post(
+            path, data={"email": "a@b.example"}, params={"dry_run": "true"}
+        ) as no:
+            assert no.status == 400
     assert await count_rows(house) == before
 
 
@@ -259,6 +269,24 @@ async def test_a_rehearsal_neither_stores_an_answer_under_its_key_nor_gives_a_st
     assert (status, told["escrow"]["status"]) == (200, "delivered")
     status, told = await asked(client, shop, "POST", path, **key)
     assert (status, told["error"]) == (400, "Bad Request")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "caf\xe9", "a\tb"])
+async def test_a_key_that_is_none_is_refused_beside_a_rehearsal_too(
+    house, client, shop, buyer, key
+):
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="paid")
+    path = f"{V1}/escrows/{escrow.id}/deliver"
+    sent = {"Idempotency-Key": key}
+    answers = [
+        await asked(client, shop, "POST", path, dry_run=said, **sent) for said in ("true", None)
+    ]
+    assert answers[0] == answers[1]
+    assert (answers[0][0], answers[0][1]["message"]) == (
+        400,
+        "Idempotency-Key must be 1 to 255 printable ASCII characters.",
+    )
+    assert (await reread(house, escrow.id)).status == "paid"
 
 
 @pytest.mark.parametrize(

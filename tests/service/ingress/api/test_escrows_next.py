@@ -4,9 +4,13 @@ import itertools
 
 import pytest
 
+from service.ingress.api.sessions import ACTS
 from service.rules.clocks import running
 from service.rules.errors import Refused
 from service.rules.escrow import FINAL
+from service.rules.escrow import STEPS as ROWS
+from service.rules.machine import Role
+from service.rules.outlook import AGREED
 from service.wire.base import instant
 from tests.books import count_rows
 from tests.makers import (
@@ -123,6 +127,11 @@ async def test_each_party_is_told_what_they_may_do_and_who_is_waited_for(
         assert None not in (one["to"], one["outcome"])
 
 
+def test_every_step_that_is_named_has_a_door():
+    of_parties = {row.name for row in ROWS if row.who & {Role.SELLER, Role.BUYER}}
+    assert of_parties - AGREED == set(ACTS) - {"review_proof"}  # a session's word for two of them
+
+
 @pytest.mark.parametrize("mode", PATHS)
 async def test_what_is_told_to_be_legal_is_and_what_is_not_is_refused_so(house, client, shop, mode):
     """Each step that somebody can take today, tried in each state: the next is what happens."""
@@ -130,7 +139,8 @@ async def test_what_is_told_to_be_legal_is_and_what_is_not_is_refused_so(house, 
         "pay": "accept_pay", "sellers_signature": "sign_contract",
         "buyers_signature": "sign_contract", "sellers_dispute": "dispute",
         "buyers_dispute": "dispute", "sellers_withdrawal": "withdraw_dispute",
-        "buyers_withdrawal": "withdraw_dispute",
+        "buyers_withdrawal": "withdraw_dispute", "sellers_answer": "answer_dispute",
+        "buyers_answer": "answer_dispute",
     }  # fmt: skip
     rich = await make_buyer(house, funds="100000")
     people = [(name, who, command) for name, (who, command) in STEPS.items() if who != "operator"]

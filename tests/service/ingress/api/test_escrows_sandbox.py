@@ -1,5 +1,7 @@
 """The sandbox's doors to every step of a person, and to the operator's word: operations.md 6."""
 
+import base64
+
 import pytest
 
 from service.ingress.api.sandbox import ACTS
@@ -56,6 +58,11 @@ async def detail_of(client, shop, escrow):
 
 # ---- act ----------------------------------------------------------------------------------------
 
+PNG_BYTES = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+PNG = {"name": "receipt.png", "contentBase64": base64.b64encode(PNG_BYTES).decode()}
 LEGAL = {
     # step: mode, state, steps before, who, input, the status after it
     "update": ("quick", "pending", (), "seller", {"title": "Two cameras"}, "pending"),
@@ -71,7 +78,17 @@ LEGAL = {
         "quick", "paid", ("request_cancellation",), "seller", {}, "cancelled"),
     "reject_cancellation": (
         "quick", "delivered", ("request_cancellation",), "seller", {}, "delivered"),
-    "dispute": ("instant", "paid", (), "seller", {"reason": "Unpaid."}, "disputed"),
+    "dispute": ("instant", "paid", (), "seller", {"reason": "Unpaid.", "files": [PNG]}, "disputed"),
+    "answer_dispute": (
+        "instant", "paid", ("buyers_dispute",), "seller",
+        {"text": "It is one.", "files": [PNG], "offer": {"sellerAmount": 60, "buyerAmount": "40"}},
+        "disputed"),
+    "submit_proof": (
+        "quick_proof", "paid", (), "seller", {"files": [PNG, PNG], "note": "As agreed."}, "paid"),
+    "accept_proof": ("quick_proof", "paid", ("submit_proof",), "buyer", {}, "paid"),
+    "review_proof": ("quick_proof", "paid", ("submit_proof",), "buyer", {"accept": True}, "paid"),
+    "request_correction": (
+        "quick_proof", "paid", ("submit_proof",), "buyer", {"correction": "Unreadable."}, "paid"),
     "withdraw_dispute": ("quick", "delivered", ("buyers_dispute",), "buyer", {}, "delivered"),
 }  # fmt: skip
 
@@ -97,7 +114,8 @@ async def test_each_step_is_taken_as_this_person_and_answers_the_escrow_as_it_is
         " ORDER BY seq DESC LIMIT 1",
         escrow.id,
     )
-    assert (row["step"], row["actor_kind"]) == (step, "user")
+    taken = "accept_proof" if step == "review_proof" else step
+    assert (row["step"], row["actor_kind"]) == (taken, "user")
     assert row["actor_id"] == (shop.user_id if seller else buyer.user_id)
     assert (row["key_id"] is not None, row["ip"]) == (True, "127.0.0.1")
 
@@ -109,7 +127,8 @@ async def test_nobody_takes_it_in_their_place(house, client, shop, buyer, step):
     stranger = await make_buyer(house)
     before = await count_rows(house), await reread(house, escrow.id)
     other = buyer.email if who == "seller" else shop.email
-    wrong = [stranger.email] if step in ("cancel", "dispute", "sign_contract") else [
+    anybodys = ("cancel", "dispute", "sign_contract", "answer_dispute")
+    wrong = [stranger.email] if step in anybodys else [
         stranger.email, other,
     ]  # fmt: skip
     for email in wrong:
@@ -163,6 +182,123 @@ async def test_a_third_partys_seller_lives_a_whole_escrow_without_a_key(house, c
         status, _ = await acted(client, shop, escrow, email, step, **given)
         assert status == 200, step
     assert await available(house, seller.user_id) == 95_000
+
+
+# ---- files, proofs and answers ------------------------------------------------------------------
+
+BAD_INPUT = [
+    ("submit_proof", {}, {"files"}),
+    ("submit_proof", {"files": [], "note": ""}, {"files", "note"}),
+    ("submit_proof", {"files": "x", "note": 1}, {"files", "note"}),
+    ("submit_proof", {"files": [PNG] * 11}, {"files"}),
+    ("submit_proof", {"files": [{"name": "", "contentBase64": "?"}], "more": 1},
+     {"files.0.name", "files.0.contentBase64", "more"}),
+    ("submit_proof", {"files": [{"name": "a.png"}], "note": "x" * 2001},
+     {"files.0.contentBase64", "note"}),
+    ("review_proof", {}, {"accept", "correction"}),
+    ("review_proof", {"accept": True, "correction": "No."}, {"accept", "correction"}),
+    ("review_proof", {"accept": False}, {"accept"}),
+    ("review_proof", {"correction": " "}, {"correction"}),
+    ("review_proof", {"accept": True, "files": [PNG]}, {"files"}),
+    ("answer_dispute", {}, {"text"}),
+    ("answer_dispute", {"text": "x" * 2001, "files": 1, "offer": {}},
+     {"text", "files", "offer.sellerAmount", "offer.buyerAmount"}),
+    ("answer_dispute", {"offer": {"sellerAmount": 1, "buyerAmount": 1, "currency": "USD"}},
+     {"offer.currency"}),
+    ("answer_dispute", {"offer": {"sellerAmount": "1.0001", "buyerAmount": -1}},
+     {"offer.buyerAmount"}),
+    ("answer_dispute", {"offer": {"sellerAmount": "1.0001", "buyerAmount": "0.00005"}},
+     {"offer.sellerAmount", "offer.buyerAmount"}),
+    ("answer_dispute", {"acceptOffer": "0" * 24, "text": "?"}, {"text"}),
+    ("dispute", {"files": [{}]}, {"reason", "files.0.name", "files.0.contentBase64"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "given", "fields"), BAD_INPUT)
+async def test_every_bad_field_of_an_input_is_named_at_once(
+    house, client, shop, buyer, step, given, fields
+):
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid")
+    before = await count_rows(house)
+    body = {"email": shop.email, "step": step, "input": given}
+    status, told = await sent(client, shop, f"escrows/{escrow.id}/act", body)
+    assert (status, set(told["details"])) == (400, fields)
+    assert await count_rows(house) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 400, "FILE_EMPTY"),
+        (b"<script>alert(1)</script>" * 10, 400, "FILE_TYPE_UNKNOWN"),
+        (PNG_BYTES[:-8], 400, "FILE_TYPE_UNKNOWN"),
+        (b"PK\x03\x04" + b"0" * 100, 400, "FILE_TYPE_UNKNOWN"),
+    ],
+)
+async def test_a_file_is_what_it_holds_and_not_what_it_is_called(
+    house, client, shop, buyer, content, status, code
+):
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="disputed")
+    before = await count_rows(house), await reread(house, escrow.id)
+    bad = {"name": "photo.png", "contentBase64": base64.b64encode(content).decode()}
+    got, told = await acted(client, shop, escrow, shop.email, "answer_dispute", files=[PNG, bad])
+    assert (got, told.get("code")) == (status, code)
+    assert (await count_rows(house), await reread(house, escrow.id)) == before
+
+
+async def test_the_files_of_a_proof_are_shown_at_signed_addresses(house, client, shop, buyer):
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid")
+    await acted(client, shop, escrow, shop.email, "submit_proof", files=[PNG], note="Here.")
+    path = f"/api/v1/escrows/{escrow.id}/proof"
+    async with client.get(path, headers=shop.headers) as response:
+        told = (await response.json())["proof"]
+    [submission] = told["submissions"]
+    assert (told["submissionCount"], submission["note"]) == (1, "Here.")
+    assert told["latestSubmission"]["submittedAt"] == submission["submittedAt"]
+    [attachment] = submission["attachments"]
+    assert attachment["mimeType"] == "image/png"
+    path = "/files/" + attachment["viewUrl"].partition("/files/")[2]
+    async with client.get(path) as response:
+        assert (response.status, await response.read()) == (200, PNG_BYTES)
+
+
+async def test_an_offer_is_made_read_and_accepted_through_the_doors(house, client, shop, buyer):
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="disputed")
+    offer = {"sellerAmount": 60, "buyerAmount": "40.000"}
+    await acted(client, shop, escrow, shop.email, "answer_dispute", offer=offer)
+    path = f"/api/v1/escrows/{escrow.id}/dispute"
+    async with client.get(path, headers=shop.headers) as response:
+        [made] = (await response.json())["dispute"]["offers"]
+    own = await acted(client, shop, escrow, shop.email, "answer_dispute", acceptOffer=made["id"])
+    assert (own[0], own[1]["code"]) == (409, "OFFER_OWN")
+    gone = await acted(client, shop, escrow, buyer.email, "answer_dispute", acceptOffer="x")
+    assert (gone[0], gone[1]["code"]) == (409, "OFFER_CLOSED")
+    short = await acted(client, shop, escrow, buyer.email, "answer_dispute",
+                        offer={"sellerAmount": 60, "buyerAmount": 39})  # fmt: skip
+    assert (short[0], short[1]["code"]) == (400, "SPLIT_MUST_EQUAL_HELD")
+    status, told = await acted(
+        client, shop, escrow, buyer.email, "answer_dispute", acceptOffer=made["id"]
+    )
+    assert (status, told["escrow"]["status"]) == (200, "completed")
+    assert told["escrow"]["settlement"]["resolvedBy"] == "offer"
+
+
+@pytest.mark.parametrize(("accept", "phase"), [(True, "accepted"), (False, "rejected")])
+async def test_the_operator_decides_a_proof(house, client, shop, buyer, accept, phase):
+    rounds = ("submit_proof", "request_correction") * 4
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid", then=rounds)
+    status, told = await sent(client, shop, f"proofs/{escrow.id}/decide", {"accept": accept})
+    assert (status, told["escrow"]["proofInfo"]["phase"]) == (200, phase)
+    assert told == await detail_of(client, shop, escrow)
+    again = await sent(client, shop, f"proofs/{escrow.id}/decide", {"accept": accept})
+    assert (again[0], again[1]["code"]) == (409, "PROOF_WRONG_PHASE")
+
+
+async def test_a_decision_says_which(client, shop, house, buyer):
+    escrow = await make_escrow(house, shop, buyer, mode="quick_proof", status="paid")
+    for body in ({}, {"accept": "yes"}, {"accept": True, "why": "?"}):
+        status, told = await sent(client, shop, f"proofs/{escrow.id}/decide", body)
+        assert (status, len(told["details"])) == (400, 1)
 
 
 # ---- resolve ------------------------------------------------------------------------------------

@@ -1,0 +1,446 @@
+"""`/dashboard/wallet`: what a person has, how it came and went, money in and money out.
+
+The statement is walked by a cursor and may be narrowed to days of the person's zone; as CSV it is
+streamed, and no cell of it begins like a formula.
+"""
+
+import csv
+import io
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+from markupsafe import Markup
+
+from service.commands import payments
+from service.commands.payments import Wish
+from service.commands.perform import perform
+from service.ingress.bodies import ClientGone
+from service.ingress.call import Call
+from service.ingress.middlewares import VISIT
+from service.ingress.pages import paying
+from service.ingress.pages.arrival import arrive, to_register, to_sign_in
+from service.ingress.pages.forms import Form
+from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
+from service.ingress.pages.paying import payer, spell, words_of
+from service.ingress.pages.visitor import Visitor, receive
+from service.ingress.route import is_entity_id
+from service.rules.errors import (
+    BalanceTooLarge,
+    InsufficientFunds,
+    NotPayable,
+    PaymentNotFound,
+    PaymentNotOpen,
+)
+from service.rules.money import LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
+from service.rules.payee import NAME_CHARACTERS_MAX, account_of
+from service.rules.payment import ACCEPT_PAY, BANK_TRANSFER, CREATED, PAYOUT, TOPUP, page_of
+from service.store.ledger import read_balance
+from service.store.payments import list_of_user, read_payment
+from service.store.statement import NEWEST, Line, Period, read_currencies, read_statement
+from service.wire.base import instant
+from service.words.pages import Voice
+
+PATH = "/dashboard/wallet"
+PURPOSE = "wallet"
+LINES = 30
+PAYMENTS = 10
+CSV_LINES = 500
+CURSOR = re.compile(r"[1-9][0-9]{0,17}")
+AMOUNT = re.compile(r"[0-9][0-9\u00a0\u202f ]*(?:[.,][0-9]{1,3})?")
+DIGITS = str.maketrans({0x660 + n: str(n) for n in range(10)} | {0x66B: "."})
+"""Arabic digits, and the mark that parts decimals among them."""
+Carry = Callable[[str], str]
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet may take for the beginning of a formula."""
+MEANINGS: Mapping[str, str] = {
+    "created": "waiting",
+    "pending": "waiting",
+    "needs_operator": "waiting",
+    "succeeded": "done",
+    "cancelled": "done",
+    "failed": "problem",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is signed in and registered; `zone` is theirs, else the house's."""
+
+    user_id: str
+    email: str
+    language: str | None
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of the statement is wanted: the currency, the days in the person's zone, from where."""
+
+    currency: str
+    first: date | None
+    last: date | None
+    before: int
+
+    def period(self, zone: str) -> Period:
+        """The days as instants: both of them wholly in it."""
+        midnight = ZoneInfo(zone)
+        since = datetime.combine(self.first, time(), midnight) if self.first else None
+        until = None
+        if self.last:
+            until = datetime.combine(self.last + timedelta(days=1), time(), midnight)
+        return Period(since, until)
+
+    def query(self, **more: str) -> str:
+        """The query that asks for the same."""
+        given = {"currency": self.currency if self.currency != LEDGER_CURRENCY else ""}
+        given |= {"from": _day(self.first), "to": _day(self.last), **more}
+        told = urlencode({name: text for name, text in given.items() if text})
+        return f"?{told}" if told else ""
+
+
+async def read(call: Call[None, None]) -> web.Response:
+    """The wallet; whoever is not signed in is led to where they can be."""
+    visitor = await arrive(call)
+    person = _person(call, visitor)
+    return await _shown(call, visitor, person) if person else _elsewhere(call, visitor)
+
+
+async def take(call: Call[None, None]) -> web.Response:
+    """A top-up, a payout, or a payout taken back."""
+    visitor = await arrive(call)
+    person = _person(call, visitor)
+    if person is None:
+        return _elsewhere(call, visitor)
+    form = await receive(call.request, visitor, PURPOSE)
+    voice = voice_of(call.request, spoken(call.request, person.language), person.zone)
+    errors: Mapping[str, str] = {}
+    try:
+        match form.text("act"):
+            case "top_up":
+                wish = _wish(call, person, form, voice)
+                if isinstance(wish, Wish):
+                    return visitor.keep(await paying.start(call, visitor, wish, PATH))
+                errors = wish
+            case "request_payout":
+                errors = await _request_payout(call, person, form, voice)
+            case "cancel_payout":
+                await _cancel_payout(call, person, form.text("id"))
+    except (InsufficientFunds, NotPayable, BalanceTooLarge, PaymentNotOpen) as refusal:
+        errors = {form.text("act"): words_of(voice, refusal)}
+    if errors:
+        return await _shown(call, visitor, person, form, errors)
+    return visitor.keep(see_other(spoken(call.request, person.language).carry(f"{PATH}?done=yes")))
+
+
+async def export(call: Call[None, None]) -> web.StreamResponse:
+    """The statement as CSV: streamed from the newest entry on, a page of it at a time."""
+    visitor = await arrive(call)
+    person = _person(call, visitor)
+    if person is None:
+        return _elsewhere(call, visitor)
+    voice = voice_of(call.request, spoken(call.request, person.language), person.zone)
+    headers = {
+        **HEADERS,
+        "Content-Type": "text/csv; charset=utf-8",
+        "Content-Disposition": 'attachment; filename="wallet.csv"',
+        "X-Request-Id": call.request[VISIT].request_id,
+    }
+    response = web.StreamResponse(headers=headers)
+    try:
+        await response.prepare(call.request)
+        async for text in _rows(call, person, voice):
+            await response.write(text.encode())
+        await response.write_eof()
+    except ConnectionError as gone:
+        raise ClientGone from gone
+    return response
+
+
+async def _rows(call: Call[None, None], person: Person, voice: Voice) -> AsyncIterator[str]:
+    """The file in pieces; the mark at its beginning tells spreadsheets that it is UTF-8."""
+    asked = _asked(call)
+    period = asked.period(person.zone)
+    names = ("at", "what", "title", "escrow", "amount", "currency")
+    yield "\ufeff" + as_csv([[voice.plain(f"wallet.column.{name}") for name in names]])
+    before = NEWEST
+    while True:
+        lines = await read_statement(
+            call.house.pool, person.user_id, asked.currency, period, before=before, limit=CSV_LINES
+        )
+        yield as_csv([_cells(line, voice) for line in lines])
+        if len(lines) < CSV_LINES:
+            return
+        before = lines[-1].id
+
+
+def _cells(line: Line, voice: Voice) -> list[str]:
+    return [
+        instant(line.at),
+        voice.plain(f"wallet.reason.{_reason(line, voice)}"),
+        harmless(line.title or ""),
+        line.escrow_id or "",
+        format(to_decimal(line.amount_minor, line.currency), "f"),
+        line.currency,
+    ]
+
+
+def as_csv(rows: list[list[str]]) -> str:
+    """These rows as RFC 4180 has them."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def harmless(cell: str) -> str:
+    """What somebody typed, so that no spreadsheet reckons with it."""
+    return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
+
+
+def amount_of(text: str, currency: str) -> int | None:
+    """What was typed as an amount, in minor units; None where it is none, or too large.
+
+    A comma or a point parts the decimals, blanks may part thousands, digits may be Arabic.
+    """
+    written = text.translate(DIGITS).strip()
+    if AMOUNT.fullmatch(written) is None:
+        return None
+    plain = re.sub(r"\s", "", written).replace(",", ".")
+    try:
+        minor = to_minor(Decimal(plain), currency)
+    except InvalidOperation:
+        return None
+    return minor if minor is not None and 0 < minor <= MAX_MINOR else None
+
+
+def _person(call: Call[None, None], visitor: Visitor) -> Person | None:
+    session = visitor.session
+    if session is None or session.user_id is None:
+        return None
+    zone = session.timezone or call.house.policy.timezone
+    return Person(session.user_id, session.email, session.language, zone)
+
+
+def _elsewhere(call: Call[None, None], visitor: Visitor) -> web.Response:
+    return to_sign_in(call) if visitor.session is None else to_register(call)
+
+
+def _wish(
+    call: Call[None, None], person: Person, form: Form, voice: Voice
+) -> Wish | Mapping[str, str]:
+    """What is to be paid in, or what is wrong with the form."""
+    minor = amount_of(form.text("amount"), LEDGER_CURRENCY)
+    errors = {}
+    if minor is None:
+        errors["amount"] = _no_amount(voice)
+    if form.text("method") not in paying.methods(call):
+        errors["method"] = voice.say("field.choice")
+    if errors or minor is None:
+        return errors
+    return Wish(TOPUP, form.text("method"), minor, LEDGER_CURRENCY, person.user_id)
+
+
+async def _request_payout(
+    call: Call[None, None], person: Person, form: Form, voice: Voice
+) -> Mapping[str, str]:
+    """Ask for it; or what is wrong with the form, by field."""
+    minor = amount_of(form.text("payout_amount"), LEDGER_CURRENCY)
+    name, account = form.text("payout_name"), account_of(form.text("payout_account"))
+    errors = {}
+    if minor is None:
+        errors["payout_amount"] = _no_amount(voice)
+    if not name:
+        errors["payout_name"] = voice.say("field.required")
+    elif len(name) > NAME_CHARACTERS_MAX:
+        errors["payout_name"] = voice.say("field.too_long", limit=str(NAME_CHARACTERS_MAX))
+    if account is None:
+        errors["payout_account"] = voice.say("wallet.account_wrong")
+    if errors or minor is None:
+        return errors
+    payee = f"{' '.join(name.split())}\n{account}"
+    command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, LEDGER_CURRENCY, payee)
+    await perform(call.house, payer(call, person.user_id), command)
+    return {}
+
+
+async def _cancel_payout(call: Call[None, None], person: Person, payment_id: str) -> None:
+    payout = await read_payment(call.house.pool, payment_id) if is_entity_id(payment_id) else None
+    if payout is None or payout.kind != PAYOUT or payout.user_id != person.user_id:
+        raise PaymentNotFound
+    await perform(call.house, payer(call, person.user_id), payments.cancel(payout.id))
+
+
+def _no_amount(voice: Voice) -> Markup:
+    return voice.say("field.amount", example=voice.figure("120.500"))
+
+
+def _asked(call: Call[None, None]) -> Asked:
+    """What the query asks for; what was tampered with is not there."""
+    query = call.request.query
+    before = query.get("before", "")
+    currency = query.get("currency", LEDGER_CURRENCY)
+    return Asked(
+        currency if re.fullmatch(r"[A-Z]{3}", currency) else LEDGER_CURRENCY,
+        _as_day(query.get("from", "")),
+        _as_day(query.get("to", "")),
+        int(before) if CURSOR.fullmatch(before) else NEWEST,
+    )
+
+
+def _as_day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if 2000 <= day.year < 3000 else None
+
+
+def _day(day: date | None) -> str:
+    return day.isoformat() if day else ""
+
+
+async def _shown(
+    call: Call[None, None],
+    visitor: Visitor,
+    person: Person,
+    form: Form | None = None,
+    errors: Mapping[str, str] | None = None,
+) -> web.Response:
+    speech = spoken(call.request, person.language)
+    voice = voice_of(call.request, speech, person.zone)
+    pool, asked = call.house.pool, _asked(call)
+    lines = await read_statement(
+        pool,
+        person.user_id,
+        asked.currency,
+        asked.period(person.zone),
+        before=asked.before,
+        limit=LINES + 1,
+    )
+    more, lines = len(lines) > LINES, lines[:LINES]
+    given = form or Form({})
+    shown = show(
+        call.request,
+        "wallet",
+        voice,
+        status=400 if errors else 200,
+        policy=paying.policy(call),
+        person=person.email,
+        tab=voice.say("wallet.title"),
+        speech=speech,
+        token=visitor.form_token(PURPOSE),
+        action=speech.carry(PATH),
+        given={name: given.text(name) for name in _FIELDS},
+        errors=errors or {},
+        is_done=not errors and call.request.query.get("done") == "yes",
+        balances=await _balances(call, person, voice),
+        ways=[(way, voice.say(f"pay.way.{way}")) for way in paying.methods(call)],
+        under_way=await _under_way(call, person, voice, speech.carry),
+        payouts=await _payouts(call, person, voice),
+        lines=[_entry(line, voice, speech.carry) for line in lines],
+        asked=asked,
+        older=speech.carry(PATH + asked.query(before=str(lines[-1].id))) if more else None,
+        newest=speech.carry(PATH + asked.query()) if asked.before != NEWEST else None,
+        export=speech.carry(f"{PATH}/statement.csv{asked.query()}"),
+    )
+    return visitor.keep(shown)
+
+
+_FIELDS = ("amount", "method", "payout_amount", "payout_name", "payout_account")
+
+
+async def _balances(
+    call: Call[None, None], person: Person, voice: Voice
+) -> list[tuple[str, list[tuple[Markup, str]], str]]:
+    """(currency, what and how much, the query of its statement), the ledger's currency first."""
+    pool = call.house.pool
+    found = await read_currencies(pool, person.user_id)
+    currencies = [LEDGER_CURRENCY, *(one for one in found if one != LEDGER_CURRENCY)]
+    shown = []
+    for currency in currencies:
+        balance = await read_balance(pool, person.user_id, currency)
+        parts = (
+            ("available", balance.available),
+            ("pending", balance.pending),
+            ("escrow", balance.escrow),
+        )
+        rows = [(voice.say(f"wallet.{name}"), spell(voice, n, currency)) for name, n in parts]
+        shown.append((currency, rows, f"{PATH}?currency={currency}"))
+    return shown
+
+
+async def _under_way(
+    call: Call[None, None], person: Person, voice: Voice, carry: Carry
+) -> list[tuple[str, str, Markup]]:
+    """(link, amount, when) of what is being paid in."""
+    found = await list_of_user(
+        call.house.pool, person.user_id, (TOPUP, ACCEPT_PAY), PAYMENTS, is_open=True
+    )
+    return [
+        (
+            carry(page_of(one)),
+            spell(voice, one.amount_minor, one.currency),
+            voice.moment(instant(one.created_at)) if one.created_at else Markup(),
+        )
+        for one in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """A payout as it is listed; `id` is given where it can still be taken back."""
+
+    amount: str
+    payee: Markup
+    asked: Markup
+    meaning: str
+    words: Markup
+    note: Markup | None
+    id: str | None
+
+
+async def _payouts(call: Call[None, None], person: Person, voice: Voice) -> list[Payout]:
+    found = await list_of_user(call.house.pool, person.user_id, (PAYOUT,), PAYMENTS)
+    return [
+        Payout(
+            spell(voice, one.amount_minor, one.currency),
+            voice.typed(", ".join((one.payee or "").splitlines())),
+            voice.moment(instant(one.created_at)) if one.created_at else Markup(),
+            MEANINGS[one.state],
+            voice.say(f"wallet.payout.{one.state}"),
+            voice.typed(one.note) if one.note else None,
+            one.id if one.state == CREATED else None,
+        )
+        for one in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the statement as it is shown."""
+
+    what: Markup
+    amount: str
+    at: Markup
+    link: str | None
+
+
+def _entry(line: Line, voice: Voice, carry: Carry) -> Entry:
+    title = voice.typed(line.title) if line.title else ""
+    reason = _reason(line, voice)
+    key = f"wallet.entry.{reason}" if line.title else f"wallet.reason.{reason}"
+    return Entry(
+        voice.say(key, title=title) if voice.knows(key) else voice.say(f"wallet.reason.{reason}"),
+        spell(voice, line.amount_minor, line.currency),
+        voice.moment(instant(line.at)),
+        carry(f"/dashboard/escrow/{line.escrow_id}") if line.escrow_id else None,
+    )
+
+
+def _reason(line: Line, voice: Voice) -> str:
+    return line.reason if voice.knows(f"wallet.reason.{line.reason}") else "other"
