@@ -239,3 +239,17 @@ async def test_the_same_form_sent_twice_goes_on_twice(place):
         assert (answer.status, answer.location) == (303, "/dashboard/wallet")
     again = await walker.get(page)
     assert (again.status, again.location) == (303, "/dashboard/wallet")
+
+
+async def test_no_log_line_has_an_address_a_code_or_a_token(place, capsys):
+    client, app_house = place
+    walker = Walker(client)
+    page, code = await coded(walker, app_house)
+    await walker.send(page, code="000000" if code != "000000" else "111111")
+    first = walker._cookie
+    await walker.send(page, code=code)
+    logged = capsys.readouterr().out
+    assert "request_answered" in logged
+    for secret in (EMAIL, first, walker._cookie, walker._cookie[:20]):
+        assert secret not in logged
+    assert re.search(rf"\b{code}\b", logged) is None
