@@ -13,11 +13,12 @@ from service.words.facts import (
     EscrowFacts,
     IdentityFacts,
     PaymentFacts,
+    RoleFacts,
     Times,
 )
 from service.words.languages import LANGUAGES
 from service.words.mails import SCRIPTS, Facts, Words
-from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT
+from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, ROLE
 
 HOST = "https://amana.example"
 ID = "0123456789abcdef01234567"
@@ -178,6 +179,18 @@ def _specimens(template: str, code: str) -> Iterator[tuple[str, Facts]]:
             for side in SIDES:
                 shows = f"To the {side}, {name}" if name else f"To the {side}"
                 yield shows, _escrow(template, code, side, changed)
+    elif about is ROLE:
+        yield (
+            "",
+            RoleFacts(
+                escrow_id=ID,
+                title=TITLES[code],
+                amount="1000.000000",
+                currency="USDC",
+                company="Shop",
+                role="approver",
+            ),
+        )
     elif about is ENDPOINT:
         for reason in DisableReason:
             told = reason.name.lower()

@@ -7,9 +7,11 @@ derived from the invitation's row, and reminded after two and seven days, then n
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.commands.mails import INVITATION, SIDES, new_mail
+from service.commands.mails import INVITATION, SIDES, new_mail, role_mail
 from service.rules.aggregate import Escrow
+from service.rules.engagement import ROLES, MilestoneEscrow
 from service.rules.machine import Actor, Role
+from service.rules.milestone import MODE
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
 from service.store.escrows import read_escrow
@@ -21,9 +23,12 @@ from service.store.invitations import (
     read_invitation,
 )
 from service.store.mails import NewMail, insert_mails
+from service.store.milestones import read_milestone_escrow
 from service.store.vault import hash_token
 
 REMINDER = "invitation_reminder"
+ROLE_INVITATION, ROLE_REMINDER, ROLE_NOTICE = "role_invitation", "role_reminder", "role_notice"
+"""The templates of the milestone family."""
 REMINDED_AFTER = (timedelta(days=2), timedelta(days=7))
 
 
@@ -46,6 +51,47 @@ async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> li
     return _reminders(tx, invited)
 
 
+async def welcome_roles(tx: Transaction, escrow: MilestoneEscrow) -> None:
+    """Invite whoever was named in a milestone escrow and is nobody yet; tell the others.
+
+    The user behind the key that created one knows already, and nobody is asked or told twice.
+    """
+    named = _named(escrow)
+    asked = [
+        _row(tx, escrow.id, role, email) for email, (role, user_id) in named.items() if not user_id
+    ]
+    new = await insert_invitations(tx, asked)
+    invited = [one for one in asked if one.id in new]
+    mails = [
+        role_mail(
+            tx, ROLE_INVITATION, escrow, Role(one.role), one.email, f"{INVITATION}:{one.id}", one.id
+        )
+        for one in invited
+    ]
+    told = [
+        (role, email)
+        for email, (role, user_id) in named.items()
+        if user_id and user_id != tx.actor.user_id
+    ]
+    mails += [
+        role_mail(tx, ROLE_NOTICE, escrow, role, email, f"{ROLE_NOTICE}:{escrow.id}:{email}")
+        for role, email in told
+    ]
+    await insert_mails(tx, mails)
+    reminders = (_reminder(one, tx.now, escrow.seq) for one in invited)
+    await arm_deadlines(tx, [arming for arming in reminders if arming is not None])
+
+
+def _named(escrow: MilestoneEscrow) -> dict[str, tuple[Role, str | None]]:
+    """Each e-mail with its first role, and the user behind it."""
+    roles = [(escrow.roles[role], role) for role in ROLES]
+    roles += [(one.receiver, Role.MILESTONE_RECEIVER) for one in escrow.milestones if one.receiver]
+    named: dict[str, tuple[Role, str | None]] = {}
+    for holder, role in roles:
+        named.setdefault(holder.email, (role, holder.user_id))
+    return named
+
+
 async def fire_reminders(tx: Transaction, deadline_ids: Sequence[int]) -> list[Deadline]:
     """Send the reminders whose deadlines are due at `tx.now`; what was fired.
 
@@ -65,12 +111,22 @@ async def _remind(tx: Transaction, deadline: Deadline) -> None:
         return
     if not await note_reminder(tx, invitation):
         return
-    key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
-    mail = new_mail(tx, REMINDER, escrow, Role(invitation.role), key, invitation.id)
-    await insert_mails(tx, [mail])
+    await insert_mails(tx, [await _reminding(tx, invitation, escrow)])
     following = _reminder(invitation, tx.now, escrow.seq, sent=invitation.reminders + 1)
     if following:
         await arm_deadlines(tx, [following])
+
+
+async def _reminding(tx: Transaction, invitation: Invitation, escrow: Escrow) -> NewMail:
+    """The reminder's mail, in the words of the escrow's family."""
+    key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
+    role = Role(invitation.role)
+    if escrow.mode != MODE:
+        return new_mail(tx, REMINDER, escrow, role, key, invitation.id)
+    whole = await read_milestone_escrow(tx, escrow.id)
+    if whole is None:
+        raise AssertionError(f"milestone escrow {escrow.id} has no terms")
+    return role_mail(tx, ROLE_REMINDER, whole, role, invitation.email, key, invitation.id)
 
 
 async def _invited(
@@ -93,12 +149,17 @@ def _reminders(tx: Transaction, invited: Sequence[tuple[Invitation, Escrow]]) ->
 
 
 def _invitation(tx: Transaction, escrow: Escrow, role: Role) -> Invitation:
+    email = escrow.seller_email if role is Role.SELLER else escrow.buyer_email
+    return _row(tx, escrow.id, role, email)
+
+
+def _row(tx: Transaction, escrow_id: str, role: Role, email: str) -> Invitation:
     invitation_id = entity_id(tx.now)
     return Invitation(
         id=invitation_id,
-        escrow_id=escrow.id,
+        escrow_id=escrow_id,
         role=role.value,
-        email=escrow.seller_email if role is Role.SELLER else escrow.buyer_email,
+        email=email,
         token_hash=hash_token(tx.vault.link_token(INVITATION, invitation_id)),
         counter=0,
         reminders=0,

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from service.commands.due import DeadlineDue
 from service.commands.gathering import Gathering
-from service.commands.steps import DeadlineDue, fire_due_of
+from service.commands.steps import fire_due_of
 from service.gateways.bell import Bell
 from service.rules.errors import (
     Busy,

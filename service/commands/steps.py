@@ -11,14 +11,17 @@ from functools import partial
 
 import structlog
 
+from service.commands.due import DeadlineDue
 from service.commands.files import view_url
 from service.commands.mails import write_notices
+from service.commands.milestone_steps import fire_resolver
 from service.commands.payment_steps import follow
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, turn
 from service.rules.errors import EscrowNotFound, Refused
 from service.rules.escrow import Taken, choose, take
 from service.rules.machine import Actor, ActorKind
+from service.rules.milestone import MODE
 from service.rules.session import moot
 from service.store import events, ledger
 from service.store.db import Transaction
@@ -30,14 +33,6 @@ from service.store.sessions import cancel_sessions
 from service.wire.events import Setting, escrow_event
 
 log = structlog.get_logger()
-
-
-class DeadlineDue(Exception):
-    """The locked escrow has a deadline that is due: its step is committed before the person's."""
-
-    def __init__(self, escrow_id: str) -> None:
-        self.escrow_id = escrow_id
-        super().__init__(escrow_id)
 
 
 async def lock(tx: Transaction, escrow_id: str) -> Escrow:
@@ -90,14 +85,20 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
 async def fire_due_of(
     tx: Transaction, escrow_ids: Sequence[str], *, skip_locked: bool = False
 ) -> list[Deadline]:
-    """Take the earliest due step of each of these escrows, by the clock; what was fired.
+    """Take the earliest due step of each of these escrows of either family, by the clock.
+
+    What was fired.
 
     A deadline whose race was lost is no longer open, and nothing happens.
     """
     locked = await lock_escrows(tx, escrow_ids, skip_locked=skip_locked)
     escrows = {one.escrow.id: one.escrow for one in locked}
     fired = await fire_deadlines(tx, [one.due for one in locked if one.due is not None])
-    await record(tx, [_by_clock(tx, deadline, escrows[deadline.escrow_id]) for deadline in fired])
+    ours = [one for one in fired if escrows[one.escrow_id].mode != MODE]
+    await record(tx, [_by_clock(tx, deadline, escrows[deadline.escrow_id]) for deadline in ours])
+    for deadline in fired:
+        if escrows[deadline.escrow_id].mode == MODE:
+            await fire_resolver(tx, deadline)
     return fired
 
 

@@ -29,6 +29,7 @@ from service.rules.events import CATALOGUE, OF_ENDPOINTS
 from service.wire.base import Wire, dump_json
 from service.wire.events import DATA
 from service.wire.identity import LinkedData, UpdatedData
+from service.wire.milestone_events import DATA as MILESTONE_DATA
 from service.wire.next import Rehearsal
 from service.wire.schema import Schema, schemas
 from service.wire.webhooks import EndpointData, delivery_headers
@@ -324,8 +325,9 @@ def _data_model(event: str) -> type[Wire] | None:
     if event in BESIDE_ESCROWS:
         return BESIDE_ESCROWS[event]
     model: type[Wire] | None = None
-    if event in DATA:
-        model = get_type_hints(DATA[event])["return"]
+    builder = DATA.get(event) or MILESTONE_DATA.get(event)
+    if builder is not None:
+        model = get_type_hints(builder)["return"]
     return model
 
 

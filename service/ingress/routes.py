@@ -1,5 +1,7 @@
 """The one table of routes: what may be asked, by whom, with what, and what is answered."""
 
+from functools import partial
+
 from service.ingress.api import (
     account,
     assurance,
@@ -7,6 +9,7 @@ from service.ingress.api import (
     escrows,
     identity,
     mailbox,
+    milestones,
     payments,
     sandbox,
     sessions,
@@ -14,6 +17,7 @@ from service.ingress.api import (
 )
 from service.ingress.api.escrows import ESCROW, escrow_for
 from service.ingress.api.identity import VERIFICATION
+from service.ingress.api.milestones import ANY_MILESTONE_ESCROW, READABLE
 from service.ingress.api.payments import ANY_PAYMENT
 from service.ingress.api.sandbox import ANY_ESCROW, USER
 from service.ingress.api.sessions import ANY_SESSION, SESSION
@@ -41,6 +45,7 @@ from service.ingress.pages import step as step_page
 from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.files import FORM_BYTES_MAX
+from service.rules.milestone import TABLE as MILESTONES
 from service.rules.policy import Policy
 from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
@@ -78,6 +83,27 @@ from service.wire.identity import (
     VerificationRecord,
 )
 from service.wire.mailbox import Mailbox
+from service.wire.milestone_next import MilestoneNextAnswer
+from service.wire.milestones import (
+    ApproveBatch,
+    BalancesAnswer,
+    BalancesQuery,
+    DisputeGiven,
+    EventsAnswer,
+    EventsQuery,
+    Fund,
+    MilestoneEscrowAnswer,
+    MilestoneEscrowPage,
+    MilestoneQuery,
+    MilestoneTermsGiven,
+    NewMilestoneEscrow,
+    NoteGiven,
+    Release,
+    Resolve,
+    StatusBatch,
+    StatusGiven,
+    Withdraw,
+)
 from service.wire.next import NextAnswer
 from service.wire.payments import Decision, PaymentAnswer
 from service.wire.proofs import ProofAnswer
@@ -126,8 +152,13 @@ OF_DOORS = (no.FileEmpty, no.FileTooLarge, no.FileTypeUnknown, no.OfferClosed, n
 """What may stand against the files and offers that a person brings along."""
 _KEY, _USER = Auth.KEY, Auth.ASSOCIATED
 _V1 = "/api/v1"
+_MILESTONES = "/api/v1/milestone-escrows"
 _SANDBOX = "/api/v1/sandbox"
 _WEBHOOKS = "/api/developer/webhooks"
+
+_STEP = partial(Route, auth=_KEY, subject=ANY_MILESTONE_ESCROW, gives=MilestoneEscrowAnswer,
+                unfit=no.InvalidPayload, table=MILESTONES)  # fmt: skip
+"""A step of a milestone escrow; no access check comes before its own list."""
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
@@ -173,6 +204,58 @@ ROUTES: tuple[Route, ...] = (
           refuses=OF_SESSIONS, says="Make a hosted page for one step of one person."),
     Route("GET", f"{_V1}/sessions/{{id}}", sessions.read_one, _KEY, SESSION,
           gives=SessionAnswer, says="Read a checkout session."),
+
+    Route("POST", _MILESTONES, milestones.create, _KEY,
+          takes=NewMilestoneEscrow, gives=MilestoneEscrowAnswer, status=201, steps=("create",),
+          unfit=no.InvalidPayload, table=MILESTONES, says="Open a milestone escrow."),
+    Route("GET", _MILESTONES, milestones.read_list, _KEY,
+          asks=MilestoneQuery, gives=MilestoneEscrowPage, unfit=no.InvalidPayload,
+          says="List milestone escrows, by any of their facts."),
+    Route("GET", f"{_MILESTONES}/balances", milestones.read_many_balances, _KEY,
+          asks=BalancesQuery, gives=BalancesAnswer, unfit=no.InvalidPayload,
+          refuses=(no.TooManyEscrowsRequested, no.MilestoneEscrowNotFound),
+          says="The live balances of up to 20 milestone escrows."),
+    Route("GET", f"{_MILESTONES}/{{id}}", milestones.read_one, _KEY, READABLE,
+          gives=MilestoneEscrowAnswer, unfit=no.InvalidPayload, says="Read a milestone escrow."),
+    Route("GET", f"{_MILESTONES}/{{id}}/next", milestones.read_next, _KEY, READABLE,
+          gives=MilestoneNextAnswer, unfit=no.InvalidPayload,
+          says="What each role may do next, and what time does."),
+    Route("GET", f"{_MILESTONES}/{{id}}/events", milestones.read_log, _KEY, READABLE,
+          asks=EventsQuery, gives=EventsAnswer, unfit=no.InvalidPayload,
+          says="Its event log, oldest first."),
+    _STEP("PUT", f"{_MILESTONES}/{{id}}", milestones.update,
+          takes=MilestoneTermsGiven, steps=("update",),
+          says="Put other terms in place, as the platform."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/fund", milestones.fund,
+          takes=Fund, steps=("fund",),
+          says="Pay into the escrow from your user's wallet."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/status", milestones.change_statuses,
+          takes=StatusBatch, steps=("change_milestone_status",),
+          says="Say how milestones stand, as the provider."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/approve", milestones.approve_many,
+          takes=ApproveBatch, steps=("approve_milestone",),
+          says="Accept milestones, as the approver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/{{index}}/status", milestones.change_status,
+          takes=StatusGiven, steps=("change_milestone_status",),
+          says="Say how a milestone stands, as the provider."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/{{index}}/approve", milestones.approve,
+          steps=("approve_milestone",),
+          says="Accept a milestone, as the approver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/release", milestones.release,
+          takes=Release, steps=("release",),
+          says="Release, as the release signer."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/dispute", milestones.dispute,
+          takes=DisputeGiven, steps=("dispute",),
+          says="Open a dispute, in a role but the resolver's."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/resolve-dispute", milestones.resolve,
+          takes=Resolve, steps=("resolve_dispute",),
+          says="Distribute what is disputed, as the resolver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/withdraw-remaining", milestones.withdraw,
+          takes=Withdraw, steps=("withdraw_remaining",),
+          says="Pay out what is left over, as the resolver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/dispute-notes", milestones.note,
+          takes=NoteGiven, steps=("note_dispute",),
+          says="Add a note to a dispute, in any role."),
 
     Route("POST", f"{_V1}/identity-verifications", identity.request, _KEY,
           takes=NewVerification, gives=VerificationMade, status=201,

@@ -493,6 +493,7 @@ class ClockAdvancing(Refused):
 
 # ---- The milestone family: milestones.md 3 and 4 -------------------------------------------------
 
+
 class InvalidPayload(Invalid):
     """Validation failed: {summary}"""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.rules import escrow, identity
+from service.rules import escrow, identity, milestone
 
 OF_ENDPOINTS = (
     "endpoint.failing",
@@ -17,6 +17,7 @@ TEST = "webhook.test"
 CATALOGUE = frozenset(
     (
         *(event for row in escrow.STEPS for event in row.events),
+        *(event for row in milestone.STEPS for event in row.events),
         *OF_ENDPOINTS,
         *OF_IDENTITY,
     )

@@ -4,7 +4,7 @@ Pure functions over a frozen aggregate; nothing has happened yet. Law: the first
 answers, and the order is the contract (milestones.md 4). Amounts in minor units.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -476,7 +476,7 @@ def resolve_milestone(
     return done("resolve_dispute", escrow, after, [leg], now)
 
 
-def expire(escrow: MilestoneEscrow, index: int | None, now: datetime) -> Done:
+def expire(escrow: MilestoneEscrow, index: int | None, now: datetime, due_at: datetime) -> Done:
     """The resolver's deadline has passed: what there is goes back to the payers, without a fee.
 
     `index` is the milestone in multi, None in single.
@@ -510,7 +510,8 @@ def expire(escrow: MilestoneEscrow, index: int | None, now: datetime) -> Done:
         held_minor=escrow.held_minor - amount,
         refunded_minor=escrow.refunded_minor + amount,
     )
-    return done("resolve_dispute", escrow, after, [leg], now)
+    ended_by_time = done("resolve_dispute", escrow, after, [leg], now)
+    return replace(ended_by_time, due_at=due_at)
 
 
 def withdraw_remaining(
@@ -770,3 +771,65 @@ def _each(
 
 def _every(escrow: MilestoneEscrow, change: Callable[[Milestone], Milestone]) -> MilestoneEscrow:
     return replace(escrow, milestones=tuple(change(one) for one in escrow.milestones))
+
+
+# ---- What a step can be refused with ------------------------------------------------------------
+
+_OF_BATCH = (no.BatchEmpty, no.BatchTooLarge, no.DuplicateMilestoneIndex)
+_OF_TERMS = (
+    no.PlatformFeeTooHigh, no.AmountMustBePositive, no.AmountTooLarge, no.NoMilestoneDefined,
+    no.TooManyMilestones, no.FlagsMustBeFalse, no.StringTooLong, no.ResolverMustBeIndependent,
+)  # fmt: skip
+_OF_SHARES = (
+    no.AmountsMustBePositive, no.TooManyDistributions, no.DuplicateRecipient,
+    no.RecipientNotRegistered, no.OnlyDisputeResolver,
+)  # fmt: skip
+_OVER = (no.EscrowAlreadyReleased, no.EscrowAlreadyResolved)
+_ONE_OVER = (no.MilestoneAlreadyReleased, no.MilestoneAlreadyResolved)
+
+REFUSALS: Mapping[str, tuple[type[Refused], ...]] = {
+    "create": (*_OF_TERMS, no.DailyCapReached),
+    "fund": (
+        no.EscrowFrozen, no.AmountMustBePositive, no.AmountTooLarge, no.EscrowPropertiesMismatch,
+        *_OVER, no.FundingLimitExceeded, no.OnlyOwnWallet, no.InsufficientFunds,
+        no.BalanceTooLarge,
+    ),
+    "change_milestone_status": (
+        no.EscrowFrozen, *_OF_BATCH, no.OnlyServiceProviderCanChangeStatus,
+        no.EmptyMilestoneStatus, no.StringTooLong, no.MilestoneNotFound, *_ONE_OVER,
+    ),
+    "approve_milestone": (
+        no.EscrowFrozen, *_OF_BATCH, no.MilestoneNotFound, no.OnlyApproverCanApprove, *_OVER,
+        *_ONE_OVER, no.MilestoneAlreadyApproved,
+    ),
+    "release": (
+        no.EscrowFrozen, *_OVER, no.OnlyReleaseSignerCanRelease, no.EscrowNotCompleted,
+        no.EscrowInDispute, *_OF_BATCH, no.MilestoneNotFound, *_ONE_OVER,
+        no.MilestoneNotCompleted, no.MilestoneInDispute, no.EscrowBalanceNotEnough,
+        no.ReceiverNotRegistered, no.BalanceTooLarge,
+    ),
+    "dispute": (
+        no.EscrowFrozen, *_OF_BATCH, no.StringTooLong, no.MilestoneNotFound,
+        no.EscrowAlreadyInDispute, no.MilestoneAlreadyInDispute, *_OVER, *_ONE_OVER,
+        no.UnauthorizedToDispute, no.ResolverCannotDispute,
+    ),
+    "note_dispute": (
+        no.EscrowFrozen, no.StringTooLong, no.OnlyRoleHoldersCanNote, no.MilestoneNotFound,
+        no.MilestoneNotInDispute, no.EscrowNotInDispute,
+    ),
+    "resolve_dispute": (
+        no.EscrowFrozen, no.MilestoneNotFound, *_OF_SHARES, *_ONE_OVER, no.EscrowNotInDispute,
+        no.MilestoneNotInDispute, no.DistributionsExceedMilestone,
+        no.InsufficientFundsForResolution, no.DistributionsMustEqualBalance,
+        no.TotalMustBePositive, no.ReceiverNotRegistered, no.BalanceTooLarge,
+    ),
+    "withdraw_remaining": (
+        no.EscrowFrozen, *_OF_SHARES, no.EscrowNotFullyProcessed, no.TotalMustBePositive,
+        no.InsufficientFundsForResolution, no.BalanceTooLarge,
+    ),
+    "update": (
+        no.EscrowFrozen, *_OF_TERMS, no.OnlyPlatformCanUpdate, no.PlatformCannotBeChanged,
+        no.EscrowInDispute, *_OVER, no.EscrowPropertiesMismatch, no.MilestoneApprovedCannotChange,
+    ),
+}  # fmt: skip
+"""Step -> what may stand against it, about in the order of its checks."""

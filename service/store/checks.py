@@ -85,7 +85,8 @@ WHERE coalesce(a.balance_minor, 0) <> coalesce(p.minor, 0)
 ORDER BY 1 LIMIT 100
 """
 
-# C. The row's parts against each other, its held account, and the transfers by their reason.
+# C. The row's parts against each other, its held account, and the transfers by their reason; of a
+# milestone escrow also what its payers have funded.
 READ_WRONG_PARTS = """
 SELECT e.id AS subject, e.id AS escrow_id,
        format('funded %s, held %s, released %s, refunded %s, fees %s; '
@@ -98,22 +99,26 @@ LEFT JOIN account a ON a.kind = 'held' AND a.owner = e.id AND a.currency = e.led
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(t.amount_minor) FILTER (WHERE t.to_account = a.id), 0) AS funded,
            coalesce(sum(t.amount_minor) FILTER (
-               WHERE t.from_account = a.id AND t.reason = 'release'), 0) AS released,
+               WHERE t.from_account = a.id
+                 AND t.reason IN ('release', 'resolution', 'withdrawal')), 0) AS released,
            coalesce(sum(t.amount_minor) FILTER (
                WHERE t.from_account = a.id AND t.reason = 'refund'), 0) AS refunded,
            coalesce(sum(t.amount_minor) FILTER (
-               WHERE t.from_account = a.id AND t.reason IN ('escrow_fee', 'developer_fee')), 0)
-           AS fees
+               WHERE t.from_account = a.id AND t.reason IN (
+                   'escrow_fee', 'developer_fee', 'protocol_fee', 'platform_fee')), 0) AS fees
     FROM transfer t WHERE t.escrow_id = e.id) AS moved
 WHERE e.id = ANY ($1::text[])
   AND (e.funded_minor <> e.held_minor + e.released_minor + e.refunded_minor + e.fees_minor
        OR e.funded_minor <> moved.funded OR e.held_minor <> coalesce(a.balance_minor, 0)
        OR e.released_minor <> moved.released OR e.refunded_minor <> moved.refunded
-       OR e.fees_minor <> moved.fees)
+       OR e.fees_minor <> moved.fees OR e.mode = 'milestone' AND e.funded_minor <> (
+           SELECT coalesce(sum(f.amount_minor), 0) FROM milestone_funding f
+           WHERE f.escrow_id = e.id))
 ORDER BY e.id LIMIT 100
 """
 
-# D. A milestone escrow's remainder may be withdrawn later: it is the milestone family's to check.
+# D. A milestone escrow's remainder may be withdrawn later, by a session too; nothing else of it
+# waits once it is over, and each of its milestones is over in one way.
 READ_UNFINISHED = """
 SELECT e.id AS subject, e.id AS escrow_id,
        format('it is %s and holds %s, with %s open deadlines, %s disputes, %s requests, '
@@ -134,7 +139,21 @@ CROSS JOIN LATERAL (
 WHERE e.id = ANY ($1::text[]) AND e.mode <> 'milestone' AND e.status IN ('completed', 'cancelled')
   AND (e.held_minor <> 0 OR coalesce(a.balance_minor, 0) <> 0
        OR waiting.deadlines + waiting.disputes + waiting.requests + waiting.payments <> 0)
-ORDER BY e.id LIMIT 100
+UNION ALL
+SELECT e.id, e.id, format('it is %s, with %s open deadlines, and %s of %s milestones are over',
+                          e.status, waiting.deadlines, part.over, part.whole)
+FROM escrow e
+CROSS JOIN LATERAL (
+    SELECT count(*) AS deadlines FROM deadline d
+    WHERE d.escrow_id = e.id AND d.kind <> 'session'
+      AND d.fired_at IS NULL AND d.cancelled_at IS NULL) AS waiting
+CROSS JOIN LATERAL (
+    SELECT count(*) AS whole, count(*) FILTER (WHERE m.released OR m.resolved) AS over
+    FROM milestone m WHERE m.escrow_id = e.id) AS part
+WHERE e.id = ANY ($1::text[]) AND e.mode = 'milestone'
+  AND CASE WHEN e.status IN ('released', 'resolved')
+      THEN waiting.deadlines <> 0 OR part.over <> part.whole ELSE part.over = part.whole END
+ORDER BY 1 LIMIT 100
 """
 
 # E. $2-$4: which deadline a state of a mode has (rules/clocks.py); every other waits for a person.
@@ -158,6 +177,10 @@ WITH funded AS (
     UNION ALL
     SELECT e.id, 'dispute_answer' FROM funded e
     JOIN dispute t ON t.escrow_id = e.id AND t.resolved_at IS NULL AND t.answered_at IS NULL
+    UNION ALL
+    SELECT e.id, 'resolver' FROM funded e
+    JOIN milestone_escrow m ON m.escrow_id = e.id AND m.resolver_deadline_days IS NOT NULL
+    WHERE e.status = 'inDispute'
 )
 SELECT e.id AS subject, e.id AS escrow_id,
        format('it is %s, holds %s, and no %s deadline is open', e.status, e.held_minor, n.kind)
@@ -283,11 +306,12 @@ SELECT v.subject_id AS subject, e.id AS escrow_id,
               v.seq, v.mode, v.step, v.from_state, v.to_state) AS says
 FROM event v
 LEFT JOIN escrow e ON e.id = v.subject_id AND e.id = ANY ($1::text[])
+LEFT JOIN milestone_escrow m ON m.escrow_id = e.id
 LEFT JOIN payment p ON p.id = v.subject_id AND p.id = ANY ($1::text[])
 LEFT JOIN transition r ON r.family = v.family AND r.mode = v.mode AND r.step = v.step
                       AND r.from_state = v.from_state AND r.to_state = v.to_state
 WHERE v.subject_id = ANY ($1::text[]) AND v.subject_kind IN ('escrow', 'payment')
-  AND (r.step IS NULL OR v.mode IS DISTINCT FROM coalesce(e.mode, p.mode))
+  AND (r.step IS NULL OR v.mode IS DISTINCT FROM coalesce(m.release_mode, e.mode, p.mode))
 ORDER BY v.subject_id, v.seq LIMIT 100
 """
 
@@ -373,7 +397,7 @@ class Changed:
 # transaction is taken whole.
 READ_CHANGED = """
 WITH fresh AS (
-    SELECT v.subject_id, v.xid FROM event v
+    SELECT v.subject_id, v.xid, v.family FROM event v
     WHERE v.xid >= $1::text::xid8 AND v.xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY v.xid FETCH FIRST $2 ROWS WITH TIES
 ), around AS (
@@ -382,6 +406,9 @@ WITH fresh AS (
     UNION SELECT e.buyer_id FROM fresh f JOIN escrow e ON e.id = f.subject_id
     UNION SELECT e.developer_fee_user_id FROM fresh f JOIN escrow e ON e.id = f.subject_id
     UNION SELECT p.user_id FROM fresh f JOIN payment p ON p.id = f.subject_id
+    UNION SELECT a.owner FROM fresh f
+    JOIN transfer t ON t.escrow_id = f.subject_id AND f.family = 'milestone'
+    JOIN account a ON a.id IN (t.from_account, t.to_account) AND a.kind = 'available'
 )
 SELECT (SELECT coalesce(array_agg(id::text), '{}') FROM around WHERE id IS NOT NULL) AS subjects,
        CASE WHEN count(*) >= $2 THEN (max(xid)::text::numeric + 1)::text

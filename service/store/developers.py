@@ -269,6 +269,15 @@ async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[O
     ]
 
 
+READ_COMPANY = "SELECT company FROM developer WHERE id = $1"
+
+
+async def read_company(reader: Reader, developer_id: str) -> str:
+    """The developer's company, as people are told who has opened an escrow."""
+    company: str = await reader.fetchval(READ_COMPANY, developer_id)
+    return company
+
+
 # Serializes one developer's creations while the operator's cap is on, so that it is exact. The ids
 # begin with their time: the day is a range of the creator's index.
 LOCK_CREATIONS = "SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0))"

@@ -68,11 +68,16 @@ class Balance:
     currency: str
 
 
+# Of a milestone escrow with several payers each is shown their share of what is still held.
 READ_BALANCE = """
 SELECT coalesce(sum(balance_minor) FILTER (WHERE kind = 'available'), 0)::bigint AS available,
        coalesce(sum(balance_minor) FILTER (WHERE kind = 'pending'), 0)::bigint AS pending,
        (SELECT coalesce(sum(held_minor), 0)::bigint FROM escrow
-        WHERE buyer_id = $1 AND ledger_currency = $2 AND held_minor > 0) AS escrow
+        WHERE buyer_id = $1 AND ledger_currency = $2 AND held_minor > 0)
+       + (SELECT coalesce(sum(floor(
+              e.held_minor::numeric * f.amount_minor / e.funded_minor)), 0)::bigint
+          FROM milestone_funding f JOIN escrow e ON e.id = f.escrow_id
+          WHERE f.user_id = $1 AND e.ledger_currency = $2 AND e.held_minor > 0) AS escrow
 FROM account WHERE owner = $1 AND currency = $2 AND kind IN ('available', 'pending')
 """
 

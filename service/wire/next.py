@@ -9,6 +9,7 @@ from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, running
 from service.rules.escrow import TABLE, Taken
 from service.rules.machine import Role
+from service.rules.milestone import Done
 from service.rules.money import to_decimal
 from service.rules.outlook import PARTIES, Prospect, prospects, waits_for
 from service.rules.postings import Account, Posting
@@ -124,6 +125,8 @@ class Rehearsal(Wire):
     deadlines: list[NextDeadline]
 
 
+RESOLVER = "resolver"
+RESOLVER_OUTCOME = "The money goes back to the payers, without a fee."
 Open = tuple[str, datetime, timedelta | None]
 """Kind, due, and what remains where it is paused."""
 
@@ -191,27 +194,47 @@ def _deadline(
 
 
 def rehearsal(
-    status: int, answer: Any, taken: Sequence[Taken], open_deadlines: Sequence[Open]
+    status: int, answer: Any, taken: Sequence[Taken | Done], open_deadlines: Sequence[Open]
 ) -> Rehearsal:
-    """What the command would have done; of the last escrow that it moved, fees and deadlines."""
-    escrow = taken[-1].after if taken else None
+    """What the command would have done; of the last escrow that it moved, fees and deadlines.
+
+    The fees of a milestone escrow are postings: it has none before something is paid out.
+    """
+    last = taken[-1] if taken else None
+    escrow = last.after if isinstance(last, Taken) else None
     return Rehearsal.model_construct(
         dry_run=True,
         status=status,
         answer=answer,
         steps=[_rehearsed(one) for one in taken],
         fees=_fees(escrow) if escrow else None,
-        deadlines=next_deadlines(escrow, open_deadlines) if escrow else [],
+        deadlines=next_deadlines(escrow, open_deadlines)
+        if escrow
+        else [resolver_deadline(*one) for one in open_deadlines],
     )
 
 
-def _rehearsed(taken: Taken) -> RehearsedStep:
+def resolver_deadline(kind: str, due_at: datetime, remaining: timedelta | None) -> NextDeadline:
+    """A deadline of a milestone escrow: the resolver's, or a reminder."""
+    is_resolver = kind == RESOLVER
+    return NextDeadline.model_construct(
+        kind=kind,
+        due_at=due_at if remaining is None else None,
+        paused=remaining is not None,
+        remaining_seconds=None if remaining is None else int(remaining.total_seconds()),
+        step="resolve_dispute" if is_resolver else None,
+        to=None,
+        outcome=RESOLVER_OUTCOME if is_resolver else None,
+    )
+
+
+def _rehearsed(taken: Taken | Done) -> RehearsedStep:
     return RehearsedStep.model_construct(
         escrow_id=taken.after.id,
         step=taken.row.name,
         from_status=taken.row.source,
         to_status=taken.row.target,
-        events=list(taken.row.events),
+        events=[event for event in taken.events if event is not None],
         postings=[_posting(one) for one in taken.postings],
     )
 

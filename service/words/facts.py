@@ -59,6 +59,17 @@ class EscrowFacts(TypedDict):
     settled_by: NotRequired[str | None]
 
 
+class RoleFacts(TypedDict):
+    """A milestone escrow as somebody who was named in it is told about it; `role` is a Role's."""
+
+    escrow_id: str
+    title: str
+    amount: str
+    currency: str
+    company: str
+    role: str
+
+
 class EndpointFacts(TypedDict):
     """One webhook endpoint as its developer is told about it.
 

@@ -13,10 +13,17 @@ from typing import Any, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from service.words.catalogue import Catalogue, read_catalogues
-from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts, PaymentFacts
+from service.words.facts import (
+    CodeFacts,
+    EndpointFacts,
+    EscrowFacts,
+    IdentityFacts,
+    PaymentFacts,
+    RoleFacts,
+)
 from service.words.languages import DEFAULT_LANGUAGE, language_of
 from service.words.media import Html, Medium, Plain
-from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, Topic
+from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, ROLE, Topic
 
 FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
@@ -32,7 +39,7 @@ IDENTITY_LINK = "identity"
 CODE_LINK = "code"
 PAYMENT_LINK = "payment"
 
-Facts = EscrowFacts | EndpointFacts | IdentityFacts | PaymentFacts | CodeFacts
+Facts = EscrowFacts | RoleFacts | EndpointFacts | IdentityFacts | PaymentFacts | CodeFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,13 @@ SCRIPTS: Mapping[str, Script] = {
     "invitation_reminder": Script(
         _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True
     ),
+    "role_invitation": Script(
+        _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True, about=ROLE
+    ),
+    "role_reminder": Script(
+        _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True, about=ROLE
+    ),
+    "role_notice": Script(_always("opening", "next", "consequence"), way_out=True, about=ROLE),
     "escrow_notice": Script(_always("opening", "next", "consequence"), way_out=True),
     "contract_signed": Script(_always("opening", "next")),
     "contract_complete": Script(_always("opening", "next")),

@@ -15,6 +15,7 @@ from service.words.facts import (
     EscrowFacts,
     IdentityFacts,
     PaymentFacts,
+    RoleFacts,
     Times,
 )
 from service.words.media import Medium, shortened
@@ -105,6 +106,35 @@ def _stations(facts: EscrowFacts, catalogue: Catalogue) -> Iterator[tuple[str, s
             when = catalogue.text("label.due").format(instant=when, distance=distance)
         what = catalogue.text(f"station.{station.name}")
         yield what, station.state, catalogue.text(f"state.{station.state}"), when
+
+
+def _role_prefix(template: str, _: RoleFacts) -> str:
+    return f"mail.{template}."
+
+
+def _role_values(
+    facts: RoleFacts, catalogue: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    amount = amount_text(facts["amount"], facts["currency"], catalogue.language)
+    return {
+        "title": medium.typed(shortened(facts["title"], title_characters)),
+        "amount": medium.figure(amount),
+        "company": medium.typed(shortened(facts["company"], title_characters)),
+        "role": catalogue.text(f"role.{facts['role']}"),
+        "escrow_id": medium.figure(facts["escrow_id"]),
+    }
+
+
+def _role_frame(
+    _: RoleFacts, __: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    return {
+        "headline": values["amount"],
+        "title": values["title"],
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.footer"),
+    }
 
 
 def _endpoint_prefix(template: str, _: EndpointFacts) -> str:
@@ -209,6 +239,7 @@ def _code_frame(
 
 
 ESCROW = Topic(_escrow_prefix, _escrow_values, _escrow_frame)
+ROLE = Topic(_role_prefix, _role_values, _role_frame)
 ENDPOINT = Topic(_endpoint_prefix, _endpoint_values, _endpoint_frame)
 IDENTITY = Topic(_identity_prefix, _identity_values, _identity_frame)
 PAYMENT = Topic(_payment_prefix, _payment_values, _payment_frame)

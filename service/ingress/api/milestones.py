@@ -1,0 +1,260 @@
+"""The milestone escrows: create, list, read, and every step that an API key takes as its user."""
+
+import re
+
+from service.commands import milestones
+from service.commands.perform import Answer
+from service.ingress.call import Call, Caller
+from service.ingress.route import Subject, is_entity_id
+from service.rules.engagement import MilestoneEscrow
+from service.rules.errors import (
+    InvalidPayload,
+    MilestoneEscrowNotFound,
+    MilestoneNotFound,
+    NoAccessToEscrow,
+    TooManyEscrowsRequested,
+)
+from service.rules.milestone_steps import StatusChange, roles_of
+from service.rules.milestone_terms import BALANCES_MAX
+from service.rules.money import EXPONENTS
+from service.store.clock import read_clock
+from service.store.deadlines import read_open
+from service.store.milestones import (
+    MilestoneScope,
+    list_milestone_escrows,
+    read_balances,
+    read_events,
+    read_milestone_escrow,
+)
+from service.wire.milestone_next import MilestoneNextAnswer, milestone_next
+from service.wire.milestones import (
+    INDEX,
+    ROLE_NAMES,
+    ApproveBatch,
+    BalanceRow,
+    BalancesAnswer,
+    BalancesQuery,
+    DisputeGiven,
+    EventsAnswer,
+    EventsQuery,
+    Fund,
+    MilestoneEscrowAnswer,
+    MilestoneEscrowPage,
+    MilestoneQuery,
+    MilestoneTermsGiven,
+    NewMilestoneEscrow,
+    NoteGiven,
+    Release,
+    Resolve,
+    StatusBatch,
+    StatusGiven,
+    Withdraw,
+    amount_text,
+    answer,
+    changes_of,
+    logged,
+    read_cursor,
+    shape,
+    terms_of,
+    write_cursor,
+)
+
+ID = re.compile(r"[0-9a-f]{24}")
+
+
+def may_read(caller: Caller, escrow: MilestoneEscrow) -> bool:
+    """The developer that created it, or one whose user holds a role."""
+    return caller.developer_id == escrow.creator_id or bool(roles_of(escrow, caller.user_id))
+
+
+READABLE = Subject(
+    "id",
+    is_entity_id,
+    MilestoneEscrowNotFound,
+    read_milestone_escrow,
+    MilestoneEscrowNotFound,
+    may_read,
+    NoAccessToEscrow,
+)
+ANY_MILESTONE_ESCROW = Subject(
+    "id",
+    is_entity_id,
+    MilestoneEscrowNotFound,
+    read_milestone_escrow,
+    MilestoneEscrowNotFound,
+    lambda _caller, _escrow: True,
+    MilestoneEscrowNotFound,
+)
+"""No access check comes before a step's own list."""
+
+
+async def create(call: Call[NewMilestoneEscrow, None]) -> Answer:
+    """Open a milestone escrow."""
+    return await call.perform(milestones.create(call.developer_id, terms_of(call.body)))
+
+
+async def read_one(call: Call[None, None]) -> MilestoneEscrowAnswer:
+    """One escrow."""
+    return answer(call.subject)
+
+
+async def read_next(call: Call[None, None]) -> MilestoneNextAnswer:
+    """Who may do what now, and what time does."""
+    open_ones = await read_open(call.house.pool, call.subject.id)
+    clock = await read_clock(call.house.pool)
+    deadlines = [(d.kind, d.due_at, d.remaining) for d in open_ones]
+    return milestone_next(call.subject, deadlines, clock.now)
+
+
+async def read_list(call: Call[None, MilestoneQuery]) -> MilestoneEscrowPage:
+    """What the caller has created or holds a role in."""
+    query = call.query
+    if (query.role is None) != (query.role_email is None):
+        raise InvalidPayload({"role": "goes with roleEmail"})
+    scope = MilestoneScope(
+        developer_id=call.developer_id,
+        user_id=call.caller.user_id if call.caller else None,
+        engagement_id=query.engagement_id,
+        title=query.title,
+        status=query.status,
+        release_mode=query.release_mode,
+        role=ROLE_NAMES[query.role] if query.role else None,
+        role_email=query.role_email,
+        participant=query.participant,
+        created_from=query.start_date,
+        created_before=query.end_date,
+        min_amount=query.min_amount,
+        max_amount=query.max_amount,
+        order_by=query.order_by,
+        descending=query.order_direction == "desc",
+        after=read_cursor(query.cursor) if query.cursor else None,
+    )
+    found = await list_milestone_escrows(call.house.pool, scope, query.limit + 1)
+    shown = found[: query.limit]
+    more = len(found) > query.limit
+    return MilestoneEscrowPage(
+        escrows=[shape(escrow) for escrow, _ in shown],
+        next_cursor=write_cursor(shown[-1][1], shown[-1][0].id) if more else None,
+    )
+
+
+async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
+    """The live balances, in the order asked; one unknown id fails the whole call."""
+    ids = call.query.given
+    if len(ids) > BALANCES_MAX:
+        raise TooManyEscrowsRequested(limit=BALANCES_MAX)
+    if not all(ID.fullmatch(one) for one in ids):
+        raise MilestoneEscrowNotFound
+    found = await read_balances(call.house.pool, ids)
+    if any(one not in found for one in ids):
+        raise MilestoneEscrowNotFound
+    return BalancesAnswer(
+        balances=[
+            BalanceRow(
+                id=one,
+                balance=amount_text(found[one].balance_minor, found[one].currency),
+                currency=found[one].currency,
+                decimals=EXPONENTS[found[one].currency],
+            )
+            for one in ids
+        ]
+    )
+
+
+async def read_log(call: Call[None, EventsQuery]) -> EventsAnswer:
+    """The event log, oldest first."""
+    after = int(call.query.cursor or 0)
+    limit = call.query.limit
+    found = await read_events(call.house.pool, call.subject.id, after, limit + 1)
+    shown = found[:limit]
+    return EventsAnswer(
+        events=[
+            logged(one.seq, one.id, one.type, one.at, one.actor_kind, one.body) for one in shown
+        ],
+        next_cursor=str(shown[-1].seq) if len(found) > limit else None,
+    )
+
+
+async def update(call: Call[MilestoneTermsGiven, None]) -> Answer:
+    """The platform puts other terms in place."""
+    terms = terms_of(call.body, is_update=True)
+    return await call.perform(
+        milestones.update(call.subject.id, terms, expected_version=call.body.expected_version)
+    )
+
+
+async def fund(call: Call[Fund, None]) -> Answer:
+    """The caller's user pays into the pool."""
+    body = call.body
+    return await call.perform(
+        milestones.fund(
+            call.subject.id,
+            body.amount,
+            expected_version=body.expected_version,
+            payer=body.payer,
+        )
+    )
+
+
+async def change_status(call: Call[StatusGiven, None]) -> Answer:
+    """The provider says how one milestone stands."""
+    change = StatusChange(_index(call), call.body.status, call.body.evidence)
+    return await call.perform(milestones.change_status(call.subject.id, [change]))
+
+
+async def change_statuses(call: Call[StatusBatch, None]) -> Answer:
+    """The provider says how several milestones stand: all or nothing."""
+    changes = changes_of(call.body.updates)
+    return await call.perform(milestones.change_status(call.subject.id, changes))
+
+
+async def approve(call: Call[None, None]) -> Answer:
+    """The approver accepts one milestone."""
+    return await call.perform(milestones.approve(call.subject.id, [_index(call)]))
+
+
+async def approve_many(call: Call[ApproveBatch, None]) -> Answer:
+    """The approver accepts several milestones: all or nothing."""
+    return await call.perform(milestones.approve(call.subject.id, call.body.indexes))
+
+
+async def release(call: Call[Release, None]) -> Answer:
+    """The signer releases."""
+    return await call.perform(milestones.release(call.subject.id, call.body.milestone_indexes))
+
+
+async def dispute(call: Call[DisputeGiven, None]) -> Answer:
+    """Somebody with a role disputes."""
+    body = call.body
+    return await call.perform(
+        milestones.dispute(call.subject.id, body.reason, body.milestone_indexes)
+    )
+
+
+async def resolve(call: Call[Resolve, None]) -> Answer:
+    """The resolver distributes."""
+    body = call.body
+    return await call.perform(
+        milestones.resolve(call.subject.id, body.distributions, body.milestone_index)
+    )
+
+
+async def withdraw(call: Call[Withdraw, None]) -> Answer:
+    """The resolver pays out what is left over."""
+    return await call.perform(
+        milestones.withdraw_remaining(call.subject.id, call.body.distributions)
+    )
+
+
+async def note(call: Call[NoteGiven, None]) -> Answer:
+    """Somebody with a role adds a note to the dispute."""
+    body = call.body
+    return await call.perform(milestones.note(call.subject.id, body.text, body.milestone_index))
+
+
+def _index(call: Call[StatusGiven, None] | Call[None, None]) -> int:
+    """The milestone that the path names; what is no number names none."""
+    named = call.path["index"]
+    if INDEX.fullmatch(named) is None:
+        raise MilestoneNotFound(index=named[:20], last=len(call.subject.milestones) - 1)
+    return int(named)
