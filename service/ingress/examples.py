@@ -128,6 +128,8 @@ _JOB = {
     "status": "working",
     "frozen": False,
     "version": 1,
+    "createdAt": "2026-01-31T09:30:00.000Z",
+    "updatedAt": "2026-01-31T09:30:00.000Z",
 }
 _DISPUTED_FLAGS = {"disputed": True, "released": False, "resolved": False}
 _RESOLVED_FLAGS = {"disputed": False, "released": False, "resolved": True}

@@ -12,7 +12,7 @@ from service.rules.errors import GatewayFailure, Invalid, Refused, Unavailable
 KINDS = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, Refused) and kind is not Invalid
+    if issubclass(kind, Refused) and not issubclass(kind, Invalid)
 ]
 
 
