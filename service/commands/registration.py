@@ -94,6 +94,6 @@ async def _held(tx: Transaction, token: str, email: str | None) -> tuple[Invitat
         raise InvitationNotFound
     escrow = next(one.escrow for one in locked if one.escrow.id == invitation.escrow_id)
     others = {escrow.seller_email, escrow.buyer_email} - {invitation.email}
-    if email in others:
+    if email is not None and email in others:
         raise Invalid({"email": "must not be the other party's"})
     return invitation, escrow.mode

@@ -228,7 +228,12 @@ class _Teller:
 
     def _named(self, route: Route, example: Example) -> Iterator[Schema]:
         for name in re.findall(r"{(\w+)}", route.path):
-            is_id = route.subject is not None and route.subject.is_written is is_entity_id
+            subject = route.subject
+            is_id = (
+                subject is not None
+                and subject.parameter == name
+                and (subject.is_written is is_entity_id)
+            )
             yield {
                 "name": name,
                 "in": "path",

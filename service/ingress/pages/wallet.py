@@ -37,7 +37,7 @@ from service.rules.errors import (
     PaymentNotFound,
     PaymentNotOpen,
 )
-from service.rules.money import LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
+from service.rules.money import EXPONENTS, LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
 from service.rules.payee import NAME_CHARACTERS_MAX, account_of
 from service.rules.payment import ACCEPT_PAY, BANK_TRANSFER, CREATED, PAYOUT, TOPUP, page_of
 from service.store.ledger import read_balance
@@ -285,7 +285,7 @@ def _asked(call: Call[None, None]) -> Asked:
     before = query.get("before", "")
     currency = query.get("currency", LEDGER_CURRENCY)
     return Asked(
-        currency if re.fullmatch(r"[A-Z]{3}", currency) else LEDGER_CURRENCY,
+        currency if currency in EXPONENTS else LEDGER_CURRENCY,
         _as_day(query.get("from", "")),
         _as_day(query.get("to", "")),
         int(before) if CURSOR.fullmatch(before) else NEWEST,
