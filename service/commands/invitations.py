@@ -11,7 +11,6 @@ from service.commands.mails import INVITATION, SIDES, new_mail, role_mail
 from service.rules.aggregate import Escrow
 from service.rules.engagement import ROLES, MilestoneEscrow
 from service.rules.machine import Actor, Role
-from service.rules.milestone import MODE
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
 from service.store.escrows import read_escrow
@@ -106,27 +105,29 @@ async def fire_reminders(tx: Transaction, deadline_ids: Sequence[int]) -> list[D
 
 async def _remind(tx: Transaction, deadline: Deadline) -> None:
     invitation = await read_invitation(tx, deadline.subject)
-    escrow = await read_escrow(tx, deadline.escrow_id)
-    if invitation is None or escrow is None or not invitation.is_open:
+    if invitation is None or not invitation.is_open:
         return
     if not await note_reminder(tx, invitation):
         return
-    await insert_mails(tx, [await _reminding(tx, invitation, escrow)])
-    following = _reminder(invitation, tx.now, escrow.seq, sent=invitation.reminders + 1)
+    mail, seq = await _reminding(tx, invitation)
+    await insert_mails(tx, [mail])
+    following = _reminder(invitation, tx.now, seq, sent=invitation.reminders + 1)
     if following:
         await arm_deadlines(tx, [following])
 
 
-async def _reminding(tx: Transaction, invitation: Invitation, escrow: Escrow) -> NewMail:
-    """The reminder's mail, in the words of the escrow's family."""
+async def _reminding(tx: Transaction, invitation: Invitation) -> tuple[NewMail, int]:
+    """The reminder's mail, in the words of the escrow's family, and the escrow's seq."""
     key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
     role = Role(invitation.role)
-    if escrow.mode != MODE:
-        return new_mail(tx, REMINDER, escrow, role, key, invitation.id)
-    whole = await read_milestone_escrow(tx, escrow.id)
+    escrow = await read_escrow(tx, invitation.escrow_id)
+    if escrow is not None:
+        return new_mail(tx, REMINDER, escrow, role, key, invitation.id), escrow.seq
+    whole = await read_milestone_escrow(tx, invitation.escrow_id)
     if whole is None:
-        raise AssertionError(f"milestone escrow {escrow.id} has no terms")
-    return role_mail(tx, ROLE_REMINDER, whole, role, invitation.email, key, invitation.id)
+        raise AssertionError(f"the invitation {invitation.id} is to nothing")
+    mail = role_mail(tx, ROLE_REMINDER, whole, role, invitation.email, key, invitation.id)
+    return mail, whole.seq
 
 
 async def _invited(

@@ -10,7 +10,9 @@ from service.rules.engagement import FINAL, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
+from service.rules.milestone_session import moot
 from service.rules.milestone_steps import check_frozen, expire
+from service.rules.session import EVERY
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, stop_kinds
@@ -21,6 +23,7 @@ from service.store.milestones import (
     read_milestone_escrow,
     stop_resolver,
 )
+from service.store.sessions import cancel_sessions
 from service.wire.milestone_events import milestone_bodies
 
 RESOLVER = "resolver"
@@ -49,6 +52,7 @@ async def record(tx: Transaction, done: Done) -> None:
     """Move, post, tell: the step that was taken."""
     tx.taken.append(done)
     await move_milestone_escrow(tx, done)
+    await cancel_sessions(tx, [(done.after.id, action, EVERY) for action in moot(done)])
     await _turn(tx, done)
     await ledger.post_transfers(tx, entries_of(done))
     await events.append_events(tx, told(tx, done))

@@ -4,17 +4,22 @@ Law: the session is claimed under the escrow's lock and before its step, in one 
 who finish it at once take the step once, and a refused step leaves the session as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
+from service.commands.milestone_steps import lock as lock_milestones
 from service.commands.payments import Wish, begun, paid_at_once, proven
 from service.commands.perform import Command
 from service.commands.steps import lock, reread
+from service.rules.aggregate import Escrow
 from service.rules.checkout import choose_redirect
+from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
+from service.rules.milestone_session import check_action
 from service.rules.money import to_minor
 from service.rules.payment import ACCEPT_PAY, BY_HAND
 from service.rules.session import (
@@ -29,6 +34,7 @@ from service.store.db import Reader, Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
 from service.store.developers import read_redirect_urls
 from service.store.escrows import lock_escrows
+from service.store.milestones import read_milestone_escrow
 from service.store.sessions import (
     Session,
     end_session,
@@ -37,7 +43,15 @@ from service.store.sessions import (
 )
 from service.store.users import read_user
 from service.wire.escrows import Detail, detail
-from service.wire.sessions import NewSession, SessionCreated, SessionEnded, SessionShape
+from service.wire.milestones import MilestoneEscrowShape
+from service.wire.milestones import shape as milestone_shape
+from service.wire.sessions import (
+    NewMilestoneSession,
+    NewSession,
+    SessionCreated,
+    SessionEnded,
+    SessionShape,
+)
 
 SESSION = "session"
 """The kind of a session's deadline; its subject is the session's id."""
@@ -55,29 +69,58 @@ def create(developer_id: str, escrow_id: str, asked: NewSession) -> Command:
         redirect_url = choose_redirect(asked.redirect_url, allowed)
         escrow = await lock(tx, escrow_id)
         check(asked.action, escrow, asked.target_user_email)
-        session = Session(
-            id=uuid4(),
-            escrow_id=escrow_id,
-            developer_id=developer_id,
-            action=asked.action,
-            email=asked.target_user_email,
-            redirect_url=redirect_url,
-            metadata=asked.metadata,
-            status=PENDING,
-            expires_at=tx.now + timedelta(minutes=MINUTES),
-            completed_at=None,
-            created_at=tx.now,
-        )
-        await insert_session(tx, session)
-        clock = Arming(escrow_id, SESSION, session.expires_at, escrow.seq, str(session.id))
-        await arm_deadlines(tx, [clock])
-        return SessionCreated.model_construct(
-            session_id=str(session.id),
-            url=f"{tx.policy.public_url}/checkout/{session.id}",
-            expires_at=session.expires_at,
-        )
+        return await _opened(tx, developer_id, escrow, asked, redirect_url)
 
     return command
+
+
+def create_of_milestones(developer_id: str, escrow_id: str, asked: NewMilestoneSession) -> Command:
+    """A session of 30 minutes for one step of a milestone escrow; its input may come along.
+
+    Raises:
+        StepClash: redirect URL, target or status stand against it, in this order.
+    """
+
+    async def command(tx: Transaction) -> SessionCreated:
+        allowed = await read_redirect_urls(tx, developer_id)
+        redirect_url = choose_redirect(asked.redirect_url, allowed)
+        escrow = await lock_milestones(tx, escrow_id)
+        check_action(escrow, asked.action, asked.target_user_email, tx.now)
+        return await _opened(tx, developer_id, escrow, asked, redirect_url, asked.input)
+
+    return command
+
+
+async def _opened(
+    tx: Transaction,
+    developer_id: str,
+    escrow: Escrow | MilestoneEscrow,
+    asked: NewSession | NewMilestoneSession,
+    redirect_url: str,
+    given: Mapping[str, Any] | None = None,
+) -> SessionCreated:
+    session = Session(
+        id=uuid4(),
+        escrow_id=escrow.id,
+        developer_id=developer_id,
+        action=asked.action,
+        email=asked.target_user_email,
+        redirect_url=redirect_url,
+        metadata=asked.metadata,
+        status=PENDING,
+        expires_at=tx.now + timedelta(minutes=MINUTES),
+        completed_at=None,
+        created_at=tx.now,
+        input=given,
+    )
+    await insert_session(tx, session)
+    clock = Arming(escrow.id, SESSION, session.expires_at, escrow.seq, str(session.id))
+    await arm_deadlines(tx, [clock])
+    return SessionCreated.model_construct(
+        session_id=str(session.id),
+        url=f"{tx.policy.public_url}/checkout/{session.id}",
+        expires_at=session.expires_at,
+    )
 
 
 async def bound_person(reader: Reader, session: Session, door: Actor) -> Actor:
@@ -111,6 +154,25 @@ def complete(session_id: UUID, taking: Command) -> Command:
         await taking(tx)
         escrow = await reread(tx, session.escrow_id)
         return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
+
+    return command
+
+
+def complete_of_milestones(session_id: UUID, taking: Command) -> Command:
+    """As `complete`, of a milestone escrow.
+
+    Raises:
+        SessionNotPending: it was spent, cancelled, or has expired.
+        Refused: as the step; the session stays pending.
+    """
+
+    async def command(tx: Transaction) -> SessionEnded:
+        session = await _claim(tx, session_id, COMPLETED)
+        await taking(tx)
+        escrow = await read_milestone_escrow(tx, session.escrow_id)
+        if escrow is None:
+            raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
+        return ended(session, milestone_shape(escrow))
 
     return command
 
@@ -211,6 +273,6 @@ def shape(session: Session) -> SessionShape:
     )
 
 
-def ended(session: Session, escrow: Detail | None = None) -> SessionEnded:
+def ended(session: Session, escrow: Detail | MilestoneEscrowShape | None = None) -> SessionEnded:
     """How the session ended, and the escrow after it."""
     return SessionEnded.model_construct(session=shape(session), escrow=escrow)

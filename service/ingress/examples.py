@@ -359,6 +359,19 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         path=_THIS_JOB,
         answer={"escrow": {**_JOB, "status": "inDispute", "flags": _DISPUTED_FLAGS}},
     ),
+    milestones.make_session: Example(
+        {
+            "action": "approve_milestone",
+            "targetUserEmail": "approver@example.com",
+            "redirectUrl": "https://shop.example.com/back",
+            "input": {"indexes": [0]},
+        },
+        path=_THIS_JOB,
+        answer={
+            "url": "https://amana.example.com/checkout/3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
+            "expiresAt": "2026-01-31T10:00:00.000Z",
+        },
+    ),
     # Identity verifications
     identity.request: Example({"email": "buyer@example.com", "external_user_id": "u-1042"}),
     identity.read_list: Example(query={"email": "buyer@example.com"}),
@@ -391,6 +404,15 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         {"email": "buyer@example.com", "step": "dispute", "input": {"reason": "It never came."}},
         path=ESCROW,
         answer={"escrow": {**_PAID, "status": "disputed"}},
+    ),
+    sandbox.act_on_milestones: Example(
+        {
+            "email": "approver@example.com",
+            "step": "approve_milestone",
+            "input": {"indexes": [0]},
+        },
+        path=_THIS_JOB,
+        answer={"escrow": _APPROVED_JOB},
     ),
     sessions.complete: Example(
         {"input": {"method": "wallet"}},

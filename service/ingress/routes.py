@@ -46,6 +46,8 @@ from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.files import FORM_BYTES_MAX
 from service.rules.milestone import TABLE as MILESTONES
+from service.rules.milestone_session import OF_SESSIONS as OF_MILESTONE_SESSIONS
+from service.rules.milestone_steps import REFUSALS as OF_MILESTONES
 from service.rules.policy import Policy
 from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
@@ -128,6 +130,7 @@ from service.wire.sandbox import (
     UserAnswer,
 )
 from service.wire.sessions import (
+    NewMilestoneSession,
     NewSession,
     SessionAnswer,
     SessionCreated,
@@ -256,6 +259,10 @@ ROUTES: tuple[Route, ...] = (
     _STEP("POST", f"{_MILESTONES}/{{id}}/dispute-notes", milestones.note,
           takes=NoteGiven, steps=("note_dispute",),
           says="Add a note to a dispute, in any role."),
+    Route("POST", f"{_MILESTONES}/{{id}}/sessions", milestones.make_session, _KEY, READABLE,
+          takes=NewMilestoneSession, gives=SessionCreated, status=201, unfit=no.InvalidPayload,
+          refuses=OF_MILESTONE_SESSIONS,
+          says="Make a hosted page for one step of one person."),
 
     Route("POST", f"{_V1}/identity-verifications", identity.request, _KEY,
           takes=NewVerification, gives=VerificationMade, status=201,
@@ -408,12 +415,18 @@ SANDBOX_ROUTES: tuple[Route, ...] = (
           refuses=(*OF_DOORS, no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
                    no.PhoneNotVerified, no.BalanceTooLarge, no.TermsChanged),
           says="Take a step as this person."),
+    Route("POST", f"{_SANDBOX}/milestone-escrows/{{id}}/act", sandbox.act_on_milestones, _KEY,
+          ANY_MILESTONE_ESCROW, takes=Act, gives=MilestoneEscrowAnswer,
+          steps=(*OF_MILESTONES,), table=MILESTONES,
+          refuses=(no.UserNotRegistered, no.InvalidPayload),
+          says="Take any step of a milestone escrow as this person."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/complete", sessions.complete, _KEY, ANY_SESSION,
           takes=SessionEnd, gives=SessionEnded, body_bytes_max=SESSION_BODY_BYTES_MAX,
           refuses=(*OF_DOORS, no.SessionNotPending, no.UserNotRegistered, *OF_STEPS,
                    no.InsufficientFunds, no.PhoneNotVerified, no.AmountChanged,
                    no.TermsChanged,
-                   no.BalanceTooLarge, no.NotPayable, no.PaymentUnderWay),
+                   no.BalanceTooLarge, no.NotPayable, no.PaymentUnderWay, no.InvalidPayload,
+                   *(one for refusals in OF_MILESTONES.values() for one in refusals)),
           says="Finish a checkout session without a browser."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/cancel", sessions.turn_away, _KEY, ANY_SESSION,
           gives=SessionEnded, refuses=(no.SessionNotPending, no.EscrowFrozen),

@@ -50,11 +50,12 @@ async def lock_escrows(
     return [Locked(as_escrow(row), row["read_at"], row["due_deadline"]) for row in rows]
 
 
-READ_ESCROW = "SELECT * FROM escrow_reading WHERE id = $1"
+# Of the buyer-seller family; store/milestones.py reads the other.
+READ_ESCROW = "SELECT * FROM escrow_reading WHERE id = $1 AND mode <> 'milestone'"
 
 
 async def read_escrow(reader: Reader, escrow_id: str) -> Escrow | None:
-    """The escrow, or None when there is none of this id."""
+    """The buyer-seller escrow, or None when there is none of this id."""
     row = await reader.fetchrow(READ_ESCROW, escrow_id)
     return as_escrow(row) if row else None
 

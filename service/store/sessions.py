@@ -13,7 +13,10 @@ from service.store.db import Reader, Row, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as its row stands; `expires_at` is business time."""
+    """A session as its row stands; `expires_at` is business time.
+
+    `input` is the body of a milestone family's step, where it was given with the session.
+    """
 
     id: UUID
     escrow_id: str
@@ -26,12 +29,13 @@ class Session:
     expires_at: datetime
     completed_at: datetime | None
     created_at: datetime
+    input: Mapping[str, Any] | None = None
 
 
 INSERT_SESSION = """
 INSERT INTO checkout_session (id, escrow_id, developer_id, action, email, redirect_url, metadata,
-                              expires_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)
+                              expires_at, created_at, input)
+VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10::jsonb)
 """
 
 
@@ -48,12 +52,13 @@ async def insert_session(tx: Transaction, session: Session) -> None:
         orjson.dumps(session.metadata).decode(),
         session.expires_at,
         session.created_at,
+        None if session.input is None else orjson.dumps(session.input, default=str).decode(),
     )
 
 
 READ_SESSION = """
 SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
-       expires_at, completed_at, created_at
+       expires_at, completed_at, created_at, input::text
 FROM checkout_session WHERE id = $1
 """
 
@@ -72,7 +77,7 @@ WITH over AS (
     SET status = $2, completed_at = CASE WHEN $2 = 'completed' THEN $3::timestamptz END
     WHERE id = $1 AND status = 'pending' AND ($2 = 'expired' OR expires_at > $3)
     RETURNING id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
-              expires_at, completed_at, created_at
+              expires_at, completed_at, created_at, input::text
 ), stopped AS (
     UPDATE deadline d SET cancelled_at = $3 FROM over
     WHERE d.escrow_id = over.escrow_id AND d.kind = 'session' AND d.subject = over.id::text
@@ -133,4 +138,5 @@ async def cancel_sessions(tx: Transaction, ended: Sequence[tuple[str, str, str]]
 
 def _session(row: Row) -> Session:
     facts: dict[str, Any] = dict(row)
-    return Session(**{**facts, "metadata": orjson.loads(facts["metadata"])})
+    given = None if facts["input"] is None else orjson.loads(facts["input"])
+    return Session(**{**facts, "metadata": orjson.loads(facts["metadata"]), "input": given})

@@ -14,6 +14,7 @@ from service.wire.base import Body, Number, OwnBody, WholeNumber, Wire, absent
 from service.wire.developer import Image
 from service.wire.escrows import Changes, Detail
 from service.wire.metadata import Metadata
+from service.wire.milestones import MilestoneEscrowShape
 from service.wire.sandbox import Amount
 from service.wire.text import Email, Text
 
@@ -50,6 +51,28 @@ class NewSession(Body):
     target_user_email: Email
     redirect_url: Annotated[str, Field(min_length=1, max_length=2048)]
     metadata: Annotated[Metadata, Field(default_factory=dict)]
+
+
+class NewMilestoneSession(OwnBody):
+    """The body of `POST /milestone-escrows/:id/sessions`.
+
+    `input` is the body of the step (the batch of approvals and statuses), given now or on the
+    page.
+    """
+
+    action: Literal[
+        "fund",
+        "approve_milestone",
+        "change_milestone_status",
+        "release",
+        "dispute",
+        "resolve_dispute",
+        "withdraw_remaining",
+    ]
+    target_user_email: Email
+    redirect_url: Annotated[str, Field(min_length=1, max_length=2048)]
+    metadata: Annotated[Metadata, Field(default_factory=dict)]
+    input: dict[str, Any] | None = None
 
 
 class SessionCreated(Wire):
@@ -180,4 +203,4 @@ class SessionEnded(Wire):
     """200 of the sandbox's `complete` and `cancel`."""
 
     session: SessionShape
-    escrow: Detail | None = absent()
+    escrow: Detail | MilestoneEscrowShape | None = absent()

@@ -13,7 +13,6 @@ from service.rules.aggregate import Escrow
 from service.rules.errors import EscrowNotFound, InvalidEscrowId, NoProofPolicy, NotParty
 from service.rules.escrow import MODES, PROOF, check_role
 from service.rules.terms import Terms
-from service.store.db import Reader
 from service.store.deadlines import read_open
 from service.store.escrows import Scope, count_escrows, list_escrows, read_escrow
 from service.store.mails import read_mail_troubles
@@ -43,12 +42,9 @@ def may_see(caller: Caller, escrow: Escrow) -> bool:
     )
 
 
-async def _read(reader: Reader, escrow_id: str) -> Escrow | None:
-    escrow = await read_escrow(reader, escrow_id)
-    return escrow if escrow is not None and escrow.mode != "milestone" else None
-
-
-ESCROW = Subject("id", is_entity_id, InvalidEscrowId, _read, EscrowNotFound, may_see, NotParty)
+ESCROW = Subject(
+    "id", is_entity_id, InvalidEscrowId, read_escrow, EscrowNotFound, may_see, NotParty
+)
 
 
 def escrow_for(step: str) -> Subject:

@@ -1,9 +1,12 @@
 """The milestone escrows: create, list, read, and every step that an API key takes as its user."""
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from service.commands import milestones
-from service.commands.perform import Answer
+from service.commands import milestones, sessions
+from service.commands.perform import Answer, Command
+from service.ingress.bodies import as_model
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject, is_entity_id
 from service.rules.engagement import MilestoneEscrow
@@ -26,6 +29,7 @@ from service.store.milestones import (
     read_events,
     read_milestone_escrow,
 )
+from service.wire.base import OwnBody
 from service.wire.milestone_next import MilestoneNextAnswer, milestone_next
 from service.wire.milestones import (
     INDEX,
@@ -58,6 +62,7 @@ from service.wire.milestones import (
     terms_of,
     write_cursor,
 )
+from service.wire.sessions import NewMilestoneSession
 
 ID = re.compile(r"[0-9a-f]{24}")
 
@@ -250,6 +255,86 @@ async def note(call: Call[NoteGiven, None]) -> Answer:
     """Somebody with a role adds a note to the dispute."""
     body = call.body
     return await call.perform(milestones.note(call.subject.id, body.text, body.milestone_index))
+
+
+class MilestoneAct(NamedTuple):
+    """A person's step: what they fill in, and the command on this escrow."""
+
+    brings: type[OwnBody]
+    taking: Callable[[str, Any], Command]
+
+
+ACTS: Mapping[str, MilestoneAct] = {
+    "fund": MilestoneAct(
+        Fund,
+        lambda escrow_id, given: milestones.fund(
+            escrow_id,
+            given.amount,
+            expected_version=given.expected_version,
+            payer=given.payer,
+        ),
+    ),
+    "change_milestone_status": MilestoneAct(
+        StatusBatch,
+        lambda escrow_id, given: milestones.change_status(escrow_id, changes_of(given.updates)),
+    ),
+    "approve_milestone": MilestoneAct(
+        ApproveBatch, lambda escrow_id, given: milestones.approve(escrow_id, given.indexes)
+    ),
+    "release": MilestoneAct(
+        Release,
+        lambda escrow_id, given: milestones.release(escrow_id, given.milestone_indexes),
+    ),
+    "dispute": MilestoneAct(
+        DisputeGiven,
+        lambda escrow_id, given: milestones.dispute(
+            escrow_id, given.reason, given.milestone_indexes
+        ),
+    ),
+    "note_dispute": MilestoneAct(
+        NoteGiven,
+        lambda escrow_id, given: milestones.note(escrow_id, given.text, given.milestone_index),
+    ),
+    "resolve_dispute": MilestoneAct(
+        Resolve,
+        lambda escrow_id, given: milestones.resolve(
+            escrow_id, given.distributions, given.milestone_index
+        ),
+    ),
+    "withdraw_remaining": MilestoneAct(
+        Withdraw,
+        lambda escrow_id, given: milestones.withdraw_remaining(escrow_id, given.distributions),
+    ),
+    "update": MilestoneAct(
+        MilestoneTermsGiven,
+        lambda escrow_id, given: milestones.update(
+            escrow_id,
+            terms_of(given, is_update=True),
+            expected_version=given.expected_version,
+        ),
+    ),
+}
+"""Step or action -> how a person takes it. For pages, sessions and the sandbox alike."""
+
+
+def acted(escrow_id: str, name: str, given: Mapping[str, Any]) -> Command:
+    """The command of this step with this input.
+
+    Raises:
+        InvalidPayload: with every bad field at once.
+    """
+    act = ACTS[name]
+    return act.taking(escrow_id, as_model(act.brings, given, InvalidPayload))
+
+
+async def make_session(call: Call[NewMilestoneSession, None]) -> Answer:
+    """A hosted page for one step of one person; an input that comes along must be sound."""
+    body = call.body
+    if body.input is not None:
+        acted(call.subject.id, body.action, body.input)
+    return await call.perform(
+        sessions.create_of_milestones(call.developer_id, call.subject.id, body)
+    )
 
 
 def _index(call: Call[StatusGiven, None] | Call[None, None]) -> int:

@@ -366,6 +366,13 @@ async def a_new_session(world: World, who: str) -> Asked:
     return asked
 
 
+async def a_milestone_session(world: World, who: str) -> Asked:
+    """For the buyer, who is to approve."""
+    await returning(world, who)
+    given = {**TO_PAY, "action": "approve_milestone", "input": {"indexes": [0]}}
+    return await at_milestones(json=given)(world, who)
+
+
 async def a_session(world: World, _who: str) -> Asked:
     """A session that the creator has made."""
     developer_id = await returning(world, "creator")
@@ -621,6 +628,9 @@ TABLE = (
     Row(f"POST {MILES}/{{id}}/dispute-notes",     "role  role  200   200   200   role",
         at_milestones("dispute", json={"text": "Look."}), of="milestone"),
 
+    Row(f"POST {MILES}/{{id}}/sessions",          "far   far   201   201   201   201",
+        a_milestone_session, of="milestone"),
+
     Row(f"POST {V1}/identity-verifications",      "201   201   201   201   201   201",
         plain({"email": "somebody@new.example"})),
     Row(f"GET {V1}/identity-verifications",       "200   200   200   200   200   200",
@@ -667,6 +677,9 @@ TABLE = (
         at_escrow(status="paid", json=acting("seller", "deliver")), of="escrow"),
     Row(f"POST {SANDBOX}/escrows/{{id}}/act",     "seller seller seller seller seller seller",
         at_escrow(status="paid", json=acting("buyer", "deliver")), of="escrow", case="as another"),
+    Row(f"POST {SANDBOX}/milestone-escrows/{{id}}/act", "200 200 200 200 200 200",
+        at_milestones(json=acting("buyer", "approve_milestone") | {"input": {"indexes": [0]}}),
+        of="milestone"),
     Row(f"POST {SANDBOX}/sessions/{{id}}/complete", "200  200   200   200   200   200",
         a_session, of="session"),
     Row(f"POST {SANDBOX}/sessions/{{id}}/cancel", "200   200   200   200   200   200",
@@ -843,7 +856,14 @@ REHEARSED = frozenset(
         f"POST {V1}/escrows/{{id}}/deliver",
         f"POST {V1}/escrows/{{id}}/reject-delivery",
         f"POST {V1}/escrows/{{id}}/cancel",
-        *(row.route for row in TABLE if row.path.startswith(MILES) and row.method != "GET"),
+        *(
+            row.route
+            for row in TABLE
+            if row.path.startswith(MILES)
+            and row.method != "GET"
+            and not row.path.endswith("/sessions")
+        ),
+        f"POST {SANDBOX}/milestone-escrows/{{id}}/act",
         f"POST {SANDBOX}/escrows/{{id}}/pay",
         f"POST {SANDBOX}/escrows/{{id}}/act",
         f"POST {SANDBOX}/disputes/{{id}}/resolve",

@@ -1,0 +1,111 @@
+"""Checkout sessions of the milestone family: which action is to be had for whom, now.
+
+Source: milestones.md 2. A session is a promise of one step to one e-mail; the step's own checks
+decide again when it is taken, and their refusals are told as they are.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from service.rules import errors as no
+from service.rules.engagement import FINAL, ROLES, MilestoneEscrow
+from service.rules.errors import Refused
+from service.rules.machine import Role
+from service.rules.milestone import Done
+from service.rules.milestone_outlook import outlook
+from service.rules.milestone_steps import check_fund
+
+FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
+WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
+    "approve_milestone": (Role.APPROVER, no.OnlyApproverCanApprove),
+    "change_milestone_status": (
+        Role.SERVICE_PROVIDER,
+        no.OnlyServiceProviderCanChangeStatus,
+    ),
+    "release": (Role.RELEASE_SIGNER, no.OnlyReleaseSignerCanRelease),
+    "resolve_dispute": (Role.DISPUTE_RESOLVER, no.OnlyDisputeResolver),
+    WITHDRAW: (Role.DISPUTE_RESOLVER, no.OnlyDisputeResolver),
+}
+"""Action -> whose it is, and what everybody else is told."""
+ACTIONS = (FUND, "approve_milestone", "change_milestone_status", "release", DISPUTE,
+           "resolve_dispute", WITHDRAW)  # fmt: skip
+
+
+def check_action(escrow: MilestoneEscrow, action: str, email: str, now: datetime) -> None:
+    """Whether this person could take the action now, as if they had registered.
+
+    Raises:
+        EscrowFrozen: nothing can be done with it now.
+        OfMilestones: it is another's, or the escrow is not in a state for it.
+    """
+    if escrow.frozen:
+        raise no.EscrowFrozen
+    if action == FUND:
+        check_fund(escrow, 1, None)
+        return
+    held = [role for role in ROLES if escrow.roles[role].email == email]
+    is_receiver = any(one.receiver and one.receiver.email == email for one in escrow.milestones)
+    if action == DISPUTE:
+        _check_dispute(escrow, held, now, is_receiver=is_receiver)
+        return
+    role, refusal = WHOSE[action]
+    if role not in held:
+        raise refusal()
+    _check_legal(escrow, role, action, now)
+
+
+def _check_dispute(
+    escrow: MilestoneEscrow, held: list[Role], now: datetime, *, is_receiver: bool
+) -> None:
+    if Role.DISPUTE_RESOLVER in held:
+        raise no.ResolverCannotDispute
+    if not held and not is_receiver:
+        raise no.UnauthorizedToDispute
+    _check_legal(escrow, held[0] if held else Role.RECEIVER, DISPUTE, now)
+
+
+def _check_legal(escrow: MilestoneEscrow, role: Role, action: str, now: datetime) -> None:
+    prospect = next(one for one in outlook(escrow, role, now) if one.step == action)
+    if prospect.obstacle is not None:
+        raise prospect.obstacle
+
+
+def moot(done: Done) -> list[str]:
+    """The actions whose pending sessions this step ends: it was their step, or it is too late.
+
+    Milestones of multi release, approvals and statuses come one by one: their sessions stay.
+    """
+    if done.after.status in FINAL and done.before.status not in FINAL:
+        return [action for action in ACTIONS if action != WITHDRAW]
+    if done.row.name == DISPUTE and done.after.is_single:
+        return [DISPUTE]
+    return []
+
+
+OF_SESSIONS: tuple[type[Refused], ...] = (
+    no.NoRedirectUrlsConfigured,
+    no.RedirectUrlMustBeHttps,
+    no.RedirectUrlNotAllowed,
+    no.EscrowFrozen,
+    *(refusal for _, refusal in dict(WHOSE).values()),
+    no.UnauthorizedToDispute,
+    no.ResolverCannotDispute,
+    no.EscrowAlreadyReleased,
+    no.EscrowAlreadyResolved,
+    no.EscrowAlreadyInDispute,
+    no.EscrowInDispute,
+    no.EscrowNotInDispute,
+    no.EscrowNotCompleted,
+    no.EscrowBalanceNotEnough,
+    no.EscrowNotFullyProcessed,
+    no.MilestoneAlreadyReleased,
+    no.MilestoneAlreadyResolved,
+    no.MilestoneAlreadyApproved,
+    no.MilestoneAlreadyInDispute,
+    no.MilestoneInDispute,
+    no.MilestoneNotInDispute,
+    no.MilestoneNotCompleted,
+    no.ReceiverNotRegistered,
+    no.TotalMustBePositive,
+)
+"""What may stand against a new session."""
