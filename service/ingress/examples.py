@@ -345,7 +345,7 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         answer={"escrow": {**_JOB, "status": "inDispute", "flags": _DISPUTED_FLAGS}},
     ),
     milestones.resolve: Example(
-        {"distributions": [{"email": "receiver@example.com", "amount": "100.00"}]},
+        {"distributions": [{"email": "provider@example.com", "amount": "100.00"}]},
         path=_THIS_JOB,
         answer={"escrow": {**_JOB, "status": "resolved", "flags": _RESOLVED_FLAGS}},
     ),
