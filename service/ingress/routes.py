@@ -23,10 +23,11 @@ from service.ingress.api.sandbox import ANY_ESCROW, USER
 from service.ingress.api.sessions import ANY_SESSION, SESSION
 from service.ingress.api.webhooks import ENDPOINT
 from service.ingress.errors import Family
+from service.ingress.pages import contract as contract_page
 from service.ingress.pages import (
-    checkout,
     dashboard,
     explorer,
+    families,
     files,
     paying,
     phone,
@@ -36,12 +37,9 @@ from service.ingress.pages import (
     static,
     wallet,
 )
-from service.ingress.pages import contract as contract_page
-from service.ingress.pages import escrow as escrow_page
 from service.ingress.pages import identity as identity_page
 from service.ingress.pages import mailbox as mailbox_page
 from service.ingress.pages import settings as person_settings
-from service.ingress.pages import step as step_page
 from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.files import FORM_BYTES_MAX
@@ -325,9 +323,9 @@ ROUTES: tuple[Route, ...] = (
                   body_bytes_max=FORM_BYTES_MAX, says="Prove it, turn away or try again."),
         )
     ),
-    Route("GET", "/checkout/{id}", checkout.read, Auth.NONE, is_page=True,
+    Route("GET", "/checkout/{id}", families.read_checkout, Auth.NONE, is_page=True,
           says="A step that was promised to one person, behind a shop's link."),
-    Route("POST", "/checkout/{id}", checkout.take, Auth.NONE, is_page=True,
+    Route("POST", "/checkout/{id}", families.take_checkout, Auth.NONE, is_page=True,
           body_bytes_max=FORM_BYTES_MAX,
           says="Take the step, or turn away."),
     Route("GET", "/dashboard", dashboard.read_list, Auth.NONE, is_page=True,
@@ -336,13 +334,13 @@ ROUTES: tuple[Route, ...] = (
           says="What a person has set about themselves."),
     Route("POST", "/dashboard/settings", person_settings.change, Auth.NONE, is_page=True,
           says="Change it, or sign out everywhere."),
-    Route("GET", "/dashboard/escrow/{id}", escrow_page.read, Auth.NONE, is_page=True,
+    Route("GET", "/dashboard/escrow/{id}", families.read_escrow, Auth.NONE, is_page=True,
           says="An escrow, for its parties."),
     Route("GET", "/dashboard/escrow/{id}/contract", contract_page.read, Auth.NONE, is_page=True,
           says="Its contract, to read and to print."),
-    Route("GET", "/dashboard/escrow/{id}/{step}", step_page.read, Auth.NONE, is_page=True,
+    Route("GET", "/dashboard/escrow/{id}/{step}", families.read_step, Auth.NONE, is_page=True,
           says="One step of a party, and what it does."),
-    Route("POST", "/dashboard/escrow/{id}/{step}", step_page.take, Auth.NONE, is_page=True,
+    Route("POST", "/dashboard/escrow/{id}/{step}", families.take_step, Auth.NONE, is_page=True,
           body_bytes_max=FORM_BYTES_MAX, says="Take it."),
     Route("GET", "/dashboard/wallet", wallet.read, Auth.NONE, is_page=True,
           says="A person's wallet."),

@@ -17,12 +17,15 @@ from service.rules.milestone_steps import (
     approve,
     change_status,
     check_frozen,
+    check_fund,
     dispute,
     dispute_milestones,
+    note,
     release,
     release_milestones,
     resolve,
     resolve_milestone,
+    roles_of,
     withdraw_remaining,
 )
 
@@ -71,6 +74,15 @@ def _withdraw(escrow: MilestoneEscrow, _: int, actor: Actor, now: datetime) -> o
     return withdraw_remaining(escrow, _all_of(escrow.held_minor, to), actor, now)
 
 
+def _fund(escrow: MilestoneEscrow, _: int, __: Actor, ___: datetime) -> object:
+    check_fund(escrow, 1, None)
+    return None
+
+
+def _note(escrow: MilestoneEscrow, _: int, actor: Actor, now: datetime) -> object:
+    return note(escrow, "-", None, actor, now)
+
+
 def _all_of(amount: int, to: Holder) -> list[Share]:
     return [Share(to, amount)] if amount else []
 
@@ -88,7 +100,7 @@ _OWN: Mapping[Role, tuple[tuple[str, Try], ...]] = {
     Role.DISPUTE_RESOLVER: (("resolve_dispute", _resolve), ("withdraw_remaining", _withdraw)),
     Role.RECEIVER: (),
 }
-OF_THE_WHOLE = frozenset({"withdraw_remaining"})
+OF_THE_WHOLE = frozenset({"fund", "note_dispute", "withdraw_remaining"})
 OF_EACH_ALWAYS = frozenset({"approve_milestone", "change_milestone_status"})
 """The steps that are about single milestones in single release too."""
 
@@ -101,6 +113,19 @@ def outlook(escrow: MilestoneEscrow, role: Role, now: datetime) -> list[Mileston
     steps = _OWN[role]
     if role is not Role.DISPUTE_RESOLVER:
         steps = (*steps, ("dispute", _dispute))
+    return [_prospect(escrow, name, attempt, actor, now) for name, attempt in steps]
+
+
+def outlook_of(escrow: MilestoneEscrow, user_id: str, now: datetime) -> list[MilestoneProspect]:
+    """Every step of this user, in whatever roles, each once; `fund` is there for everybody."""
+    held = roles_of(escrow, user_id)
+    actor = Actor(ActorKind.USER, user_id=user_id)
+    steps: list[tuple[str, Try]] = [one for role in ROLES if role in held for one in _OWN[role]]
+    if held and Role.DISPUTE_RESOLVER not in held:
+        steps.append(("dispute", _dispute))
+    if held:
+        steps.append(("note_dispute", _note))
+    steps.append(("fund", _fund))
     return [_prospect(escrow, name, attempt, actor, now) for name, attempt in steps]
 
 

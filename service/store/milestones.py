@@ -56,6 +56,16 @@ async def read_milestone_escrow(reader: Reader, escrow_id: str) -> MilestoneEscr
     return as_milestone_escrow(row) if row else None
 
 
+# By the primary key, before anything of the escrow is read by one family's statement.
+IS_MILESTONE_ESCROW = "SELECT count(*) FROM escrow WHERE id = $1 AND mode = 'milestone'"
+
+
+async def is_milestone_escrow(reader: Reader, escrow_id: str) -> bool:
+    """Whether there is an escrow of this id, and it is of this family."""
+    row = await reader.fetchrow(IS_MILESTONE_ESCROW, escrow_id)
+    return row is not None and bool(row[0])
+
+
 # One statement for the four tables; the foreign keys are looked at when it ends.
 INSERT_MILESTONE_ESCROW = """
 WITH made AS (

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -25,6 +24,7 @@ from service.ingress.call import Call
 from service.ingress.middlewares import VISIT
 from service.ingress.pages import paying
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
+from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import Form
 from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
 from service.ingress.pages.paying import payer, spell, words_of
@@ -52,9 +52,6 @@ LINES = 30
 PAYMENTS = 10
 CSV_LINES = 500
 CURSOR = re.compile(r"[1-9][0-9]{0,17}")
-AMOUNT = re.compile(r"[0-9][0-9\u00a0\u202f ]*(?:[.,][0-9]{1,3})?")
-DIGITS = str.maketrans({0x660 + n: str(n) for n in range(10)} | {0x66B: "."})
-"""Arabic digits, and the mark that parts decimals among them."""
 Carry = Callable[[str], str]
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet may take for the beginning of a formula."""
@@ -135,7 +132,9 @@ async def take(call: Call[None, None]) -> web.Response:
         errors = {form.text("act"): words_of(voice, refusal)}
     if errors:
         return await _shown(call, visitor, person, form, errors)
-    return visitor.keep(see_other(spoken(call.request, person.language).carry(f"{PATH}?done=yes")))
+    speech, currency = spoken(call.request, person.language), _currency(form)
+    wallet = "" if currency == LEDGER_CURRENCY else f"&currency={currency}"
+    return visitor.keep(see_other(speech.carry(f"{PATH}?done=yes{wallet}")))
 
 
 async def export(call: Call[None, None]) -> web.StreamResponse:
@@ -202,19 +201,10 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
 
 
-def amount_of(text: str, currency: str) -> int | None:
-    """What was typed as an amount, in minor units; None where it is none, or too large.
-
-    A comma or a point parts the decimals, blanks may part thousands, digits may be Arabic.
-    """
-    written = text.translate(DIGITS).strip()
-    if AMOUNT.fullmatch(written) is None:
-        return None
-    plain = re.sub(r"\s", "", written).replace(",", ".")
-    try:
-        minor = to_minor(Decimal(plain), currency)
-    except InvalidOperation:
-        return None
+def _minor(text: str, voice: Voice, currency: str) -> int | None:
+    """What was typed as an amount, in minor units; None where it is none, or too large."""
+    amount = amount_of(text, voice.language.code)
+    minor = None if amount is None else to_minor(amount, currency)
     return minor if minor is not None and 0 < minor <= MAX_MINOR else None
 
 
@@ -234,26 +224,28 @@ def _wish(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Wish | Mapping[str, str]:
     """What is to be paid in, or what is wrong with the form."""
-    minor = amount_of(form.text("amount"), LEDGER_CURRENCY)
+    currency = _currency(form)
+    minor = _minor(form.text("amount"), voice, currency)
     errors = {}
     if minor is None:
-        errors["amount"] = _no_amount(voice)
+        errors["amount"] = _no_amount(voice, currency)
     if form.text("method") not in paying.methods(call):
         errors["method"] = voice.say("field.choice")
     if errors or minor is None:
         return errors
-    return Wish(TOPUP, form.text("method"), minor, LEDGER_CURRENCY, person.user_id)
+    return Wish(TOPUP, form.text("method"), minor, currency, person.user_id)
 
 
 async def _request_payout(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Mapping[str, str]:
     """Ask for it; or what is wrong with the form, by field."""
-    minor = amount_of(form.text("payout_amount"), LEDGER_CURRENCY)
+    currency = _currency(form)
+    minor = _minor(form.text("payout_amount"), voice, currency)
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
     errors = {}
     if minor is None:
-        errors["payout_amount"] = _no_amount(voice)
+        errors["payout_amount"] = _no_amount(voice, currency)
     if not name:
         errors["payout_name"] = voice.say("field.required")
     elif len(name) > NAME_CHARACTERS_MAX:
@@ -263,7 +255,7 @@ async def _request_payout(
     if errors or minor is None:
         return errors
     payee = f"{' '.join(name.split())}\n{account}"
-    command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, LEDGER_CURRENCY, payee)
+    command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, currency, payee)
     await perform(call.house, payer(call, person.user_id), command)
     return {}
 
@@ -275,8 +267,15 @@ async def _cancel_payout(call: Call[None, None], person: Person, payment_id: str
     await perform(call.house, payer(call, person.user_id), payments.cancel(payout.id))
 
 
-def _no_amount(voice: Voice) -> Markup:
-    return voice.say("field.amount", example=voice.figure("120.500"))
+def _currency(form: Form) -> str:
+    """The wallet that the form is about; the ledger's own where it does not say."""
+    given = form.text("currency")
+    return given if given in EXPONENTS else LEDGER_CURRENCY
+
+
+def _no_amount(voice: Voice, currency: str) -> Markup:
+    example = f"120.{'5'.ljust(EXPONENTS[currency], '0')}"
+    return voice.say("field.amount", example=voice.figure(example))
 
 
 def _asked(call: Call[None, None]) -> Asked:
@@ -314,6 +313,8 @@ async def _shown(
     speech = spoken(call.request, person.language)
     voice = voice_of(call.request, speech, person.zone)
     pool, asked = call.house.pool, _asked(call)
+    if form is not None and _currency(form) != asked.currency:
+        asked = Asked(_currency(form), None, None, NEWEST)
     lines = await read_statement(
         pool,
         person.user_id,
@@ -338,7 +339,8 @@ async def _shown(
         given={name: given.text(name) for name in _FIELDS},
         errors=errors or {},
         is_done=not errors and call.request.query.get("done") == "yes",
-        balances=await _balances(call, person, voice),
+        balances=await _balances(call, person, voice, asked.currency),
+        others=[(one, f"{PATH}?currency={one}") for one in EXPONENTS if one != asked.currency],
         ways=[(way, voice.say(f"pay.way.{way}")) for way in paying.methods(call)],
         under_way=await _under_way(call, person, voice, speech.carry),
         payouts=await _payouts(call, person, voice),
@@ -355,12 +357,12 @@ _FIELDS = ("amount", "method", "payout_amount", "payout_name", "payout_account")
 
 
 async def _balances(
-    call: Call[None, None], person: Person, voice: Voice
+    call: Call[None, None], person: Person, voice: Voice, wanted: str
 ) -> list[tuple[str, list[tuple[Markup, str]], str]]:
-    """(currency, what and how much, the query of its statement), the ledger's currency first."""
+    """(currency, what and how much, the query of its statement), the wanted currency first."""
     pool = call.house.pool
     found = await read_currencies(pool, person.user_id)
-    currencies = [LEDGER_CURRENCY, *(one for one in found if one != LEDGER_CURRENCY)]
+    currencies = list(dict.fromkeys((wanted, LEDGER_CURRENCY, *found)))
     shown = []
     for currency in currencies:
         balance = await read_balance(pool, person.user_id, currency)

@@ -1,0 +1,272 @@
+"""The blanks of a milestone escrow's steps, and what was filled in, as the step takes it.
+
+Law: as in `blanks.py`: what was typed is kept, and what is wrong is said beside its blank.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from markupsafe import Markup
+
+from service.ingress.pages.blanks import Blank, Filled
+from service.ingress.pages.figures import amount_of
+from service.ingress.pages.forms import Form
+from service.ingress.pages.milestone_look import MilestoneLook, sum_of
+from service.ingress.pages.milestone_standing import named, numbered
+from service.rules.engagement import ROLES, MilestoneEscrow
+from service.rules.machine import Role
+from service.rules.milestone_terms import EVIDENCE_MAX, NOTE_MAX, REASON_MAX, STATUS_MAX
+from service.rules.money import EXPONENTS, to_minor
+from service.words.pages import Voice
+
+KNOWN_MAX, FREE = 20, 3
+"""How many people of the escrow are offered as recipients, and how many others may be named."""
+EMAIL_CHARACTERS = 254
+NUMBER_CHARACTERS = 9
+_WHICH = Blank("milestone", "which")
+_TICKS = Blank("milestones", "ticks")
+_SHARES = Blank("shares", "shares")
+BLANKS: Mapping[str, Sequence[Blank]] = {
+    "fund": (Blank("sum", "sum"), Blank("version", "hidden", is_required=False)),
+    "change_milestone_status": (
+        _WHICH,
+        Blank("status", "line", limit=STATUS_MAX),
+        Blank("evidence", "area", is_required=False, limit=EVIDENCE_MAX),
+    ),
+    "approve_milestone": (_TICKS,),
+    "release": (),
+    "release_multi": (_TICKS,),
+    "dispute": (Blank("reason", "area", limit=REASON_MAX),),
+    "dispute_multi": (_TICKS, Blank("reason", "area", limit=REASON_MAX)),
+    "note_dispute": (Blank("note", "area", limit=NOTE_MAX),),
+    "resolve_dispute": (_SHARES,),
+    "resolve_dispute_multi": (_WHICH, _SHARES),
+    "withdraw_remaining": (_SHARES,),
+}
+"""Step (and what it is in multi release, where that differs) -> its blanks, in their order."""
+
+
+def key_of(step: str, escrow: MilestoneEscrow) -> str:
+    """Under which name the step's blanks and words stand for this escrow."""
+    multi = f"{step}_multi"
+    return multi if not escrow.is_single and multi in BLANKS else step
+
+
+def blanks_of(step: str, escrow: MilestoneEscrow) -> Sequence[Blank]:
+    """The step's blanks for this escrow."""
+    return BLANKS[key_of(step, escrow)]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Somebody who may be given a part; `email` is empty where one is still to be named."""
+
+    number: int
+    email: str
+    label: Markup
+
+    @property
+    def who(self) -> str:
+        """The name of the field with their e-mail."""
+        return f"who_{self.number}"
+
+    @property
+    def share(self) -> str:
+        """The name of the field with their amount."""
+        return f"share_{self.number}"
+
+
+def recipients(escrow: MilestoneEscrow, voice: Voice) -> list[Recipient]:
+    """Receivers first, then the payers, then the other roles, then room for others.
+
+    The resolver is none of them; whoever is not registered cannot be paid and is left out.
+    """
+    known: dict[str, Markup] = {}
+    receiver = escrow.roles[Role.RECEIVER]
+    if receiver.user_id:
+        known[receiver.email] = voice.say(f"role.{Role.RECEIVER}")
+    for one in escrow.milestones:
+        if one.receiver and one.receiver.user_id:
+            known.setdefault(one.receiver.email, voice.say(f"role.{Role.MILESTONE_RECEIVER}"))
+    for payer in escrow.fundings:
+        known.setdefault(payer.email, voice.say("milestone_page.payer"))
+    for role in ROLES:
+        holder = escrow.roles[role]
+        if holder.user_id and role is not Role.DISPUTE_RESOLVER:
+            known.setdefault(holder.email, voice.say(f"role.{role}"))
+    rows = [
+        Recipient(
+            number,
+            email,
+            Markup("{} ({})").format(voice.figure(email), role_name),
+        )
+        for number, (email, role_name) in enumerate(list(known.items())[:KNOWN_MAX])
+    ]
+    return rows + [
+        Recipient(
+            len(rows) + n,
+            "",
+            voice.say("milestone_page.somebody", number=voice.figure(str(n + 1))),
+        )
+        for n in range(FREE)
+    ]
+
+
+def fill(step: str, form: Form, look: MilestoneLook) -> Filled:
+    """What was filled in, for this step of this escrow."""
+    typed: dict[str, str] = {}
+    errors: dict[str, Markup] = {}
+    brings: dict[str, Any] = {}
+    for blank in blanks_of(step, look.escrow):
+        match blank.kind:
+            case "ticks":
+                _ticked(step, form, look, (typed, errors, brings))
+            case "shares":
+                _shared(form, look, (typed, errors, brings))
+            case "sum":
+                _summed(form, look, (typed, errors, brings))
+            case "hidden":
+                version = form.text(blank.name)
+                if version.isascii() and version.isdigit() and len(version) <= NUMBER_CHARACTERS:
+                    brings["expectedVersion"] = int(version) or 1
+            case "which":
+                _chosen(step, form, look, (typed, errors, brings))
+            case _:
+                _written(blank, form, look.voice, (typed, errors, brings))
+    if step == "change_milestone_status":
+        brings = {"updates": [brings]}
+    return Filled(typed, errors, brings)
+
+
+Sheet = tuple[dict[str, str], dict[str, Markup], dict[str, Any]]
+"""What was typed, what is wrong with it, what the step is given."""
+_NAMES = {"note": "text"}
+"""A blank -> the field of the step's body, where that is called otherwise."""
+
+
+def _written(blank: Blank, form: Form, voice: Voice, sheet: Sheet) -> None:
+    typed, errors, brings = sheet
+    text = form.text(blank.name)
+    typed[blank.name] = text
+    if blank.is_required and not text:
+        errors[blank.name] = voice.say("field.required")
+    elif len(text) > blank.characters_max:
+        limit = voice.figure(str(blank.characters_max))
+        errors[blank.name] = voice.say("field.too_long", limit=limit)
+    elif text:
+        brings[_NAMES.get(blank.name, blank.name)] = text
+
+
+def _ticked(step: str, form: Form, look: MilestoneLook, sheet: Sheet) -> None:
+    typed, errors, brings = sheet
+    indexes = [
+        index
+        for index in range(len(look.escrow.milestones))
+        if form.is_ticked(f"milestone_{index}")
+    ]
+    typed |= {f"milestone_{index}": "yes" for index in indexes}
+    if not indexes:
+        errors["milestones"] = look.voice.say("field.choice")
+    brings["indexes" if step == "approve_milestone" else "milestoneIndexes"] = indexes
+
+
+def _chosen(step: str, form: Form, look: MilestoneLook, sheet: Sheet) -> None:
+    typed, errors, brings = sheet
+    text = form.text("milestone")
+    typed["milestone"] = text
+    is_one = text.isascii() and text.isdigit() and len(text) <= NUMBER_CHARACTERS
+    if not is_one or int(text) >= len(look.escrow.milestones):
+        errors["milestone"] = look.voice.say("field.choice")
+    else:
+        name = "index" if step == "change_milestone_status" else "milestoneIndex"
+        brings[name] = int(text)
+
+
+def _summed(form: Form, look: MilestoneLook, sheet: Sheet) -> None:
+    typed, errors, brings = sheet
+    typed["sum"] = form.text("sum")
+    amount = _amount(typed["sum"], look)
+    if amount is None:
+        errors["sum"] = _no_amount(look)
+    else:
+        brings["amount"] = amount
+
+
+def _shared(form: Form, look: MilestoneLook, sheet: Sheet) -> None:
+    """One distribution for each row with an amount; rows without are nobody's."""
+    typed, errors, brings = sheet
+    given = []
+    for number in range(KNOWN_MAX + FREE):
+        who, share = f"who_{number}", f"share_{number}"
+        email, text = form.text(who), form.text(share)
+        typed |= {who: email, share: text}
+        if not text:
+            continue
+        amount = _amount(text, look)
+        if amount is None:
+            errors[share] = _no_amount(look)
+        if "@" not in email or len(email) > EMAIL_CHARACTERS:
+            errors[who] = look.voice.say("field.email")
+        given.append({"email": email, "amount": amount})
+    if not given:
+        errors["shares"] = look.voice.say("milestone_page.no_share")
+    brings["distributions"] = given
+
+
+def _amount(text: str, look: MilestoneLook) -> Decimal | None:
+    """A sum above nothing, as fine as the currency; None where it is none."""
+    amount = amount_of(text, look.voice.language.code)
+    if amount is None or amount <= 0 or to_minor(amount, look.escrow.currency) is None:
+        return None
+    return amount
+
+
+def _no_amount(look: MilestoneLook) -> Markup:
+    example = f"120.{'5'.ljust(EXPONENTS[look.escrow.currency], '0')}"
+    return look.voice.say("field.amount", example=look.voice.figure(example))
+
+
+# ---- What a session's developer has filled in already --------------------------------------------
+
+
+def told(given: Mapping[str, Any], look: MilestoneLook) -> list[tuple[Markup, Markup]]:
+    """An input that came with the session, as (what, words) pairs: it was checked when it came."""
+    voice = look.voice
+    rows: list[tuple[Markup, Markup]] = []
+    if "amount" in given:
+        rows.append((voice.say("step.sum"), _given_sum(given["amount"], look)))
+    for change in given.get("updates", ()):
+        says = voice.typed(str(change.get("status", "")))
+        rows.append((_named(change.get("index"), look), says))
+        if change.get("evidence"):
+            rows.append((voice.say("step.evidence"), voice.typed(str(change["evidence"]))))
+    indexes = [*given.get("indexes", ()), *(given.get("milestoneIndexes") or ())]
+    if given.get("milestoneIndex") is not None:
+        indexes.append(given["milestoneIndex"])
+    for index in indexes:
+        number = voice.figure(str(int(index) + 1))
+        label = voice.say("milestone_page.number", number=number)
+        rows.append((label, _named(index, look)))
+    if given.get("reason"):
+        rows.append((voice.say("step.reason"), voice.typed(str(given["reason"]))))
+    rows.extend(
+        (voice.figure(str(part["email"])), _given_sum(part["amount"], look))
+        for part in given.get("distributions", ())
+    )
+    return rows
+
+
+def _given_sum(amount: object, look: MilestoneLook) -> Markup:
+    minor = to_minor(Decimal(str(amount)), look.escrow.currency)
+    if minor is None:
+        return look.voice.figure(str(amount))
+    return sum_of(look.voice, minor, look.escrow.currency)
+
+
+def _named(index: object, look: MilestoneLook) -> Markup:
+    number = int(str(index))
+    if 0 <= number < len(look.escrow.milestones):
+        return named(look.escrow, number, look.voice)
+    return numbered(look.voice, number)

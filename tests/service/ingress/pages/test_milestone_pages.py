@@ -1,0 +1,394 @@
+"""Every step of a milestone escrow is taken through its page by who may, and by a session's link.
+
+What is refused says why beside the form, and changes nothing.
+"""
+
+import pytest
+
+from service.commands import developers, milestones, sessions
+from service.ingress.middlewares import HOUSE
+from service.ingress.pages.milestone_blanks import FREE, recipients
+from service.ingress.pages.milestone_standing import PAGES
+from service.rules.machine import Role
+from service.rules.milestone_outlook import outlook_of
+from service.store.clock import read_clock
+from service.store.ledger import read_balance
+from service.wire.sessions import NewMilestoneSession
+from tests.makers import act, arrange, top_up
+from tests.milestones import approve, dispute, look, make_crew, make_milestones, release, resolve
+from tests.previews import HOSTILE
+from tests.service.ingress.pages.people import signed_in
+
+BACK = "https://shop.example/back"
+SINGLE, MULTI = {"amount": "100", "count": 2}, {"amounts": ("60", "40")}
+
+
+async def nothing(house, crew, escrow_id):
+    """The escrow as it was made."""
+
+
+async def approved(house, crew, escrow_id):
+    await approve(house, crew, escrow_id, 0, 1)
+
+
+async def disputed(house, crew, escrow_id):
+    await dispute(house, crew, escrow_id)
+
+
+async def part_disputed(house, crew, escrow_id):
+    await dispute(house, crew, escrow_id, 1)
+
+
+async def released(house, crew, escrow_id):
+    await approved(house, crew, escrow_id)
+    await release(house, crew, escrow_id)
+
+
+def to_receiver(amount):
+    return lambda crew: {"who_0": crew.email(Role.RECEIVER), "share_0": amount}
+
+
+def to_two(first, second):
+    return lambda crew: {
+        "who_0": crew.email(Role.RECEIVER), "share_0": first,
+        "who_20": crew.payer.email, "share_20": second,
+    }  # fmt: skip
+
+
+def plainly(**fields):
+    return lambda crew: fields
+
+
+# (step, who, terms, funded, before it, what is filled in, what is true of the escrow after it)
+STEPS = [
+    ("fund", "payer-role", SINGLE, "0", nothing, plainly(sum="1,000.5", version="1"),
+     lambda e: e.held_minor == 1_000_500_000),
+    ("change_milestone_status", Role.SERVICE_PROVIDER, SINGLE, "0", nothing,
+     plainly(milestone="1", status="half <b>done", evidence="see\nhere"),
+     lambda e: (e.milestones[1].status, e.milestones[1].evidence)
+     == ("half <b>done", "see\nhere")),
+    ("approve_milestone", Role.APPROVER, SINGLE, "0", nothing,
+     plainly(milestone_0="yes", milestone_1="yes"), lambda e: e.status == "pendingRelease"),
+    ("approve_milestone", Role.APPROVER, MULTI, "0", nothing, plainly(milestone_1="yes"),
+     lambda e: [one.approved for one in e.milestones] == [False, True]),
+    ("release", Role.RELEASE_SIGNER, SINGLE, "100", approved, plainly(),
+     lambda e: (e.status, e.held_minor) == ("released", 0)),
+    ("release", Role.RELEASE_SIGNER, MULTI, "100", approved, plainly(milestone_0="yes"),
+     lambda e: ([one.released for one in e.milestones], e.held_minor)
+     == ([True, False], 40_000_000)),
+    ("dispute", Role.RECEIVER, SINGLE, "0", nothing, plainly(reason="No\npages"),
+     lambda e: e.milestones[0].dispute_reason == "No\npages"),
+    ("dispute", Role.APPROVER, MULTI, "0", nothing, plainly(reason="No", milestone_1="yes"),
+     lambda e: [one.disputed for one in e.milestones] == [False, True]),
+    ("note_dispute", Role.PLATFORM, SINGLE, "0", disputed, plainly(note="We have seen it."),
+     lambda e: e.status == "inDispute"),
+    ("resolve_dispute", Role.DISPUTE_RESOLVER, SINGLE, "100", disputed, to_two("30", "70"),
+     lambda e: (e.status, e.held_minor) == ("resolved", 0)),
+    ("resolve_dispute", Role.DISPUTE_RESOLVER, MULTI, "100", part_disputed,
+     lambda crew: {"milestone": "1", **to_receiver("39.5")(crew)},
+     lambda e: ([one.resolved for one in e.milestones], e.held_minor)
+     == ([False, True], 60_500_000)),
+    ("withdraw_remaining", Role.DISPUTE_RESOLVER, SINGLE, "150", released, to_two("20", "30"),
+     lambda e: e.held_minor == 0),
+]  # fmt: skip
+
+
+def case(given):
+    return f"{given[0]}-{'single' if given[2] is SINGLE else 'multi'}"
+
+
+async def arranged(house, terms, funded="0", before=nothing, **changes):
+    crew = await make_crew(house)
+    escrow = await make_milestones(house, crew, funded=funded, **terms, **changes)
+    await before(house, crew, escrow.id)
+    return crew, await look(house, escrow.id)
+
+
+def email_of(crew, who):
+    return crew.email(Role.PLATFORM if who == "payer-role" else who)
+
+
+def path_of(escrow, step=""):
+    return f"/dashboard/escrow/{escrow.id}{'/' if step else ''}{step}"
+
+
+@pytest.mark.parametrize("given", STEPS, ids=case)
+async def test_a_step_is_taken_on_its_page_by_who_may(ingress, house, owner, given):
+    step, who, terms, funded, before, fills, holds = given
+    crew, escrow = await arranged(house, terms, funded, before)
+    email = email_of(crew, who)
+    await top_up(house, email, "2000", "USDC")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        assert f'href="{path_of(escrow, step)}"' in (await person.get(path_of(escrow))).text
+        page = await person.get(path_of(escrow, step))
+        assert page.status == 200, page.words
+        sent = {"form_token": page.token, **fills(crew)}
+        answer = await person.post(path_of(escrow, step), sent)
+        assert (answer.status, answer.location) == (303, f"{path_of(escrow)}?done=yes"), (
+            answer.words
+        )
+        after = await look(house, escrow.id)
+        assert holds(after)
+        assert after.seq > escrow.seq
+        done = await person.get(answer.location)
+        assert done.status == 200
+        assert "<b>done" not in done.text
+
+
+@pytest.mark.parametrize("given", [one for one in STEPS if one[0] != "note_dispute"], ids=case)
+@pytest.mark.parametrize("is_given", [True, False], ids=["given", "asked"])
+async def test_a_step_is_taken_by_the_link_of_a_session(ingress, house, owner, given, is_given):
+    step, who, terms, funded, before, fills, holds = given
+    crew, escrow = await arranged(house, terms, funded, before)
+    email = email_of(crew, who)
+    await top_up(house, email, "2000", "USDC")
+    bodies = INPUTS[step](escrow, crew) if is_given else None
+    url = await session(house, crew, escrow, step, email, bodies)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        page = await person.get(url)
+        assert page.status == 200, page.words
+        fields = {} if is_given else fills(crew)
+        answer = await person.post(url, {"form_token": page.token, **fields})
+        assert answer.status == 303, answer.words
+        assert answer.location.startswith(BACK)
+        assert answer.location.endswith("status=completed")
+        assert holds(await look(house, escrow.id))
+        assert (await person.post(url, {"form_token": page.token, **fields})).status == 303
+        assert (await person.get(url)).status == 200
+
+
+def both(escrow):
+    return {} if escrow.is_single else {"milestoneIndexes": [0]}
+
+
+def split(escrow, crew, *amounts):
+    people = (crew.email(Role.RECEIVER), crew.payer.email)
+    return [{"email": email, "amount": n} for email, n in zip(people, amounts, strict=False)]
+
+
+INPUTS = {
+    "fund": lambda escrow, crew: {"amount": "1000.5"},
+    "change_milestone_status": lambda escrow, crew: {
+        "updates": [{"index": 1, "status": "half <b>done", "evidence": "see\nhere"}]
+    },
+    "approve_milestone": lambda escrow, crew: {"indexes": [0, 1] if escrow.is_single else [1]},
+    "release": lambda escrow, crew: both(escrow),
+    "dispute": lambda escrow, crew: (
+        {"reason": "No\npages"} if escrow.is_single else {"reason": "No", "milestoneIndexes": [1]}
+    ),
+    "resolve_dispute": lambda escrow, crew: (
+        {"distributions": split(escrow, crew, "30", "70")}
+        if escrow.is_single
+        else {"milestoneIndex": 1, "distributions": split(escrow, crew, "39.5")}
+    ),
+    "withdraw_remaining": lambda escrow, crew: {"distributions": split(escrow, crew, "20", "30")},
+}
+
+
+async def session(house, crew, escrow, action, email, given=None):
+    developer = crew.shop.developer_id
+    await arrange(house, lambda tx: developers.allow_redirects(tx, developer, [BACK]))
+    asked = NewMilestoneSession(action=action, targetUserEmail=email, redirectUrl=BACK, input=given)
+    made = await act(
+        house, crew.shop.actor, sessions.create_of_milestones(developer, escrow.id, asked)
+    )
+    return made["url"].removeprefix(house.policy.public_url)
+
+
+# ---- What stands against it ---------------------------------------------------------------------
+
+WRONG = [
+    ("fund", SINGLE, nothing, {"sum": "none", "version": "1"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "0.0000001", "version": "1"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "0", "version": "1"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "5", "version": "9"}, 409, "changed meanwhile"),
+    ("fund", SINGLE, nothing, {"sum": "5000", "version": "1"}, 409, "Top it up first"),
+    ("approve_milestone", MULTI, nothing, {}, 400, "choose one of these"),
+    ("change_milestone_status", MULTI, nothing, {"milestone": "7", "status": "x"}, 400,
+     "choose one of these"),
+    ("change_milestone_status", MULTI, nothing, {"milestone": "0", "status": "x" * 51}, 400,
+     "at most"),
+    ("release", SINGLE, approved, {}, 409, "not enough money"),
+    ("dispute", SINGLE, nothing, {"reason": ""}, 400, "fill this in"),
+    ("resolve_dispute", SINGLE, disputed, {}, 400, "at least one amount"),
+    ("resolve_dispute", SINGLE, disputed, {"who_0": "nobody", "share_0": "1"}, 400, "e-mail"),
+]  # fmt: skip
+WHOSE = {
+    "fund": Role.PLATFORM,
+    "approve_milestone": Role.APPROVER,
+    "change_milestone_status": Role.SERVICE_PROVIDER,
+    "release": Role.RELEASE_SIGNER,
+    "dispute": Role.PLATFORM,
+    "resolve_dispute": Role.DISPUTE_RESOLVER,
+}
+
+
+@pytest.mark.parametrize(("step", "terms", "before", "fields", "status", "says"), WRONG)
+async def test_what_is_wrong_is_said_and_changes_nothing(
+    ingress, house, owner, step, terms, before, fields, status, says
+):
+    crew, escrow = await arranged(house, terms, "100" if before is disputed else "0", before)
+    email = crew.email(WHOSE[step])
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        whole = await person.get(path_of(escrow))
+        token = ingress.app[HOUSE].vault.link_token(f"form/escrow/{escrow.id}/{step}", person._cookie)
+        answer = await person.post(path_of(escrow, step), {"form_token": token, **fields})
+    assert whole.status == 200
+    assert (answer.status, says in answer.words) == (status, True), answer.words
+    assert await look(house, escrow.id) == escrow
+
+
+async def test_shares_that_do_not_add_up_are_refused_and_kept_as_typed(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", disputed)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
+        page = await person.get(path_of(escrow, "resolve_dispute"))
+        sent = {"form_token": page.token, **to_two("30", "60")(crew)}
+        answer = await person.post(path_of(escrow, "resolve_dispute"), sent)
+    assert answer.status == 409
+    assert "exactly what is held" in answer.words
+    assert 'name="share_0" type="text" value="30"' in answer.text
+    assert await look(house, escrow.id) == escrow
+
+
+# ---- Who sees it --------------------------------------------------------------------------------
+
+
+async def test_whoever_holds_no_role_is_told_of_nothing(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100")
+    async with ingress(None) as client:
+        for email in (crew.stranger.email, crew.payer.email):
+            person = await signed_in(client, owner, email)
+            for path in (path_of(escrow), *(path_of(escrow, step) for step in PAGES)):
+                page = await person.get(path)
+                assert page.status == 404
+                assert escrow.title not in page.text
+            assert escrow.title not in (await person.get("/dashboard")).text
+
+
+async def test_each_role_is_offered_what_the_rules_allow_it_and_told_why_not(ingress, house, owner):
+    crew, escrow = await arranged(house, MULTI, "100", part_disputed)
+    now = (await read_clock(house.pool)).now
+    async with ingress(None) as client:
+        for role, holder in crew.people.items():
+            person = await signed_in(client, owner, holder.email)
+            page = await person.get(path_of(escrow))
+            mine = {one.step: one.obstacle for one in outlook_of(escrow, holder.user_id, now)}
+            for step in PAGES:
+                is_linked = f'href="{path_of(escrow, step)}"' in page.text
+                assert is_linked == (step in mine and mine[step] is None), (role, step)
+                status = (await person.get(path_of(escrow, step))).status
+                expected = 404 if step not in mine else 200 if mine[step] is None else 409
+                assert status == expected, (role, step)
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "ar"])
+async def test_the_page_tells_the_whole_life_in_the_persons_language(
+    ingress, house, owner, language
+):
+    crew = await make_crew(house)
+    hostile = await make_milestones(
+        house, crew, amounts=("60", "40"), title=HOSTILE, description=HOSTILE
+    )
+    command = milestones.fund(hostile.id, 150)
+    await act(house, crew.payer.actor, command)
+    await approve(house, crew, hostile.id, 0)
+    await release(house, crew, hostile.id, 0)
+    await dispute(house, crew, hostile.id, 1)
+    note = milestones.note(hostile.id, HOSTILE, 1)
+    await act(house, crew.actor(Role.RECEIVER), note)
+    await resolve(house, crew, hostile.id, (crew.payer.email, "40"), index=1)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.PLATFORM))
+        page = await person.get(f"{path_of(hostile)}?lang={language}")
+        listed = await person.get(f"/dashboard?lang={language}")
+        assert page.status == listed.status == 200
+        assert "<script>" not in page.text + listed.text
+        for email in (crew.payer.email, crew.email(Role.RECEIVER)):
+            assert email in page.words
+        assert f'lang="{language}"' in page.text
+        assert path_of(hostile) in listed.text
+
+
+async def test_recipients_are_who_can_be_paid_and_never_the_resolver(house):
+    crew, escrow = await arranged(house, MULTI, "10", receivers=(None, None))
+    from_house = [one.email for one in recipients(escrow, Mute())]
+    known = [one for one in from_house if one]
+    assert known[:2] == [crew.email(Role.RECEIVER), crew.payer.email]
+    assert crew.email(Role.DISPUTE_RESOLVER) not in known
+    assert from_house[len(known) :] == [""] * FREE
+
+
+class Mute:
+    """A voice whose words do not matter here."""
+
+    def say(self, key, **_):
+        return key
+
+    def figure(self, words):
+        return words
+
+
+# ---- The dashboard's list -----------------------------------------------------------------------
+
+
+async def test_the_list_is_walked_and_searched(ingress, house, owner):
+    crew = await make_crew(house)
+    made = [await make_milestones(house, crew, amount="1", title=f"Job {n:02}") for n in range(23)]
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.APPROVER))
+        first = await person.get("/dashboard")
+        assert [one.title in first.text for one in made] == [False] * 3 + [True] * 20
+        older = await person.get(f"/dashboard?part={made[3].id}")
+        assert [one.title in older.text for one in made] == [True] * 3 + [False] * 20
+        found = await person.get("/dashboard?q=job 07")
+        assert [one.title in found.text for one in made].count(True) == 1
+
+
+# ---- Sessions -----------------------------------------------------------------------------------
+
+
+async def test_a_link_tells_strangers_the_matter_alone_and_takes_nothing_from_them(
+    ingress, house, owner
+):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    url = await session(house, crew, escrow, "release", crew.email(Role.RELEASE_SIGNER))
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.stranger.email)
+        page = await person.get(url)
+        assert page.status == 200
+        assert escrow.title in page.words
+        assert crew.email(Role.RECEIVER) not in page.words
+        answer = await person.post(url, {"form_token": page.token})
+        assert answer.status == 403
+    assert await look(house, escrow.id) == escrow
+
+
+async def test_whoever_leaves_goes_back_and_the_link_is_over(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    email = crew.email(Role.RELEASE_SIGNER)
+    url = await session(house, crew, escrow, "release", email)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        page = await person.get(url)
+        answer = await person.post(url, {"form_token": page.token, "act": "leave"})
+        assert answer.location.endswith("status=cancelled")
+        over = await person.get(url)
+        assert (over.status, "This link is over" in over.words) == (200, True)
+    assert (await look(house, escrow.id)).status == "pendingRelease"
+
+
+async def test_anybody_pays_by_a_link_from_the_wallet_of_its_currency(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE)
+    url = await session(house, crew, escrow, "fund", crew.payer.email, {"amount": "100"})
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.payer.email)
+        page = await person.get(url)
+        assert "100.000000 USDC" in page.words.replace("\u2069", "").replace("\u2068", "")
+        await person.post(url, {"form_token": page.token})
+    balance = await read_balance(house.pool, crew.payer.user_id, "USDC")
+    assert (await look(house, escrow.id)).held_minor == 100_000_000
+    assert balance.available == (1_000_000 - 100) * 10**6
