@@ -100,7 +100,7 @@ def recipients(escrow: MilestoneEscrow, voice: Voice) -> list[Recipient]:
         Recipient(
             number,
             email,
-            Markup("{} ({})").format(voice.figure(email), role_name),
+            Markup("{} ({})").format(voice.typed(email), role_name),
         )
         for number, (email, role_name) in enumerate(list(known.items())[:KNOWN_MAX])
     ]
@@ -252,7 +252,7 @@ def told(given: Mapping[str, Any], look: MilestoneLook) -> list[tuple[Markup, Ma
     if given.get("reason"):
         rows.append((voice.say("step.reason"), voice.typed(str(given["reason"]))))
     rows.extend(
-        (voice.figure(str(part["email"])), _given_sum(part["amount"], look))
+        (voice.typed(str(part["email"])), _given_sum(part["amount"], look))
         for part in given.get("distributions", ())
     )
     return rows

@@ -137,14 +137,14 @@ def _values(told: Mapping[str, Any], voice: Voice) -> dict[str, Markup]:
     """What a sentence about this event may name."""
     currency = told["escrow"]["currency"]
     values = {name: voice.amount(told[name], currency) for name in _SUMS if name in told}
-    values |= {name: voice.figure(told[key]) for key, name in _PEOPLE.items() if key in told}
+    values |= {name: voice.typed(told[key]) for key, name in _PEOPLE.items() if key in told}
     if "fees" in told:
         both = sum(Decimal(told["fees"][name]) for name in ("protocol", "platform"))
         values["fees"] = voice.amount(format(Decimal(both), "f"), currency)
     if "note" in told:
-        values["by"] = voice.figure(told["note"]["by"])
+        values["by"] = voice.typed(told["note"]["by"])
     if "invitation" in told:
-        values["by"] = voice.figure(told["invitation"]["email"])
+        values["by"] = voice.typed(told["invitation"]["email"])
         role = ROLE_NAMES.get(told["invitation"]["role"], told["invitation"]["role"])
         values["role"] = voice.say(f"role.{role}")
     index = told.get("milestoneIndex")
@@ -162,6 +162,6 @@ def _quote(told: Mapping[str, Any], voice: Voice) -> Sequence[Markup]:
 def _shares(told: Mapping[str, Any], voice: Voice) -> Sequence[tuple[Markup, Markup]]:
     currency = told["escrow"]["currency"]
     return [
-        (voice.figure(one["email"]), voice.amount(one["net"], currency))
+        (voice.typed(one["email"]), voice.amount(one["net"], currency))
         for one in told.get("distributions", ())
     ]

@@ -110,9 +110,7 @@ def roles(escrow: MilestoneEscrow, user_id: str, voice: Voice) -> list[Markup]:
         elif holder.user_id == user_id:
             key = "you"
         name = voice.say(f"role.{role}")
-        lines.append(
-            voice.say(f"milestone_page.{key}", role=name, email=voice.figure(holder.email))
-        )
+        lines.append(voice.say(f"milestone_page.{key}", role=name, email=voice.typed(holder.email)))
     if escrow.creator_company:
         lines.append(voice.say("escrow_page.opened_by", company=escrow.creator_company))
     return lines
@@ -222,7 +220,7 @@ def _part(escrow: MilestoneEscrow, index: int, one: Milestone, voice: Voice) -> 
         number=voice.say("milestone_page.number", number=numbered(voice, index)),
         description=voice.lines(one.description),
         amount=None if amount is None else sum_of(voice, amount, escrow.currency),
-        receiver=voice.figure(one.receiver.email) if one.receiver else None,
+        receiver=voice.typed(one.receiver.email) if one.receiver else None,
         status=status,
         evidence=voice.lines(one.evidence) if one.evidence else (),
         meaning=STATE_MEANINGS[state],
