@@ -64,7 +64,7 @@ class MilestoneTale(Tale):
         rows = {form.fields[name]: name.replace("who_", "share_") for name in form.fields
                 if name.startswith("who_") and form.fields[name]}  # fmt: skip
         given = {rows[self.people[side]]: amount for side, amount in amounts}
-        await page.press(**given, **typed)
+        await page.press(files=None, **given, **typed)
         self.check_return(page)
         await self.note(at, says)
 
@@ -79,7 +79,7 @@ class MilestoneTale(Tale):
             await self.expect_mail(mail)
         for side, before in self.purses.items():
             change = await purse(self.world, self.people[side], self.currency) - before
-            self.money[f"{side} ({self.currency})"] = change
+            self.money[side] = change
             if change != Decimal(changes.get(side, "0")):
                 self.complaints.append(f"the {side}'s wallet changed by {change}")
         shown = await self.look()
@@ -94,13 +94,20 @@ async def purse(world: World, email: str, currency: str) -> Decimal:
 
 
 async def start(
-    world: World, title: str, thing: str, *, funds: int, currency: str = "USDC", **terms: Any
+    world: World,
+    title: str,
+    thing: str,
+    cast: Sequence[str],
+    *,
+    funds: int,
+    currency: str = "USDC",
+    **terms: Any,
 ) -> MilestoneTale:
-    """The shop opens a milestone escrow between four people, of whom the client has money."""
+    """The shop opens a milestone escrow between a `cast` of four, of whom the client has money."""
     await listen(world)
-    people = {}
+    people, names = {}, iter(cast)
     for side in dict.fromkeys(ROLES.values()):
-        people[side] = await world.person(f"{side}{len(world.tales)}", "Milestone", funds=0)
+        people[side] = await world.person(next(names), "Mejri", funds=1)
     if funds:
         body = {"amount": funds, "currency": currency}
         await world.ask("POST", f"/v1/sandbox/users/{people['client']}/topup", body)
@@ -141,16 +148,17 @@ async def listen(world: World) -> None:
 async def by_single_release(world: World) -> None:
     """Paid in twice and too much, approved, released at once; the rest goes back to the client."""
     tale = await start(
-        world, "Milestones, single release, over-funded", "A website", funds=2000,
+        world, "Milestones, single release, over-funded", "A website",
+        ("Aziz", "Beya", "Chiraz", "Dali"), funds=2000,
         releaseMode="single", amount="1000",
         milestones=[{"description": "Design"}, {"description": "Pages"}],
     )  # fmt: skip
     await tale.take("client", "fund", "the client pays in a part", sum="600")
     await tale.take("client", "fund", "the client pays in too much", sum="500.5")
     report = {"milestone": "0", "status": "designed", "evidence": "https://work.example/design"}
-    await tale.take("studio", "change_milestone_status", "the studio reports", **report)
+    await tale.take("studio", "change_milestone_status", "the studio reports", files=None, **report)
     ticks = {"milestone_0": "yes", "milestone_1": "yes"}
-    await tale.take("client", "approve_milestone", "the client approves both", **ticks)
+    await tale.take("client", "approve_milestone", "the client approves both", files=None, **ticks)
     await tale.take("client", "release", "the client releases")
     if Decimal((await tale.look())["balance"]) != Decimal("100.5"):
         raise Unexpected("the surplus is not left over")
@@ -167,7 +175,8 @@ async def by_single_release(world: World) -> None:
 async def by_multi_release(world: World) -> None:
     """One milestone is released, the other disputed and resolved in part; the rest goes back."""
     tale = await start(
-        world, "Milestones, multi release, resolved in part", "A garden", funds=500,
+        world, "Milestones, multi release, resolved in part", "A garden",
+        ("Emna", "Firas", "Ghada", "Haroun"), funds=500,
         releaseMode="multi",
         milestones=[{"description": "Trees", "amount": "300"},
                     {"description": "A pond", "amount": "200"}],
@@ -176,7 +185,7 @@ async def by_multi_release(world: World) -> None:
     await tale.take("client", "approve_milestone", "the client approves", milestone_0="yes")
     await tale.take("client", "release", "the client releases the trees", milestone_0="yes")
     why = {"milestone_1": "yes", "reason": "The pond leaks."}
-    await tale.take("client", "dispute", "the client disputes the pond", **why)
+    await tale.take("client", "dispute", "the client disputes the pond", files=None, **why)
     part = ("studio", "120")
     await tale.share("resolve_dispute", "the resolver gives the studio a part", part, milestone="1")
     rest = ("client", "80")
@@ -193,12 +202,13 @@ async def by_multi_release(world: World) -> None:
 async def by_resolver(world: World) -> None:
     """Disputed by the studio, with a note by the client; the resolver shares all of it."""
     tale = await start(
-        world, "Milestones, resolved by the resolver", "A logo", funds=100, currency="EUR",
+        world, "Milestones, resolved by the resolver", "A logo",
+        ("Asma", "Hedi", "Olfa", "Ridha"), funds=100, currency="EUR",
         releaseMode="single", amount="100", milestones=[{"description": "Three drafts"}],
     )  # fmt: skip
     await tale.take("client", "fund", "the client pays in", sum="100")
     why = {"reason": "The drafts are there and nobody answers."}
-    await tale.take("studio", "dispute", "the studio opens a dispute", **why)
+    await tale.take("studio", "dispute", "the studio opens a dispute", files=None, **why)
     note = {"email": tale.people["client"], "step": "note_dispute",
             "input": {"text": "Two of them are the same."}}  # fmt: skip
     path = "/v1/sandbox/milestone-escrows/{id}/act"
@@ -216,7 +226,8 @@ async def by_resolver(world: World) -> None:
 async def by_resolvers_deadline(world: World) -> None:
     """Nobody resolves the dispute within five days: all of it goes back, without a fee."""
     tale = await start(
-        world, "Milestones, resolved by the clock", "A film", funds=50, currency="USD",
+        world, "Milestones, resolved by the clock", "A film",
+        ("Sonia", "Tarek", "Wafa", "Zied"), funds=50, currency="USD",
         releaseMode="single", amount="50", resolverDeadlineDays=5,
         milestones=[{"description": "The cut"}],
     )  # fmt: skip
