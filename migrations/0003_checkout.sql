@@ -68,6 +68,7 @@ CREATE TABLE sign_in_code (
 );
 CREATE INDEX sign_in_code_of ON sign_in_code (email, purpose, created_at DESC);
 CREATE INDEX sign_in_code_from ON sign_in_code (ip, created_at DESC) WHERE ip IS NOT NULL;
+CREATE INDEX sign_in_code_to ON sign_in_code (phone, created_at DESC) WHERE phone IS NOT NULL;
 CREATE INDEX sign_in_code_expiry ON sign_in_code (expires_at);
 
 ALTER TABLE app_user ADD COLUMN phone text CHECK (phone ~ '^\+[1-9][0-9]{6,14}$');

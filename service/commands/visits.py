@@ -33,7 +33,7 @@ SIGN_IN, PHONE = "sign_in", "phone"
 SIGNED_IN = timedelta(hours=12)
 TRIES_MAX = 5
 JUST_NOW, LATELY = timedelta(seconds=30), timedelta(hours=1)
-PER_EMAIL_MAX, PER_IP_MAX = 5, 30
+PER_EMAIL_MAX, PER_PHONE_MAX, PER_IP_MAX = 5, 5, 30
 """Codes an hour: with five tries each, a guess comes true once in 40 000 hours."""
 
 
@@ -100,8 +100,13 @@ async def ask_phone_code(
 async def _inserted(
     tx: Transaction, purpose: str, email: str, phone: str | None, ip: str | None
 ) -> str:
-    asked = await count_codes(tx, purpose, email, ip, JUST_NOW, LATELY)
-    if asked.just_now or asked.of_email >= PER_EMAIL_MAX or asked.of_ip >= PER_IP_MAX:
+    asked = await count_codes(tx, purpose, email, ip, phone, JUST_NOW, LATELY)
+    lately = (
+        (asked.of_email, PER_EMAIL_MAX),
+        (asked.of_phone, PER_PHONE_MAX),
+        (asked.of_ip, PER_IP_MAX),
+    )
+    if asked.just_now or any(count >= most for count, most in lately):
         raise TooManyCodes
     code_id = entity_id(tx.now)
     await insert_code(tx, code_id, purpose, email, phone, ip, timedelta(minutes=CODE_MINUTES))

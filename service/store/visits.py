@@ -65,27 +65,31 @@ class Code:
     is_used: bool
 
 
-# Whoever asks for the same e-mail, or from the same IP, at the same time waits here, so that both
-# are counted. The e-mail is locked before the IP, always: nobody waits in a ring.
+# Who asks for the same e-mail, from the same IP or for the same phone at the same time waits here,
+# so that both are counted. Locked in this order, always: nobody waits in a ring.
 LOCK_ASKING = "SELECT pg_advisory_xact_lock(hashtextextended('code/' || $1, 0))"
 LOCK_IP = "SELECT pg_advisory_xact_lock(hashtextextended('code-from/' || $1, 0))"
+LOCK_PHONE = "SELECT pg_advisory_xact_lock(hashtextextended('code-to/' || $1, 0))"
 COUNT_CODES = """
 SELECT count(*) FILTER (WHERE email = $1 AND purpose = $2
-                           AND created_at > now() - $4::interval) AS just_now,
+                           AND created_at > now() - $5::interval) AS just_now,
        count(*) FILTER (WHERE email = $1 AND purpose = $2) AS of_email,
-       count(*) FILTER (WHERE ip = $3) AS of_ip
+       count(*) FILTER (WHERE ip = $3) AS of_ip,
+       count(*) FILTER (WHERE phone = $4) AS of_phone
 FROM sign_in_code
-WHERE created_at > now() - $5::interval AND (email = $1 AND purpose = $2 OR ip = $3)
+WHERE created_at > now() - $6::interval
+    AND (email = $1 AND purpose = $2 OR ip = $3 OR phone = $4)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How many codes were asked for: just now and lately for this e-mail, lately from this IP."""
+    """How many codes were asked for: just now and lately for each of whom it concerns."""
 
     just_now: int
     of_email: int
     of_ip: int
+    of_phone: int
 
 
 async def count_codes(
@@ -93,14 +97,17 @@ async def count_codes(
     purpose: str,
     email: str,
     ip: str | None,
+    phone: str | None,
     just_now: timedelta,
     lately: timedelta,
 ) -> Asked:
-    """Counted under locks on the e-mail and on the IP, which this transaction then holds."""
+    """Counted under locks on e-mail, IP and phone, which this transaction then holds."""
     await tx.fetchval(LOCK_ASKING, email)
     if ip is not None:
         await tx.fetchval(LOCK_IP, ip)
-    row = await tx.fetchrow(COUNT_CODES, email, purpose, ip, just_now, lately)
+    if phone is not None:
+        await tx.fetchval(LOCK_PHONE, phone)
+    row = await tx.fetchrow(COUNT_CODES, email, purpose, ip, phone, just_now, lately)
     if row is None:
         raise AssertionError("a count gives one row")
     return Asked(**dict(row))

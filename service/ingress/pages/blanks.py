@@ -5,12 +5,13 @@ Law: what was typed is kept whatever is wrong with it; what is wrong is said bes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from markupsafe import Markup
 
 from service.ingress.pages.escrow import Look
+from service.ingress.pages.figures import AMOUNT_CHARACTERS, amount_of
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form
 from service.rules.errors import Refused
 from service.rules.files import FORM_BYTES_MAX as FILES_BYTES_MAX
@@ -19,7 +20,6 @@ from service.rules.money import to_decimal, to_minor
 from service.wire.developer import SIGNATURE_BODY_BYTES_MAX
 
 TEXT_CHARACTERS, NAME_CHARACTERS = 2000, 200
-AMOUNT_CHARACTERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +176,3 @@ def offer_of(text: str, held_minor: int, currency: str) -> Mapping[str, Decimal]
         "sellerAmount": to_decimal(minor, currency),
         "buyerAmount": to_decimal(held_minor - minor, currency),
     }
-
-
-def amount_of(text: str) -> Decimal | None:
-    """An amount as people write it; None for what is none."""
-    plain = text.replace("\u00a0", "").replace("\u202f", "").replace(" ", "").replace(",", ".")
-    if not plain or len(plain) > AMOUNT_CHARACTERS or not plain.replace(".", "", 1).isdigit():
-        return None
-    try:
-        return Decimal(plain) if plain.isascii() else None
-    except InvalidOperation:
-        return None

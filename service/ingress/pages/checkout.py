@@ -24,9 +24,10 @@ from service.ingress.api.sessions import ACTS, is_uuid
 from service.ingress.bodies import as_model
 from service.ingress.call import Call
 from service.ingress.pages import paying, visitor
-from service.ingress.pages.arrival import arrive, leading, to_phone, to_register
-from service.ingress.pages.blanks import BLANKS, Filled, amount_of, bytes_max, fill
+from service.ingress.pages.arrival import arrive, leading, masked, to_phone, to_register
+from service.ingress.pages.blanks import BLANKS, Filled, bytes_max, fill
 from service.ingress.pages.escrow import Look, hearing
+from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form
 from service.ingress.pages.page import (
     POLICY,
@@ -438,12 +439,6 @@ async def _door(call: Call[None, None], desk: Desk, said: Said | None) -> web.Re
         shown_amount=format(to_decimal(escrow.amount_minor, escrow.currency), "f"),
         **_matter(desk),
     )
-
-
-def masked(email: str) -> str:
-    """So much of an address that its owner knows it again: `b…@example.com`."""
-    name, _, host = email.rpartition("@")
-    return f"{name[:1]}…@{host}"
 
 
 def _other(call: Call[None, None], desk: Desk) -> web.Response:

@@ -21,8 +21,9 @@ from service.ingress.pages.arrival import (
     to_sign_in,
     wanted,
 )
+from service.ingress.pages.figures import digits
 from service.ingress.pages.page import see_other, show, voice_of
-from service.ingress.pages.sign_in import digits, left
+from service.ingress.pages.sign_in import left
 from service.ingress.pages.visitor import Visitor, receive
 from service.rules.errors import GatewayFailure, TooManyCodes
 from service.store.visits import Code, read_code

@@ -4,7 +4,6 @@ For a checkout session the address is the session's, shown masked and never aske
 tells whether an address is registered, and no GET sends a mail.
 """
 
-from unicodedata import category, decimal
 from uuid import UUID
 
 from aiohttp import web
@@ -13,7 +12,16 @@ from service.commands import visits
 from service.commands.visits import SIGN_IN, HouseSessions, Proof, Tried
 from service.ingress.call import Call
 from service.ingress.errors import PathUnknown
-from service.ingress.pages.arrival import CHECKOUT, arrive, leading, onward, speech_of, wanted
+from service.ingress.pages.arrival import (
+    CHECKOUT,
+    arrive,
+    leading,
+    masked,
+    onward,
+    speech_of,
+    wanted,
+)
+from service.ingress.pages.figures import digits
 from service.ingress.pages.page import see_other, show, voice_of
 from service.ingress.pages.visitor import Visitor, receive, sign_in, sign_out
 from service.rules.errors import TooManyCodes
@@ -180,18 +188,3 @@ def _voice(call: Call[None, None], visitor: Visitor) -> Voice:
 def left(tried: Tried, code: Code) -> int:
     """How many tries are left after this one, as its row stood under its lock."""
     return visits.TRIES_MAX - (tried.code or code).tries - 1
-
-
-def digits(given: str) -> str:
-    """What was typed or copied: digits of any script as ASCII, without blanks between them.
-
-    Nor the marks around a figure that come along when it is copied out of an Arabic mail.
-    """
-    kept = [one for one in given if not one.isspace() and category(one) != "Cf"]
-    return "".join(str(decimal(one, one)) for one in kept)
-
-
-def masked(email: str) -> str:
-    """`b•••@example.com`: enough for who knows the address, too little for who does not."""
-    name, _, domain = email.partition("@")
-    return f"{name[:1]}•••@{domain}"

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -25,6 +24,7 @@ from service.ingress.call import Call
 from service.ingress.middlewares import VISIT
 from service.ingress.pages import paying
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
+from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import Form
 from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
 from service.ingress.pages.paying import payer, spell, words_of
@@ -52,9 +52,6 @@ LINES = 30
 PAYMENTS = 10
 CSV_LINES = 500
 CURSOR = re.compile(r"[1-9][0-9]{0,17}")
-AMOUNT = re.compile(r"[0-9][0-9\u00a0\u202f ]*(?:[.,][0-9]{1,3})?")
-DIGITS = str.maketrans({0x660 + n: str(n) for n in range(10)} | {0x66B: "."})
-"""Arabic digits, and the mark that parts decimals among them."""
 Carry = Callable[[str], str]
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet may take for the beginning of a formula."""
@@ -202,19 +199,10 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
 
 
-def amount_of(text: str, currency: str) -> int | None:
-    """What was typed as an amount, in minor units; None where it is none, or too large.
-
-    A comma or a point parts the decimals, blanks may part thousands, digits may be Arabic.
-    """
-    written = text.translate(DIGITS).strip()
-    if AMOUNT.fullmatch(written) is None:
-        return None
-    plain = re.sub(r"\s", "", written).replace(",", ".")
-    try:
-        minor = to_minor(Decimal(plain), currency)
-    except InvalidOperation:
-        return None
+def _minor(text: str) -> int | None:
+    """What was typed as an amount, in minor units; None where it is none, or too large."""
+    amount = amount_of(text)
+    minor = None if amount is None else to_minor(amount, LEDGER_CURRENCY)
     return minor if minor is not None and 0 < minor <= MAX_MINOR else None
 
 
@@ -234,7 +222,7 @@ def _wish(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Wish | Mapping[str, str]:
     """What is to be paid in, or what is wrong with the form."""
-    minor = amount_of(form.text("amount"), LEDGER_CURRENCY)
+    minor = _minor(form.text("amount"))
     errors = {}
     if minor is None:
         errors["amount"] = _no_amount(voice)
@@ -249,7 +237,7 @@ async def _request_payout(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Mapping[str, str]:
     """Ask for it; or what is wrong with the form, by field."""
-    minor = amount_of(form.text("payout_amount"), LEDGER_CURRENCY)
+    minor = _minor(form.text("payout_amount"))
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
     errors = {}
     if minor is None:

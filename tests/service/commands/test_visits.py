@@ -11,6 +11,7 @@ from service.commands.perform import House
 from service.commands.visits import (
     PER_EMAIL_MAX,
     PER_IP_MAX,
+    PER_PHONE_MAX,
     PHONE,
     SIGN_IN,
     TRIES_MAX,
@@ -29,7 +30,7 @@ from tests.makers import make_buyer
 from tests.outbox import WORDS, send_all
 from workers.retention import tidy
 
-EMAIL, IP = "nour@example.org", "203.0.113.7"
+EMAIL, IP, PHONE_NUMBER = "nour@example.org", "203.0.113.7", "+21620123456"
 
 
 async def asked(house: House, email: str = EMAIL) -> tuple[str, str]:
@@ -135,6 +136,18 @@ async def test_an_address_of_the_internet_asks_for_thirty_an_hour(house: House) 
         await asked(house, "one-more@example.org")
 
 
+async def test_a_phone_is_sent_five_codes_an_hour_whoever_asks(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    for n in range(PER_PHONE_MAX):
+        await ask_phone_code(house, f"somebody-{n}@example.org", PHONE_NUMBER, None, "en")
+    with pytest.raises(TooManyCodes):
+        await ask_phone_code(house, "one-more@example.org", PHONE_NUMBER, None, "en")
+    await ask_phone_code(house, "one-more@example.org", "+21620999999", None, "en")
+    await later(owner, 3600)
+    await ask_phone_code(house, "another@example.org", PHONE_NUMBER, None, "en")
+
+
 async def test_who_asks_for_many_addresses_at_once_gets_no_more_than_one_by_one(
     house: House,
 ) -> None:
@@ -170,7 +183,7 @@ async def test_nothing_of_a_code_is_kept(house: House) -> None:
 
 async def test_a_phone_is_verified_by_its_code(house: House) -> None:
     buyer = await make_buyer(house)
-    code_id = await ask_phone_code(house, buyer.email, "+21620123456", IP, "en")
+    code_id = await ask_phone_code(house, buyer.email, PHONE_NUMBER, IP, "en")
     digits = house.vault.code(PHONE, code_id)
     assert await proof(house, code_id, digits, SIGN_IN) is Proof.OVER
     assert await proof(house, code_id, digits, PHONE) is Proof.RIGHT
@@ -178,12 +191,12 @@ async def test_a_phone_is_verified_by_its_code(house: House) -> None:
     assert user is not None
     assert user.person.is_phone_verified
     phone = "SELECT phone FROM app_user WHERE email = $1"
-    assert await house.pool.fetchval(phone, buyer.email) == "+21620123456"
+    assert await house.pool.fetchval(phone, buyer.email) == PHONE_NUMBER
 
 
 async def test_a_codes_mail_leads_to_the_page_that_asks_for_it(house: House) -> None:
     buyer = await make_buyer(house)
-    phone_id = await ask_phone_code(house, buyer.email, "+21620123456", IP, "en")
+    phone_id = await ask_phone_code(house, buyer.email, PHONE_NUMBER, IP, "en")
     code_id, _ = await asked(house)
     await send_all(house)
     for email, path in ((buyer.email, f"phone/{phone_id}"), (EMAIL, f"sign-in/{code_id}")):

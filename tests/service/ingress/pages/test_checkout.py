@@ -263,7 +263,7 @@ async def test_whoever_is_signed_in_as_another_may_sign_out_there(ingress, house
         token = (await seller.get(path_of(session))).token
         out = await seller.post(path_of(session), {"form_token": token, "act": "sign_out"})
         assert (out.status, out.location) == (303, path_of(session))
-        assert "Continue as b…@example.com" in (await seller.get(path_of(session))).words
+        assert "Continue as b•••@example.com" in (await seller.get(path_of(session))).words
 
 
 async def test_turning_away_cancels_the_link_and_leads_back(ingress, house, owner):

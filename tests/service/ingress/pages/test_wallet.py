@@ -10,7 +10,7 @@ import pytest
 from service.cli.house import open_house
 from service.commands import payments
 from service.ingress.main import make_app
-from service.ingress.pages.wallet import LINES, amount_of, harmless
+from service.ingress.pages.wallet import LINES, harmless
 from service.rules.machine import Actor, ActorKind
 from service.rules.payee import account_of
 from service.settings import load_settings
@@ -210,27 +210,6 @@ def test_no_cell_begins_like_a_formula(cell: str) -> None:
 
 def test_what_is_no_formula_stays_as_it_is() -> None:
     assert harmless("A camera = good") == "A camera = good"
-
-
-@pytest.mark.parametrize(
-    ("text", "minor"),
-    [
-        ("20", 20_000),
-        ("20.5", 20_500),
-        ("20,05", 20_050),
-        ("1 000,250", 1_000_250),
-        ("\u0662\u0660\u066b\u0665", 20_500),
-        ("0", None),
-        ("0.0001", None),
-        ("1e3", None),
-        ("-1", None),
-        ("9" * 19, None),
-        ("", None),
-        ("1.000.000", None),
-    ],
-)
-def test_amounts_are_read_as_people_type_them(text: str, minor: int | None) -> None:
-    assert amount_of(text, "TND") == minor
 
 
 @pytest.mark.parametrize(
