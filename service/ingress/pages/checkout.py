@@ -27,7 +27,7 @@ from service.ingress.pages import paying, visitor
 from service.ingress.pages.arrival import arrive, leading, masked, to_phone, to_register
 from service.ingress.pages.blanks import BLANKS, Filled, bytes_max, fill
 from service.ingress.pages.escrow import Look, hearing
-from service.ingress.pages.figures import amount_of
+from service.ingress.pages.figures import shown_amount
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form
 from service.ingress.pages.page import (
     POLICY,
@@ -278,7 +278,7 @@ async def _guest(call: Call[None, None], desk: Desk, form: Form) -> web.StreamRe
     ways = paying.methods(call, is_guest=True)
     if desk.session.action != ACCEPT_PAY or escrow.mode != INSTANT or not ways:
         return await _again(call, BRIEF, Said(409, desk.voice.say("page.error.not_now.text")))
-    shown = amount_of(form.text("amount"))
+    shown = shown_amount(form.text("amount"))
     wish = Wish(
         ACCEPT_PAY,
         ways[0],

@@ -7,6 +7,10 @@ from unicodedata import category, decimal
 AMOUNT_CHARACTERS = 20
 AMOUNT = re.compile(rf"(?=.{{1,{AMOUNT_CHARACTERS}}}\Z)[0-9]+(?:[.,\u066b][0-9]+)?")
 """U+066B is the mark that parts decimals among Arabic digits."""
+GROUP_MARKS = {"en": ",", "ar": "\u066c"}
+"""What parts thousands, where that is no blank."""
+GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:#[0-9]{3})+(?:[.,\u066b][0-9]+)?")
+"""A figure whose groups are parted by #."""
 
 
 def digits(given: str) -> str:
@@ -18,12 +22,22 @@ def digits(given: str) -> str:
     return "".join(str(decimal(one, one)) for one in kept)
 
 
-def amount_of(given: str) -> Decimal | None:
-    """What was typed as an amount; None where it is none.
+def amount_of(given: str, language: str) -> Decimal | None:
+    """What was typed as an amount by somebody who speaks this language; None where it is none.
 
-    A comma or a point parts the decimals, blanks may part thousands.
+    A comma or a point parts the decimals, blanks may part thousands. So does what the language
+    writes for it, where it stands as it should: `1,000` is a thousand in English, one in French.
     """
     plain = digits(given)
+    mark = GROUP_MARKS.get(language)
+    if mark is not None and GROUPED.fullmatch(plain.replace(mark, "#")):
+        plain = plain.replace(mark, "")
     if AMOUNT.fullmatch(plain) is None:
         return None
     return Decimal(plain.replace(",", ".").replace("\u066b", "."))
+
+
+def shown_amount(written: str) -> Decimal | None:
+    """The amount that a page of ours wrote into its form; None where it is none."""
+    is_plain = written.isascii() and AMOUNT.fullmatch(written) is not None and "," not in written
+    return Decimal(written) if is_plain else None

@@ -199,9 +199,9 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
 
 
-def _minor(text: str) -> int | None:
+def _minor(text: str, voice: Voice) -> int | None:
     """What was typed as an amount, in minor units; None where it is none, or too large."""
-    amount = amount_of(text)
+    amount = amount_of(text, voice.language.code)
     minor = None if amount is None else to_minor(amount, LEDGER_CURRENCY)
     return minor if minor is not None and 0 < minor <= MAX_MINOR else None
 
@@ -222,7 +222,7 @@ def _wish(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Wish | Mapping[str, str]:
     """What is to be paid in, or what is wrong with the form."""
-    minor = _minor(form.text("amount"))
+    minor = _minor(form.text("amount"), voice)
     errors = {}
     if minor is None:
         errors["amount"] = _no_amount(voice)
@@ -237,7 +237,7 @@ async def _request_payout(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Mapping[str, str]:
     """Ask for it; or what is wrong with the form, by field."""
-    minor = _minor(form.text("payout_amount"))
+    minor = _minor(form.text("payout_amount"), voice)
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
     errors = {}
     if minor is None:
