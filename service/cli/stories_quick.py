@@ -13,6 +13,8 @@ DELIVERED = changed("paid", "delivered")
 CONFIRMED = changed("delivered", "completed")
 QUICK: dict[str, Any] = {"mode": "quick", "sellerEmail": SELLER, "estimatedDeliveryDays": 4}
 
+REPRICED = Sent("buyer", "Changed")
+
 
 async def by_completion(world: World) -> None:
     """Delivered, and nobody objects for seven days: the clock completes it, less the fee."""
@@ -64,7 +66,7 @@ async def by_rejection(world: World) -> None:
         DELIVERED,
         CONFIRMED,
     )
-    mails = (NAMED, CONFIRM, CONFIRM, Sent("seller", "rejected the delivery"), *SOLD)
+    mails = (NAMED, REPRICED, CONFIRM, CONFIRM, Sent("seller", "rejected the delivery"), *SOLD)
     net = Decimal("353.4")  # 120 USD at 3.1, less 5 %
     await tale.close("completed", webhooks=webhooks, mails=mails, buyer=-372, seller=net)
 

@@ -135,10 +135,19 @@ def bytes_max(step: str) -> int:
 def _reviewed(
     form: Form, look: Look, brings: Mapping[str, Any], errors: dict[str, Markup]
 ) -> dict[str, Any]:
-    if form.text("act") != "correct":
-        return {"accept": True}
-    if "correction" not in brings:
-        errors["correction"] = look.voice.say("field.required")
+    """Accepted only where that was pressed, and nothing was typed that accepting would lose."""
+    is_told = "correction" in brings
+    match form.text("act"):
+        case "accept" if not is_told:
+            return {"accept": True}
+        case "accept":
+            errors["correction"] = look.voice.say("step.accepts_and_corrects")
+        case "correct" if not is_told:
+            errors["correction"] = look.voice.say("field.required")
+        case "correct":
+            pass
+        case _:
+            errors["correction"] = look.voice.say("field.choice")
     return dict(brings)
 
 
