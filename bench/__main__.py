@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import checkout, create, deliver, expire, latency, listing, milestones
+from bench import checkout, create, deliver, expire, latency, listing, milestones, papers
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -22,6 +22,7 @@ CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "listing": listing.measure,
     "checkout": checkout.measure,
     "milestones": milestones.measure,
+    "papers": papers.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}
 

@@ -21,7 +21,7 @@ from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegi
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone_session import check_action
 from service.rules.money import to_minor
-from service.rules.payment import ACCEPT_PAY, BY_HAND
+from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
 from service.rules.session import (
     CANCELLED,
     COMPLETED,
@@ -50,6 +50,7 @@ from service.wire.sessions import (
     NewSession,
     SessionCreated,
     SessionEnded,
+    SessionPayment,
     SessionShape,
 )
 
@@ -194,8 +195,6 @@ def pay_otherwise(
         if session is None:
             raise SessionNotFound
         escrow = await lock(tx, session.escrow_id)
-        if session.status != PENDING or session.expires_at <= tx.now:
-            raise SessionNotPending(status=EXPIRED if session.status == PENDING else session.status)
         wish = Wish(
             ACCEPT_PAY,
             provider,
@@ -210,12 +209,12 @@ def pay_otherwise(
         if provider in BY_HAND:
             payment = await begun(tx, wish)
             if is_proven:
-                await proven(tx, payment, escrow, None)
+                payment = await proven(tx, payment, escrow, None)
         else:
-            await paid_at_once(tx, wish)
+            payment = await paid_at_once(tx, wish)
         left = await read_session(tx, session_id) or session
         escrow = await reread(tx, session.escrow_id)
-        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow)
+        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow, payment)
 
     return command
 
@@ -237,8 +236,7 @@ async def _claim(tx: Transaction, session_id: UUID, status: str) -> Session:
     claimed = await end_session(tx, session_id, status)
     if claimed is None:
         now = await read_session(tx, session_id)
-        is_late = now is not None and now.status == PENDING
-        raise SessionNotPending(status=EXPIRED if is_late or now is None else now.status)
+        raise SessionNotPending(status=EXPIRED if now is None else now.status)
     return claimed
 
 
@@ -273,6 +271,11 @@ def shape(session: Session) -> SessionShape:
     )
 
 
-def ended(session: Session, escrow: Detail | MilestoneEscrowShape | None = None) -> SessionEnded:
-    """How the session ended, and the escrow after it."""
-    return SessionEnded.model_construct(session=shape(session), escrow=escrow)
+def ended(
+    session: Session,
+    escrow: Detail | MilestoneEscrowShape | None = None,
+    payment: Payment | None = None,
+) -> SessionEnded:
+    """How the session ended, and the escrow after it; `payment` where one was begun outside."""
+    paid = SessionPayment(id=payment.id, status=payment.state) if payment else None
+    return SessionEnded.model_construct(session=shape(session), escrow=escrow, payment=paid)

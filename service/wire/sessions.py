@@ -199,8 +199,16 @@ class NothingInput(OwnBody):
     """A step that needs nothing."""
 
 
+class SessionPayment(Wire):
+    """The payment that a session was completed with, or that waits for the operator."""
+
+    id: str
+    status: str
+
+
 class SessionEnded(Wire):
     """200 of the sandbox's `complete` and `cancel`."""
 
     session: SessionShape
     escrow: Detail | MilestoneEscrowShape | None = absent()
+    payment: SessionPayment | None = absent()

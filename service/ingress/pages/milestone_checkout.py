@@ -20,14 +20,13 @@ from service.commands.visits import HouseSessions
 from service.ingress.api.milestones import acted
 from service.ingress.call import Call
 from service.ingress.pages import visitor
-from service.ingress.pages.arrival import arrive, leading, to_register
+from service.ingress.pages.arrival import arrive, leading, masked, to_register
 from service.ingress.pages.blanks import Filled
 from service.ingress.pages.milestone_blanks import fill, told
 from service.ingress.pages.milestone_look import MilestoneLook, look_of, sum_of
 from service.ingress.pages.milestone_standing import Choice, amounts, choices, parts, roles, why_not
 from service.ingress.pages.milestone_step import form_of, stands_against
 from service.ingress.pages.page import Speech, leading_to, see_other, show, spoken, voice_of
-from service.ingress.pages.sign_in import masked
 from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import Visitor, receive
 from service.rules.checkout import way_back

@@ -77,7 +77,7 @@ async def read(call: Call[None, None]) -> web.Response:
         amounts=amounts(escrow, voice),
         terms=terms(escrow, voice),
         parts_shown=parts(escrow, voice),
-        description=voice.lines(escrow.description) if escrow.description else [],
+        description=voice.lines(escrow.description) if escrow.description else None,
         happened=log,
         older=speech.carry(f"{look.path}?before={newest - EVENTS}") if newest > EVENTS else None,
         newest=speech.carry(look.path) if newest < escrow.seq else None,
@@ -100,7 +100,7 @@ class Happened:
 
     says: Markup
     at: Markup
-    quote: Sequence[Markup] = ()
+    quote: Markup | None = None
     rows: Sequence[tuple[Markup, Markup]] = ()
 
 
@@ -154,9 +154,9 @@ def _values(told: Mapping[str, Any], voice: Voice) -> dict[str, Markup]:
     return values
 
 
-def _quote(told: Mapping[str, Any], voice: Voice) -> Sequence[Markup]:
+def _quote(told: Mapping[str, Any], voice: Voice) -> Markup | None:
     text = told.get("reason") or told.get("note", {}).get("text")
-    return voice.lines(text) if text else ()
+    return voice.lines(text) if text else None
 
 
 def _shares(told: Mapping[str, Any], voice: Voice) -> Sequence[tuple[Markup, Markup]]:

@@ -195,14 +195,14 @@ class Part:
     """A milestone as it is shown. `reason` is what was disputed, line by line."""
 
     number: Markup
-    description: Sequence[Markup]
+    description: Markup
     amount: Markup | None
     receiver: Markup | None
     status: Markup
-    evidence: Sequence[Markup]
+    evidence: Markup | None
     meaning: str
     state: Markup
-    reason: Sequence[Markup]
+    reason: Markup | None
 
 
 def parts(escrow: MilestoneEscrow, voice: Voice) -> list[Part]:
@@ -222,10 +222,10 @@ def _part(escrow: MilestoneEscrow, index: int, one: Milestone, voice: Voice) -> 
         amount=None if amount is None else sum_of(voice, amount, escrow.currency),
         receiver=voice.typed(one.receiver.email) if one.receiver else None,
         status=status,
-        evidence=voice.lines(one.evidence) if one.evidence else (),
+        evidence=voice.lines(one.evidence) if one.evidence else None,
         meaning=STATE_MEANINGS[state],
         state=voice.say(f"milestone_page.state.{state}"),
-        reason=voice.lines(one.dispute_reason or "") if is_told else (),
+        reason=voice.lines(one.dispute_reason or "") if is_told else None,
     )
 
 

@@ -18,6 +18,7 @@ from service.ingress.pages.blanks import Blank, Filled
 from service.ingress.pages.milestone_blanks import blanks_of, fill, key_of, recipients
 from service.ingress.pages.milestone_look import MilestoneLook, approach, sum_of
 from service.ingress.pages.milestone_standing import PAGES, Choice, choices, named, why_not
+from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import see_other, show
 from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import receive
@@ -53,7 +54,9 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
     said = Said(400)
     if not filled.errors:
         try:
-            await call.perform(acted(look.escrow.id, step, filled.brings), look.actor(call))
+            command = acted(look.escrow.id, step, filled.brings)
+            sent = sending(call, look.user_id, form)
+            await carry_out(call, look.actor(call), command, sent)
         except (Invalid, Refused) as no:
             filled, said = stands_against(no, step, filled, look)
         else:

@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from service.commands import payments
 from service.commands.payments import Wish
-from service.commands.perform import perform
 from service.ingress.bodies import ClientGone
 from service.ingress.call import Call
 from service.ingress.middlewares import VISIT
@@ -26,6 +25,8 @@ from service.ingress.pages import paying
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
 from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import Form
+from service.ingress.pages.names import wrong_names
+from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
 from service.ingress.pages.paying import payer, spell, words_of
 from service.ingress.pages.visitor import Visitor, receive
@@ -36,6 +37,7 @@ from service.rules.errors import (
     NotPayable,
     PaymentNotFound,
     PaymentNotOpen,
+    TooManyPayments,
 )
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
 from service.rules.payee import NAME_CHARACTERS_MAX, account_of
@@ -122,13 +124,20 @@ async def take(call: Call[None, None]) -> web.Response:
             case "top_up":
                 wish = _wish(call, person, form, voice)
                 if isinstance(wish, Wish):
-                    return visitor.keep(await paying.start(call, visitor, wish, PATH))
+                    sent = sending(call, person.user_id, form)
+                    return visitor.keep(await paying.start(call, visitor, wish, PATH, sent))
                 errors = wish
             case "request_payout":
                 errors = await _request_payout(call, person, form, voice)
             case "cancel_payout":
-                await _cancel_payout(call, person, form.text("id"))
-    except (InsufficientFunds, NotPayable, BalanceTooLarge, PaymentNotOpen) as refusal:
+                await _cancel_payout(call, person, form)
+    except (
+        InsufficientFunds,
+        NotPayable,
+        BalanceTooLarge,
+        PaymentNotOpen,
+        TooManyPayments,
+    ) as refusal:
         errors = {form.text("act"): words_of(voice, refusal)}
     if errors:
         return await _shown(call, visitor, person, form, errors)
@@ -243,28 +252,26 @@ async def _request_payout(
     currency = _currency(form)
     minor = _minor(form.text("payout_amount"), voice, currency)
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
-    errors = {}
+    errors = wrong_names(voice, {"payout_name": name}, NAME_CHARACTERS_MAX)
     if minor is None:
         errors["payout_amount"] = _no_amount(voice, currency)
-    if not name:
-        errors["payout_name"] = voice.say("field.required")
-    elif len(name) > NAME_CHARACTERS_MAX:
-        errors["payout_name"] = voice.say("field.too_long", limit=str(NAME_CHARACTERS_MAX))
     if account is None:
         errors["payout_account"] = voice.say("wallet.account_wrong")
     if errors or minor is None:
         return errors
     payee = f"{' '.join(name.split())}\n{account}"
     command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, currency, payee)
-    await perform(call.house, payer(call, person.user_id), command)
+    await carry_out(call, payer(call, person.user_id), command, sending(call, person.user_id, form))
     return {}
 
 
-async def _cancel_payout(call: Call[None, None], person: Person, payment_id: str) -> None:
+async def _cancel_payout(call: Call[None, None], person: Person, form: Form) -> None:
+    payment_id = form.text("id")
     payout = await read_payment(call.house.pool, payment_id) if is_entity_id(payment_id) else None
     if payout is None or payout.kind != PAYOUT or payout.user_id != person.user_id:
         raise PaymentNotFound
-    await perform(call.house, payer(call, person.user_id), payments.cancel(payout.id))
+    sent = sending(call, person.user_id, form)
+    await carry_out(call, payer(call, person.user_id), payments.cancel(payout.id), sent)
 
 
 def _currency(form: Form) -> str:
