@@ -36,7 +36,7 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
 from service.words.mails import Words
-from workers import checks, papers, retention
+from workers import checks, papers, recoveries, retention
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
 from workers.papers import Printer
@@ -97,6 +97,7 @@ def keepers(
         "mails": postman,
         "timers": Round("timers", 1.0, Timers(house).fire, metrics),
         "payments": Round("payments", EVERY_SECONDS, payments.turn, metrics),
+        "recoveries": each("recoveries", recoveries.EVERY_SECONDS, recoveries.turn),
         "checks": each("checks", MINUTE, checks.run_minute),
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),

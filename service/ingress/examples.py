@@ -13,8 +13,10 @@ from typing import Any
 from service.ingress.api import (
     account,
     assurance,
+    deliveries,
     developer,
     escrows,
+    feed,
     identity,
     mailbox,
     payments,
@@ -26,11 +28,13 @@ from service.ingress.api import (
 ESCROW = {"id": "$ESCROW_ID"}
 WEBHOOK = {"id": "$WEBHOOK_ID"}
 SESSION = {"id": "$SESSION_ID"}
+DELIVERY = {**WEBHOOK, "delivery": "$DELIVERY_ID"}
 BUYER = {"email": "buyer@example.com"}
 
 NAMED: Mapping[str, str] = {
     "$ESCROW_ID": "65bb7f0ea1b2c3d4e5f60718",
     "$WEBHOOK_ID": "65bb7f0ea1b2c3d4e5f60729",
+    "$DELIVERY_ID": "0190b5c8-a0c7-7f31-9d52-6a7b8c9d0e1f",
     "$VERIFICATION_ID": "65bb7f0ea1b2c3d4e5f6076d",
     "$SESSION_ID": "3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
     "$PAYMENT_ID": "65bb7f0ea1b2c3d4e5f6077e",
@@ -52,6 +56,7 @@ class Example:
 
 _SELLER = {"_id": "65bb7f0ea1b2c3d4e5f6073a", "email": "shop@example.com"}
 _BUYER = {"_id": "65bb7f0ea1b2c3d4e5f6074b", "email": "buyer@example.com"}
+_FRESH = {"type": "escrow.status.updated", "state": "pending", "attempt": 0, "settledAt": None}
 _CAMERA = {"title": "A camera", "amount": 250, "buyerEmail": "buyer@example.com"}
 _DELIVERED = {"status": "delivered", "deliveredAt": "2026-02-02T10:00:00.000Z"}
 _PAID = {"status": "paid", "paidAt": "2026-01-31T10:00:00.000Z"}
@@ -202,6 +207,21 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
     webhooks.update: Example({"events": ["escrow.status.updated"]}, path=WEBHOOK),
     webhooks.regenerate_secret: Example({"overlapHours": 24}, path=WEBHOOK),
     webhooks.delete: Example(path=WEBHOOK, answer={"message": "Webhook deleted"}),
+    webhooks.enable: Example(path=WEBHOOK),
+    deliveries.send_test: Example(
+        {"type": "escrow.status.updated"}, path=WEBHOOK, answer={"delivery": _FRESH}
+    ),
+    deliveries.read_list: Example(path=WEBHOOK, query={"state": "delivered"}),
+    deliveries.read_one: Example(path=DELIVERY),
+    deliveries.resend: Example(path=DELIVERY, answer={"delivery": _FRESH}),
+    deliveries.recover: Example({"since": "2026-01-30"}, path=WEBHOOK),
+    deliveries.read_recoveries: Example(path=WEBHOOK),
+    # Events to be pulled
+    feed.read_events: Example(
+        query={"types": "escrow.*", "limit": "50"},
+        answer={"nextCursor": "MTIzNC41Ng", "hasMore": False},
+    ),
+    feed.read_types: Example(),
     # The sandbox
     sandbox.make_developer: Example(
         {"email": "dev@example.com", "company": "Another shop", "userEmail": "else@example.com"}
@@ -375,6 +395,8 @@ VALUES: Mapping[str, Any] = {
     "ladder": "standard",
     "timeoutSeconds": 15,
     "failureCount": 0,
+    "publicKey": "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=",
+    "eventId": "0190b5c8-9f3e-7d2a-8c41-5e6f7a8b9c0d",
     "urls": ["https://shop.example.com/back"],
     # Mails and the clock
     "to": "buyer@example.com",
