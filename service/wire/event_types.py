@@ -12,6 +12,7 @@ from pydantic import Field
 from service.rules import identity
 from service.rules.events import CATALOGUE, OF_ENDPOINTS, TEST, describe
 from service.wire.base import Wire
+from service.wire.endpoint_events import ExhaustedData
 from service.wire.events import DATA
 from service.wire.identity import LinkedData, UpdatedData
 from service.wire.schema import Schema, schema_alone
@@ -22,6 +23,7 @@ TYPES = (*sorted(CATALOGUE), TEST)
 
 BESIDE_ESCROWS: Mapping[str, type[Wire]] = {
     **dict.fromkeys(OF_ENDPOINTS, EndpointData),
+    "delivery.exhausted": ExhaustedData,
     identity.UPDATED: UpdatedData,
     identity.LINKED: LinkedData,
     TEST: EndpointData,
