@@ -121,6 +121,7 @@ async def in_full(
                 address=one.address,
                 dns_ms=one.dns_ms,
                 connect_ms=one.connect_ms,
+                tls_ms=one.tls_ms,
                 first_byte_ms=one.first_byte_ms,
                 total_ms=one.total_ms,
                 answer=seen_text(one.answer, viewer, custom),

@@ -48,6 +48,7 @@ class LoggedAttempt:
     address: str | None
     dns_ms: int | None
     connect_ms: int | None
+    tls_ms: int | None
     first_byte_ms: int | None
     total_ms: int
     answer: bytes = field(repr=False)
@@ -117,7 +118,8 @@ async def read_delivery(reader: Reader, delivery_id: UUID) -> Delivery | None:
 
 
 READ_ATTEMPTS = """
-SELECT n, started_at, status, fault, address, dns_ms, connect_ms, first_byte_ms, total_ms, answer
+SELECT n, started_at, status, fault, address, dns_ms, connect_ms, tls_ms,
+       first_byte_ms, total_ms, answer
 FROM webhook_attempt WHERE delivery_id = $1 ORDER BY n, recorded_at
 """
 
@@ -157,7 +159,9 @@ async def resend(tx: Transaction, delivery_id: UUID) -> bool:
 # Comes after the deliveries, as everywhere. The hold and the breaker of the lane stay: asking for
 # one more attempt does not make the receiver well.
 HURRY_LANE = """
-UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()) WHERE endpoint_id = $1
+UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()),
+    first_due_at = least(first_due_at, clock_timestamp())
+WHERE endpoint_id = $1
 """
 
 
@@ -167,10 +171,13 @@ async def hurry_lane(tx: Transaction, endpoint_id: str) -> None:
 
 
 # The event counts as fanned out, so that nobody but this endpoint hears of it.
-MARK_TOLD = "UPDATE event SET fanned_at = clock_timestamp() WHERE id = $1 RETURNING recorded_at"
+MARK_TOLD = """
+UPDATE event SET fanned_at = clock_timestamp() WHERE id = $1 RETURNING recorded_at, position
+"""
 INSERT_DELIVERY = """
-INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, visible_at, created_at)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp())
+INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, visible_at,
+                      created_at)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), clock_timestamp())
 """
 
 
@@ -178,8 +185,10 @@ async def insert_test(
     tx: Transaction, delivery_id: UUID, endpoint_id: str, event_id: UUID, event_type: str
 ) -> None:
     """The event, written in this transaction, goes to this endpoint alone, subscribed or not."""
-    recorded_at = await tx.fetchval(MARK_TOLD, event_id)
-    await tx.execute(INSERT_DELIVERY, delivery_id, endpoint_id, event_id, recorded_at, event_type)
+    told = await tx.fetchrow(MARK_TOLD, event_id)
+    if told is None:
+        raise AssertionError(f"event {event_id} was not written before its delivery")
+    await tx.execute(INSERT_DELIVERY, delivery_id, endpoint_id, event_id, *told, event_type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,12 +123,12 @@ SELECT (SELECT count(*) FROM sent) AS sent, (SELECT count(*) FROM chunk) AS seen
 DELIVER_MISSING = """
 WITH scanned AS MATERIALIZED (
     SELECT v.id, v.subject_id, v.subject_kind, v.type, v.recorded_at, v.from_state, v.to_state,
-           v.step, v.fanned_at
+           v.step, v.fanned_at, v.position
     FROM event v WHERE v.id > $2 AND v.id < $3 ORDER BY v.id LIMIT $6
 ), made AS (
-    INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, acknowledges, visible_at,
-                          created_at)
-    SELECT ordered_uuid(clock_timestamp()), e.id, s.id, s.recorded_at, s.type,
+    INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
+                          visible_at, created_at)
+    SELECT ordered_uuid(clock_timestamp()), e.id, s.id, s.recorded_at, s.position, s.type,
            EXISTS (SELECT FROM escrow x WHERE s.subject_kind = 'escrow' AND x.id = s.subject_id
                      AND x.creator_id = e.developer_id AND s.type = 'escrow.status.updated'
                      AND s.from_state = 'pending' AND s.to_state = 'paid' AND x.mode = 'instant'

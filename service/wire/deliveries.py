@@ -67,7 +67,7 @@ class Delivery(Wire):
 class Attempt(Wire):
     """One attempt: its phases in milliseconds from its start, and what was answered.
 
-    A phase is null where there was none, as on a kept connection. `connectMs` counts TLS.
+    A phase is null where there was none, as on a kept connection.
     """
 
     n: int
@@ -77,6 +77,7 @@ class Attempt(Wire):
     address: str | None
     dns_ms: int | None
     connect_ms: int | None
+    tls_ms: int | None
     first_byte_ms: int | None
     total_ms: int
     answer: str | None

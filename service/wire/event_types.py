@@ -72,15 +72,16 @@ def envelope_schema(event_type: str, data: Schema) -> Schema:
 @lru_cache(maxsize=1)
 def event_types() -> EventTypes:
     """Every type with a schema that stands alone."""
-    return EventTypes(event_types=[_told(event_type) for event_type in TYPES])
+    return EventTypes(event_types=[event_type(name) for name in TYPES])
 
 
-def _told(event_type: str) -> EventType:
-    model = data_model(event_type)
+def event_type(name: str) -> EventType:
+    """One type with a schema that stands alone."""
+    model = data_model(name)
     data, definitions = schema_alone(model) if model else ({"type": "object"}, {})
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **envelope_schema(event_type, data),
+        **envelope_schema(name, data),
         **({"$defs": definitions} if definitions else {}),
     }
-    return EventType(type=event_type, description=describe(event_type), schema_=schema)
+    return EventType(type=name, description=describe(name), schema_=schema)
