@@ -11,6 +11,7 @@ from service.cli.docs import docs
 from service.cli.fx import fx
 from service.cli.identity import identity
 from service.cli.key import key
+from service.cli.listen import listen
 from service.cli.migrate import migrate
 from service.cli.payment import payment, payout
 from service.cli.proof import proof
@@ -37,6 +38,7 @@ COMMANDS: tuple[click.Command, ...] = (
     unfreeze,
     check,
     balance,
+    listen,
     demo,
     docs,
 )
