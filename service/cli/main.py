@@ -19,6 +19,7 @@ from service.cli.serve import serve
 from service.cli.unfreeze import unfreeze
 from service.cli.up import up
 from service.cli.user import user
+from service.cli.webhook import webhook
 from service.cli.work import work
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -38,6 +39,7 @@ COMMANDS: tuple[click.Command, ...] = (
     unfreeze,
     check,
     balance,
+    webhook,
     listen,
     demo,
     docs,
