@@ -33,7 +33,8 @@ BODIES = """
 SELECT b.body FROM webhook_body b JOIN event v ON v.id = b.event_id WHERE v.fanned_at IS NULL
 """
 SETTLED = (
-    "SELECT count(*), extract(epoch FROM max(settled_at)) FROM delivery WHERE state = 'delivered'"
+    "SELECT count(*), extract(epoch FROM max(settled_at)) FROM delivery"
+    " WHERE state = 'delivered' AND type <> 'canary'"
 )
 
 

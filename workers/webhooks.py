@@ -77,7 +77,7 @@ class Courier:
         self._chance = chance
         self._opened = lru_cache(maxsize=SECRETS_KEPT)(house.vault.open)
         self._sending: dict[asyncio.Task[None], Claimed] = {}
-        self._retries = self._slow = 0
+        self._taken = self._retries = self._slow = 0
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -138,11 +138,11 @@ class Courier:
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
         while True:
-            was_quiet = self._is_quiet()
+            await self._land()  # a claim passes over lanes that are being settled
+            before = self._taken
             await self.drain()
-            if was_quiet and self._is_quiet():
+            if self._taken == before and self._is_quiet():
                 return
-            await self._land()
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more; let what is in flight end, give the rest back, write it all."""
@@ -177,8 +177,11 @@ class Courier:
         free = self._slots - len(self._sending)
         asked = min(free, CLAIM_ROWS)
         claimed = await tend(self._house, partial(self._claim, asked)) if asked > 0 else []
-        for number, one in enumerate(claimed):
-            self._start(one, after_turns=number // SENT_AT_ONCE)
+        self._taken += len(claimed)
+        for number, one in enumerate(claimed, start=1):
+            self._start(one)
+            if number % SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._wake_after(one.hold_seconds for one in claimed)
         # Whoever frees a slot wakes us, so a full house, or a full share, needs no look until then.
         self._is_starved = len(claimed) >= free or not (self._retry_room and self._slow_room)
@@ -205,8 +208,8 @@ class Courier:
         read, at = self._clock_read
         return read + timedelta(seconds=asyncio.get_running_loop().time() - at)
 
-    def _start(self, claimed: Claimed, *, after_turns: int) -> None:
-        task = asyncio.create_task(self._deliver(claimed, after_turns))
+    def _start(self, claimed: Claimed) -> None:
+        task = asyncio.create_task(self._deliver(claimed))
         self._sending[task] = claimed
         self._retries += claimed.is_retry
         self._slow += claimed.is_slow
@@ -220,9 +223,7 @@ class Courier:
             self._is_starved = False
             asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._round.wake)
 
-    async def _deliver(self, claimed: Claimed, after_turns: int) -> None:
-        for _ in range(after_turns):
-            await asyncio.sleep(0)
+    async def _deliver(self, claimed: Claimed) -> None:
         started_at = self._now()
         try:
             reply = await self._send(claimed, started_at)
