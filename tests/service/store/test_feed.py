@@ -4,13 +4,16 @@ import asyncio
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
-from service.commands import attempts
-from service.commands.perform import House
+from service.commands import attempts, endpoints, identity
+from service.commands.deliveries import fan_out
+from service.commands.perform import House, tend
 from service.settings import Settings
 from service.store import feed
 from service.store.feed import START, Position, read_end, read_feed
+from service.wire.identity import NewVerification
 from tests.makers import Shop, act, make_escrow, make_shop
 from tests.receiver import make_endpoint
 
@@ -156,3 +159,26 @@ async def test_tests_are_of_their_endpoint_alone(house: House):
     made = await make_endpoint(house, shop, "http://127.0.0.1:9/hook")
     await act(house, shop.actor, attempts.send_test(shop.developer_id, made["id"]))
     assert await pulled(house, shop) == []
+
+
+async def test_the_feed_tells_what_fan_out_delivers_of_every_kind_of_subject(house: House):
+    shop, stranger = await make_shop(house), await make_shop(house)
+    hook = await make_endpoint(house, shop, "http://127.0.0.1:9/a", events=["*"])
+    other = await make_endpoint(house, shop, "http://127.0.0.1:9/b")
+    for one, theirs in ((shop, other), (stranger, None)):
+        await make_escrow(house, one, status="completed")
+        wanted = NewVerification.model_validate({"email": f"{one.developer_id}@new.example"})
+        await act(house, one.actor, identity.request(one.developer_id, wanted))
+        if theirs is not None:
+            rotate = endpoints.regenerate_secret(one.developer_id, theirs["id"], 1)
+            await act(house, one.actor, rotate)
+    await tend(house, fan_out)
+    delivered = await house.pool.fetch(
+        "SELECT b.body FROM delivery d JOIN webhook_body b USING (event_id) JOIN event v"
+        " ON v.id = d.event_id WHERE d.endpoint_id = $1 ORDER BY v.position",
+        hook["id"],
+    )
+    told = await pulled(house, shop)
+    assert told == [row["body"] for row in delivered]
+    kinds = {orjson.loads(body)["type"].split(".")[0] for body in told}
+    assert kinds == {"escrow", "identity", "secret"}
