@@ -19,8 +19,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import click
 
-from service.cli.home import fill, read_environ
-from service.cli.var import Var
+from service.cli.home import read_environ
 from service.cli.verb import data_dir_option, one_line
 from service.gateways.post import HttpPost, Request
 from service.rules.signing import standard_secret
@@ -148,11 +147,6 @@ async def _why(answer: aiohttp.ClientResponse) -> str:
         return "no reason is given"
 
 
-def _url_at(folder: Path) -> str:
-    """The deployment of the data folder, or of the environment, as its settings name it."""
-    return load_settings(fill(read_environ(), Var(folder.absolute()))).amana_public_url
-
-
 async def _listen(
     url: str, key: str, forward: str | None, secret: str, types: str, after: str, *, as_json: bool
 ) -> None:
@@ -187,7 +181,7 @@ async def _patiently(listener: Listener) -> list[Heard]:
 @click.command("listen")
 @data_dir_option
 @click.option("--forward", metavar="URL", help="POST each event there, signed.")
-@click.option("--url", envvar="AMANA_URL", help="The deployment; else the one of the data folder.")
+@click.option("--url", envvar="AMANA_URL", help="The deployment; else AMANA_PUBLIC_URL.")
 @click.option("--key", envvar="AMANA_KEY", required=True, help="The developer's API key.")
 @click.option("--types", default="", help="Types or wildcards, parted by commas; else all.")
 @click.option("--secret", default="", help="What signs; else a new one is made and printed.")
@@ -207,9 +201,10 @@ def listen(
     """Print a developer's events as they happen, and forward them to a local server."""
     if forward is not None and urlsplit(forward).scheme not in ("http", "https"):
         raise click.ClickException("--forward must be a URL such as http://localhost:3000/hook")
+    del data_dir  # every command takes one; this one asks the API alone
     signer = secret or randomness.token_hex(32)
     with one_line():
-        place = url or _url_at(data_dir)
+        place = url or load_settings(read_environ()).amana_public_url
         click.echo(f"listening to {place}", err=True)
         if forward is not None and not secret:
             click.echo(f"secret: {signer}\nstandardSecret: {standard_secret(signer)}", err=True)

@@ -10,6 +10,7 @@ from uuid import UUID
 from service.store.attempts import CLOCKS_APART
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_uuid
+from service.wire.deliveries import RecoveryState
 
 EVENTS_A_CHUNK = 5000
 """Of the house's events so many are looked at in a chunk: most are of other developers."""
@@ -27,7 +28,7 @@ class Recovery:
     endpoint_id: str
     since: datetime
     until: datetime
-    state: str
+    state: RecoveryState
     is_missing: bool
     after_event: UUID | None
     count: int

@@ -8,7 +8,14 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from service.rules.errors import WebhookRefused
 from service.rules.events import CATALOGUE, TEST, unknown
@@ -17,6 +24,7 @@ from service.wire.escrows import From, PageNumber, To
 from service.wire.webhooks import Plain
 
 STATES = Literal["pending", "parked", "delivered", "exhausted", "cancelled"]
+RecoveryState = Literal["pending", "running", "done", "cancelled"]
 PAGE_MAX = 100
 FEED_MAX = 500
 TYPES_MAX = 50
@@ -55,7 +63,7 @@ class Delivery(Wire):
     id: str
     event_id: str
     type: str
-    state: str
+    state: STATES
     attempt: int
     next_attempt_at: datetime | None
     last_status: int | None
@@ -121,6 +129,7 @@ class TestEvent(Plain):
     """The body of `POST …/test`: of which type the event is; `webhook.test` if none is named."""
 
     __test__ = False  # no test class, whatever a collector thinks of the name
+    model_config = ConfigDict(extra="forbid")
 
     type: str | None = None
 
@@ -133,6 +142,8 @@ class TestEvent(Plain):
 
 class Recover(Plain):
     """The body of `POST …/recover`: the events since then, and before `until` (now, if absent)."""
+
+    model_config = ConfigDict(extra="forbid")
 
     since: From
     until: To | None = None
@@ -151,7 +162,7 @@ class Recovery(Wire):
     """
 
     id: str
-    state: str
+    state: RecoveryState
     count: int
     recovered: int
     since: datetime

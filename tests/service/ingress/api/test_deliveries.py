@@ -380,6 +380,7 @@ async def test_recover_sends_in_the_background_what_was_missed_and_nothing_else(
         ({"since": "soon"}, "since must be an ISO 8601 instant with its offset, or a date"),
         ({"since": "2100-01-01"}, "since must be in the past"),
         ({"since": "2026-02-01", "until": "2026-01-01"}, "until must be after since"),
+        ({"since": "2026-01-01", "till": 1}, "till is not a known field"),
         ({"since": 5}, "since must be an ISO 8601 instant with its offset, or a date"),
     ],
 )
