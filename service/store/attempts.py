@@ -156,17 +156,19 @@ async def resend(tx: Transaction, delivery_id: UUID) -> bool:
     return await tx.fetchval(RESEND, delivery_id) is not None
 
 
-# Comes after the deliveries, as everywhere. The hold and the breaker of the lane stay: asking for
-# one more attempt does not make the receiver well.
+# Comes after the deliveries, as everywhere. What the receiver has asked for (Retry-After) stays; an
+# open breaker lets its one probe through now: whoever asks has perhaps mended what was broken.
 HURRY_LANE = """
 UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()),
-    first_due_at = least(first_due_at, clock_timestamp())
+    first_due_at = least(first_due_at, clock_timestamp()),
+    hold_until = CASE WHEN breaker = 'open' AND hold_until <= breaker_until THEN '-infinity'
+                      ELSE hold_until END
 WHERE endpoint_id = $1
 """
 
 
 async def hurry_lane(tx: Transaction, endpoint_id: str) -> None:
-    """Something is due in this lane now. Relies on the endpoint's lock."""
+    """Something is due in this lane now, and worth a probe. Relies on the endpoint's lock."""
     await tx.execute(HURRY_LANE, endpoint_id)
 
 

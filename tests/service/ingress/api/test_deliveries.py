@@ -448,3 +448,36 @@ async def test_the_buyers_developer_recovers_too(call, house, receiver, courier)
     await recoveries.turn(house)
     await courier.settle_all()
     assert sorted(receiver.types) == ["escrow.created", "escrow.status.updated"]
+
+
+async def test_a_wish_is_worth_a_probe_of_an_open_breaker(
+    call, house, owner, shop, receiver, courier
+):
+    receiver.says(500)
+    made = await make_endpoint(house, shop, receiver.url, events=["escrow.created"])
+    for _ in range(12):
+        await make_escrow(house, shop)
+    await courier.settle_all()
+    breaker = "SELECT breaker FROM lane WHERE endpoint_id = $1"
+    assert await owner.fetchval(breaker, made["id"]) == "open"
+    receiver.says(200)
+    before = len(receiver.parcels)
+    await courier.settle_all()
+    assert len(receiver.parcels) == before
+    assert (await call(shop, "POST", f"/{made['id']}/test"))[0] == 202
+    await courier.settle_all()
+    assert len(receiver.parcels) > before
+    assert await owner.fetchval(breaker, made["id"]) == "closed"
+
+
+async def test_what_a_receiver_has_asked_to_wait_for_is_waited_for(
+    call, house, owner, shop, receiver, courier
+):
+    receiver.says(503, Retry_After="60")
+    made = await make_endpoint(house, shop, receiver.url, events=["escrow.created"])
+    await make_escrow(house, shop)
+    await courier.settle_all()
+    receiver.says(200)
+    await call(shop, "POST", f"/{made['id']}/test")
+    await courier.settle_all()
+    assert len(receiver.parcels) == 1

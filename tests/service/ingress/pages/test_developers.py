@@ -1,10 +1,12 @@
 """`/developers`: what a developer has, what can be done about it, in three languages."""
 
 import re
+import secrets
 
 import pytest
 from aiohttp import web
 
+from service.commands import visits
 from service.commands.developers import enrol
 from service.gateways.post import HttpPost
 from service.ingress.pages import developers, static
@@ -14,7 +16,7 @@ from tests.browser import overflow, serious
 from tests.house import CLEAN, SECRET_KEY
 from tests.makers import Shop, arrange, make_escrow, make_shop
 from tests.receiver import make_endpoint, receiving, verify
-from tests.service.ingress.pages.people import signed_in
+from tests.service.ingress.pages.people import Browser, signed_in, stranger
 from workers import recoveries
 from workers.webhooks import Courier
 
@@ -50,7 +52,7 @@ async def client(ingress, house, owner):
 
 
 @pytest.fixture
-async def shop(house):
+async def shop(house, owner):
     made = await arrange(
         house, lambda tx: enrol(tx, EMAIL, "Café <b>", user_email="seller@example.com")
     )
@@ -135,6 +137,25 @@ async def test_a_delivery_is_shown_with_its_attempts_and_sent_again(
     assert "Answered 200" in page.words
     assert "Delivered" in page.words
     assert len(receiver.parcels) == 2
+
+
+async def test_the_account_is_reached_by_the_mailed_code_without_being_a_user(
+    ingress, house, owner, shop
+):
+    async with ingress(ALL, **OPTIONS) as client:
+        door = await stranger(client).get("/developers")
+        assert (door.status, door.location) == (303, "/sign-in?next=/developers")
+        code_id = await visits.ask_code(house, EMAIL, None, "en")
+        cookie = secrets.token_urlsafe(32)
+        token = house.vault.link_token("form/sign_in_code", cookie)
+        code = house.vault.code(visits.SIGN_IN, code_id)
+        came = await Browser(client, cookie).post(
+            f"/sign-in/{code_id}?next=/developers", {"form_token": token, "code": code}
+        )
+        assert (came.status, came.location) == (303, "/developers")
+        session = re.search(r"amana_session=([^;]+)", came.headers["Set-Cookie"])[1]
+        page = await Browser(client, session).get("/developers")
+    assert (page.status, "Developer account of" in page.words) == (200, True)
 
 
 async def act_on(dev, path, **fields):
