@@ -21,7 +21,7 @@ FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
 WHERE e.deleted_at IS NULL;
 
 -- A developer wants again what an endpoint has missed: worked off by a worker in chunks, first the
--- deliveries that ended badly (`after_event` walks on among them), then the events that were never
+-- deliveries that have failed (`after_event` walks on among them), then the events that were never
 -- turned into a delivery there (`is_missing`). `since` and `until` are of the events, in real time;
 -- `due_at` says who is next. `count` is what was found to be sent, `recovered` what is on its way.
 CREATE TABLE recovery (

@@ -28,8 +28,8 @@ def recover(
 ) -> Command:
     """What the endpoint has missed of the events since then is put on its way, in the background.
 
-    `since` and `until` (now, if none is given) are real time. What was delivered is left alone, and
-    so is what is on its way by itself.
+    `since` and `until` (now, if none is given) are real time. What waits for its next attempt
+    has it now; what was delivered is left alone, and so is what is being sent.
 
     Raises:
         WebhookNotFound: the developer has no such endpoint.

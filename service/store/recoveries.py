@@ -42,11 +42,13 @@ def _recovery(row: Row) -> Recovery:
 
 
 HAS_OPEN = "SELECT EXISTS (SELECT FROM recovery WHERE endpoint_id = $1 AND finished_at IS NULL)"
-# How many ended badly in the window, along the unique index of endpoint and event.
+# How many of the window were given up or wait for a retry, along the unique index of endpoint and
+# event. What is in flight, or due anyway, is on its way.
 COUNT_FAILED = """
 SELECT count(*) FROM delivery d
 WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3 AND d.recorded_at < $4
-  AND d.state IN ('exhausted', 'cancelled')
+  AND (d.state IN ('exhausted', 'cancelled')
+       OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
 """
 INSERT_RECOVERY = """
 INSERT INTO recovery (id, endpoint_id, since, until, count, due_at, created_at)
@@ -105,14 +107,16 @@ RESEND_FAILED = """
 WITH chunk AS MATERIALIZED (
     SELECT d.id, d.event_id FROM delivery d
     WHERE d.endpoint_id = $1 AND d.event_id > $2 AND d.event_id < $3
-      AND d.recorded_at >= $4 AND d.recorded_at < $5 AND d.state IN ('exhausted', 'cancelled')
+      AND d.recorded_at >= $4 AND d.recorded_at < $5
+      AND (d.state IN ('exhausted', 'cancelled')
+           OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
       AND EXISTS (SELECT FROM webhook_body b
                   WHERE b.event_id = d.event_id AND b.recorded_at = d.recorded_at)
     ORDER BY d.event_id LIMIT $6
     FOR NO KEY UPDATE
 ), sent AS (
     UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL
-    FROM chunk c WHERE d.id = c.id AND d.state IN ('exhausted', 'cancelled')
+    FROM chunk c WHERE d.id = c.id
     RETURNING d.id
 )
 SELECT (SELECT count(*) FROM sent) AS sent, (SELECT count(*) FROM chunk) AS seen,
@@ -163,7 +167,7 @@ class Chunk:
 
 
 async def resend_failed(tx: Transaction, recovery: Recovery, size: int) -> Chunk:
-    """The next failed deliveries of the window fall due. Relies on the endpoint's lock."""
+    """The window's next deliveries that have failed fall due. Relies on the endpoint's lock."""
     return await _chunk(tx, RESEND_FAILED, recovery, size)
 
 

@@ -16,6 +16,8 @@ from service.wire.webhooks import WebhookUpdate
 from tests.makers import Shop, act, make_escrow, make_shop
 from tests.receiver import Receiver, make_endpoint, receiving
 from workers import recoveries as worker
+from workers.metrics import WorkMetrics
+from workers.rounds import Round
 from workers.webhooks import Courier
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,6 +121,37 @@ async def test_what_was_delivered_or_is_on_its_way_is_left_alone(
     await courier.settle_all()
     assert len(receiver.parcels) == 3
     assert (await newest(house, endpoint_id)).recovered == 1
+
+
+async def test_what_waits_for_hours_on_its_ladder_is_sent_now(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop = await make_shop(house)
+    made = await make_endpoint(house, shop, receiver.url, events=["escrow.created"])
+    receiver.says(500)
+    await make_escrow(house, shop)
+    await courier.settle_all()
+    await owner.execute("UPDATE delivery SET attempt = 8, visible_at = now() + interval '20 h'")
+    receiver.says(200)
+    assert (await ask(house, shop, made["id"]))["count"] == 1
+    await worker.turn(house)
+    await courier.settle_all()
+    [one] = await list_deliveries(house.pool, made["id"], limit=9)
+    assert (one.state, one.attempt) == ("delivered", 9)
+
+
+async def test_it_is_found_by_looking_where_no_bell_rings(
+    house: House, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 1)
+    looking = Round("recoveries", 0.1, lambda: worker.turn(house), WorkMetrics())
+    task = asyncio.create_task(looking.run())
+    await ask(house, shop, endpoint_id)
+    async with asyncio.timeout(5):
+        while (await newest(house, endpoint_id)).state != "done":  # noqa: ASYNC110 - a row's fact
+            await asyncio.sleep(0.05)
+    await looking.close()
+    await task
 
 
 async def test_the_window_bounds_what_is_sent(
