@@ -52,14 +52,18 @@ CREATE TABLE visit (
 );
 CREATE INDEX visit_expiry ON visit (expires_at);
 
--- A six-digit code, mailed or sent to a phone: ten minutes, five tries. The code itself is an HMAC of
--- the row's id under the secret key, so that nothing of it is kept. Real time.
+-- A six-digit code, mailed or sent to a phone: ten minutes, five tries, only in the browser that has
+-- asked for it (`browser`: the hash of its token). A mailed one comes with a link that works for an
+-- hour in any. Code and link are HMACs of the row's id under the secret key, so that nothing of them
+-- is kept. `network`: where `ip` is, as far as one household or office shares it. Real time.
 CREATE TABLE sign_in_code (
     id         entity_id PRIMARY KEY,
     purpose    text NOT NULL CHECK (purpose IN ('sign_in', 'phone')),
     email      text NOT NULL CHECK (email = lower(btrim(email))),
     phone      text CHECK (phone ~ '^\+[1-9][0-9]{6,14}$'),
     ip         text,
+    network    text,
+    browser    bytea CHECK (length(browser) = 32),
     tries      smallint NOT NULL DEFAULT 0 CHECK (tries BETWEEN 0 AND 5),
     used_at    timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -68,7 +72,15 @@ CREATE TABLE sign_in_code (
 );
 CREATE INDEX sign_in_code_of ON sign_in_code (email, purpose, created_at DESC);
 CREATE INDEX sign_in_code_from ON sign_in_code (ip, created_at DESC) WHERE ip IS NOT NULL;
+CREATE INDEX sign_in_code_to ON sign_in_code (phone, created_at DESC) WHERE phone IS NOT NULL;
 CREATE INDEX sign_in_code_expiry ON sign_in_code (expires_at);
+
+-- A person's form is answered once, as a developer's request is.
+ALTER TABLE idempotency DROP CONSTRAINT idempotency_developer_id_fkey,
+    DROP CONSTRAINT idempotency_pkey;
+ALTER TABLE idempotency ALTER COLUMN developer_id DROP NOT NULL;  -- newer servers name it
+ALTER TABLE idempotency RENAME COLUMN developer_id TO caller_id;
+ALTER TABLE idempotency ALTER COLUMN caller_id SET NOT NULL, ADD PRIMARY KEY (caller_id, key);
 
 ALTER TABLE app_user ADD COLUMN phone text CHECK (phone ~ '^\+[1-9][0-9]{6,14}$');
 -- visits: end
@@ -265,7 +277,7 @@ CREATE TABLE payment (
     provider_reference text CHECK (length(provider_reference) <= 300),
     page_url           text CHECK (length(page_url) <= 2048),
     payer_email        text,
-    proof_file         text,
+    proof_file         text COLLATE "C" REFERENCES file,
     payee              text CHECK (length(payee) <= 500),
     note               text CHECK (length(note) <= 500),
     seq                bigint NOT NULL CHECK (seq > 0),
@@ -293,6 +305,10 @@ CREATE UNIQUE INDEX payment_of_guest ON payment (escrow_id)
     WHERE mode = 'guest_pay' AND state IN ('created', 'pending');
 CREATE INDEX payment_askable ON payment (ask_at)
     WHERE state IN ('created', 'pending') AND provider <> 'bank_transfer' AND kind <> 'payout';
+CREATE INDEX payment_closable ON payment (ask_at) WHERE state = 'cancelled' AND ask_at IS NOT NULL;
+CREATE INDEX payment_open_of_user ON payment (user_id)
+    WHERE state IN ('created', 'pending') AND user_id IS NOT NULL;
+CREATE UNIQUE INDEX payment_of_proof ON payment (proof_file) WHERE proof_file IS NOT NULL;
 CREATE INDEX payment_unfinished ON payment (created_at)
     WHERE state NOT IN ('succeeded', 'failed', 'cancelled');
 CREATE INDEX payment_of_escrow ON payment (escrow_id) WHERE escrow_id IS NOT NULL;
@@ -330,10 +346,10 @@ CREATE TABLE sandbox_refund (
 CREATE VIEW escrow_reading AS
 SELECT e.*,
        s.email AS seller_user_email, s.first_name AS seller_first_name,
-       s.last_name AS seller_last_name, s.language AS seller_language,
+       s.last_name AS seller_last_name, s.language AS seller_language, s.timezone AS seller_timezone,
        s.phone_verified_at IS NOT NULL AS seller_phone_verified,
        b.email AS buyer_user_email, b.first_name AS buyer_first_name,
-       b.last_name AS buyer_last_name, b.language AS buyer_language,
+       b.last_name AS buyer_last_name, b.language AS buyer_language, b.timezone AS buyer_timezone,
        b.phone_verified_at IS NOT NULL AS buyer_phone_verified,
        d.company AS creator_company,
        c.id AS contract_id, c.terms AS contract_terms, c.version AS contract_version,

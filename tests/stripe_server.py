@@ -9,6 +9,7 @@ payment intents, as Stripe documents them, and can be told to fail. All of it is
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from aiohttp import web
 PYTHON = Path(__file__).parents[1] / ".venv" / "localstripe" / "bin" / "python"
 ABSENT = "localstripe is not installed: make localstripe"
 KEY = "sk_test_amana"
+OPEN_MIN, OPEN_MAX = 30 * 60, 24 * 3600
+"""Seconds from being asked for within which a Checkout page must end."""
 GOOD_CARD, DECLINED_CARD = "4242424242424242", "4000000000000341"
 
 # As its own start does, but on loopback only, without its file in /tmp, and no longer than we live.
@@ -82,12 +85,23 @@ class Counter:
     async def _served(self, request: web.Request) -> web.Response:
         pages = "/v1/checkout/sessions"
         if request.path == pages and request.method == "POST":
-            return web.json_response(await self._open(await request.post()))
+            form = await request.post()
+            if not OPEN_MIN <= int(form["expires_at"]) - time.time() <= OPEN_MAX:
+                told = "The page must end between 30 minutes and 24 hours from now."
+                error = {"type": "invalid_request_error", "param": "expires_at", "message": told}
+                return web.json_response({"error": error}, status=400)
+            return web.json_response(await self._open(form))
         if request.path.startswith(f"{pages}/"):
-            page = self.pages.get(request.path.rpartition("/")[2])
+            named, _, verb = request.path.removeprefix(f"{pages}/").partition("/")
+            page = self.pages.get(named)
             if page is None:
                 error = {"type": "invalid_request_error", "message": "No such checkout.session"}
                 return web.json_response({"error": error}, status=404)
+            if verb == "expire":
+                if page["status"] != "open":
+                    error = {"type": "invalid_request_error", "message": "It is not open."}
+                    return web.json_response({"error": error}, status=400)
+                self.expire(named)
             return web.json_response(await self._seen(page))
         status, body = await self.fake(request.method, request.path_qs, await request.read())
         return web.Response(body=body, status=status, content_type="application/json")

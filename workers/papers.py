@@ -12,11 +12,12 @@ from pathlib import Path
 
 import structlog
 
-from service.commands.papers import Order, claim, keep
+from service.commands.papers import Order, claim, drawn_up, keep
 from service.commands.perform import House
 from service.gateways.files import Storage
 from service.rules.errors import GatewayFailure
 from service.rules.files import PDF, StoredFile
+from service.store.papers import DuePaper
 from service.words.papers import Drawn, Papers
 
 EVERY_SECONDS = 1.0
@@ -35,15 +36,16 @@ class Printer:
 
     async def turn(self) -> None:
         """Make what is due, one after the other."""
-        for order in await claim(self._house):
+        for due in await claim(self._house):
             try:
-                await self._make(order)
+                await self._make(due)
             except GatewayFailure as failure:
-                log.warning("paper_not_kept", escrow=order.facts["escrow"], reason=str(failure))
+                log.warning("paper_not_kept", escrow=due.facts["escrow"], reason=str(failure))
             except Exception:
-                log.exception("paper_not_made", escrow=order.facts["escrow"])
+                log.exception("paper_not_made", escrow=due.facts["escrow"])
 
-    async def _make(self, order: Order) -> None:
+    async def _make(self, due: DuePaper) -> None:
+        order = await drawn_up(self._house, due)
         pdf = await asyncio.to_thread(self._print, order)
         file = filed(order, pdf)
         await self._storage.put(file.key, _whole(pdf))

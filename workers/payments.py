@@ -25,7 +25,13 @@ from service.rules.errors import (
 )
 from service.rules.machine import CLOCK, SYSTEM
 from service.rules.payment import CREATED, ESCALATE_AFTER, REFUND, SANDBOX, Outcome, Payment
-from service.store.payments import lease_askable, read_lapsed, read_payment
+from service.store.payments import (
+    lease_askable,
+    lease_closable,
+    note_closed,
+    read_lapsed,
+    read_payment,
+)
 from workers.metrics import WorkMetrics
 
 AT_ONCE = 8
@@ -36,7 +42,7 @@ log = structlog.get_logger()
 
 
 class Payments:
-    """Asks about what is under way; `turn` is called every few seconds."""
+    """Asks about what is under way, closes what was cancelled; `turn` comes every few seconds."""
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class Payments:
         await self._tell()
         due = await tend(self._house, lambda tx: lease_askable(tx, BATCH))
         await self._each(due, self._ask)
+        closing = await tend(self._house, lambda tx: lease_closable(tx, BATCH))
+        await self._each(closing, self._withdraw)
         await self._each(await read_lapsed(self._house.pool, BATCH), self._lapse)
 
     async def _each(
@@ -76,6 +84,8 @@ class Payments:
         provider = self._providers.get(payment.provider)
         if provider is None:
             log.warning("payment_provider_gone", payment=payment.id, provider=payment.provider)
+            if self._is_overdue(payment):
+                await self._end(payment, "escalate")
             return
         try:
             if payment.kind == REFUND:
@@ -83,10 +93,13 @@ class Payments:
             else:
                 await self._ask_payment(provider, payment)
         except GatewayFailure as failure:
-            self._metrics.payment_failures.labels(provider.name).inc()
-            log.warning("provider_failed", provider=provider.name, reason=str(failure))
+            self._failed(provider, failure)
             if failure.permanent:
                 await self._give_up(payment)
+
+    def _failed(self, provider: PaymentProvider, failure: GatewayFailure) -> None:
+        self._metrics.payment_failures.labels(provider.name).inc()
+        log.warning("provider_failed", provider=provider.name, reason=str(failure))
 
     async def _ask_payment(self, provider: PaymentProvider, payment: Payment) -> None:
         if payment.provider_reference is None:
@@ -120,14 +133,39 @@ class Payments:
         heard = Heard(refund.provider, refund.id, reference, report, is_answer=True)
         await payments.hear(self._house, SYSTEM, heard)
 
+    async def _withdraw(self, payment: Payment) -> None:
+        """Close the page of what was cancelled here; money that was faster is heard of, and strays.
+
+        Where the provider is away it is tried again, for as long as the page could be used.
+        """
+        provider, reference = self._providers.get(payment.provider), payment.provider_reference
+        if provider is not None and reference is not None and not self._is_overdue(payment):
+            try:
+                await self._close(provider, payment.id, reference)
+            except GatewayFailure as failure:
+                self._failed(provider, failure)
+                if not failure.permanent:
+                    return
+        await tend(self._house, lambda tx: note_closed(tx, payment.id))
+
+    async def _close(self, provider: PaymentProvider, payment_id: str, reference: str) -> None:
+        try:
+            await provider.withdraw(reference)
+        except GatewayFailure as failure:
+            if not failure.permanent:
+                raise
+            self._failed(provider, failure)  # it is over there already
+        heard = Heard(
+            provider.name, payment_id, reference, await provider.ask(reference), is_answer=True
+        )
+        await payments.hear(self._house, SYSTEM, heard)
+
     async def _give_up(self, payment: Payment) -> None:
-        """What was refused for good was never opened; what was lost is the operator's."""
-        never_opened = payment.state == CREATED and payment.provider_reference is None
-        if payment.kind == REFUND or not never_opened:
-            if payment.kind == REFUND or self._is_overdue(payment):
-                await self._end(payment, "escalate")
-            return
-        await self._end(payment, "decline")
+        """What was refused for good was never opened or sent; what was lost is the operator's."""
+        if payment.state == CREATED and payment.provider_reference is None:
+            await self._end(payment, "decline")
+        elif payment.kind == REFUND or self._is_overdue(payment):
+            await self._end(payment, "escalate")
 
     async def _end(self, payment: Payment, name: str) -> None:
         await perform(self._house, SYSTEM, payments.end_without_report(payment.id, name))
@@ -147,16 +185,24 @@ class Payments:
         provider, book = self._providers.get(SANDBOX), HouseBook(self._house)
         if not isinstance(provider, SandboxProvider):
             return
-        for reference, already in await book.untold(BATCH):
-            told = already
-            charge = await book.read(reference)
-            sendings = provider.notifications(charge) if charge else []
-            for sending in sendings[already:]:
-                if sending.at > self._clock():
-                    break
-                await self._hear(provider, sending.headers, sending.body)
-                told += 1
-            await book.note_told(reference, told, is_all=told >= len(sendings))
+        after = ""
+        while page := await book.untold(BATCH, after):
+            for reference, already in page:
+                await self._tell_of(provider, book, reference, already)
+            after = page[-1][0]
+
+    async def _tell_of(
+        self, provider: SandboxProvider, book: HouseBook, reference: str, already: int
+    ) -> None:
+        told = already
+        charge = await book.read(reference)
+        sendings = provider.notifications(charge) if charge else []
+        for sending in sendings[already:]:
+            if sending.at > self._clock():
+                break
+            await self._hear(provider, sending.headers, sending.body)
+            told += 1
+        await book.note_told(reference, told, is_all=told >= len(sendings))
 
     async def _hear(
         self, provider: SandboxProvider, headers: Mapping[str, str], body: bytes

@@ -19,17 +19,19 @@ from pathlib import Path
 import aiohttp
 import click
 
+from service.cli.moment import Moment, Unexpected
 from service.cli.partner import Partner
 from service.cli.ports import find_free_run
 from service.cli.stories import STORIES
 from service.cli.supervisor import Kept, find_amana
-from service.cli.tale import Moment, Tale, Unexpected, World, complaints_of
+from service.cli.tale import Tale, World, complaints_of
 from service.cli.up import decide, everything, interruptible
 from service.cli.verb import one_line
 from service.settings import Settings
 
 SECONDS_AT_MOST = 60
 COMMAND_TIMEOUT_SECONDS = 30
+CALLS_PER_MINUTE = "1000"  # weeks of a shop are lived in seconds, from one address
 TOLD = {"webhook": "✓ webhook  ", "mail": "✉ mail     "}
 
 
@@ -70,14 +72,16 @@ def demo(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
 def own_environ() -> dict[str, str]:
     """Return the environment without any choice of a deployment's: the world is its own."""
     kept = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
-    return {**kept, "LOG_LEVEL": "error"}
+    return {**kept, "LOG_LEVEL": "error", "RATE_LIMIT_PER_MINUTE": CALLS_PER_MINUTE}
 
 
 async def live(port: int, key: str, show: Callable[[Tale], None]) -> World:
     """Live every story in turn and show each; then look again for what should not have come."""
     async with (
         Partner().listening() as partner,
-        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+        aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", cookie_jar=aiohttp.DummyCookieJar()
+        ) as session,
     ):
         world = World(session, key, partner)
         await world.subscribe()

@@ -7,7 +7,7 @@ import orjson
 
 from service.cli.checked import ENTITY_ID
 from service.cli.house import open_house
-from service.cli.verb import Answer, verb
+from service.cli.verb import Answer, inert, verb
 from service.commands.disputes import read_case, resolve
 from service.commands.perform import House, perform
 from service.rules.aggregate import Escrow
@@ -100,7 +100,7 @@ def _lines(escrow: Escrow, told: CaseAnswer) -> list[str]:
     case = told.dispute
     head = [
         f"{case.ticket_number}  {case.status}  {escrow.title}  {_held(escrow)}",
-        f"{case.opened_at:%Y-%m-%d %H:%M}  {case.opener}: {case.reason}",
+        f"{case.opened_at:%Y-%m-%d %H:%M}  {case.opener}: {inert(case.reason)}",
     ]
     said = [(one.stated_at, _statement(one)) for one in case.statements]
     said += [(one.offered_at, _offer(one)) for one in case.offers]
@@ -109,7 +109,7 @@ def _lines(escrow: Escrow, told: CaseAnswer) -> list[str]:
 
 def _statement(one: StatementShape) -> str:
     files = "".join(f"\n    {file.mime_type} {file.view_url}" for file in one.attachments)
-    return f"{one.by}: {one.text or ''}{files}"
+    return f"{one.by}: {inert(one.text or '')}{files}"
 
 
 def _offer(one: OfferShape) -> str:

@@ -13,7 +13,7 @@ from service.cli.checked import ENTITY_ID, Checked
 from service.cli.house import open_house
 from service.cli.verb import Answer, verb
 from service.commands.files import view_url
-from service.commands.payments import decide, send_refund
+from service.commands.payments import Statement, decide, returned, send_refund, take_up
 from service.commands.perform import Command, House, perform
 from service.rules.errors import Malformed
 from service.rules.machine import Actor, ActorKind
@@ -39,7 +39,16 @@ INCOMING = (TOPUP, ACCEPT_PAY, REFUND)
 OPERATOR = Actor(ActorKind.OPERATOR)
 REASON = Checked("reason", Annotated[Text, Field(min_length=1, max_length=500)])
 
+LINE = Checked("line", Annotated[Text, Field(min_length=1, max_length=200)])
+
 _state = click.option("--state", type=click.Choice(STATES), help="Those in this state.")
+_after = click.option(
+    "--after", type=ENTITY_ID, default=None, help="From this id on, which was the last one shown."
+)
+_received = click.option("--received", default=None, help="The sum that the bank statement shows.")
+_currency = click.option(
+    "--currency", type=click.Choice(tuple(EXPONENTS)), default="TND", show_default=True
+)
 _reason = click.option(
     "--reason", type=REASON, default=None, help="Kept with it, and told to whoever pays."
 )
@@ -58,24 +67,32 @@ def payout() -> None:
 
 @payment.command("list")
 @_state
+@_after
 @verb
-async def show_payments(settings: Settings, state: str | None) -> Answer:
+async def show_payments(settings: Settings, state: str | None, after: str | None) -> Answer:
     """List what waits for you, oldest first."""
-    return await _shown(settings, INCOMING, state)
+    return await _shown(settings, INCOMING, state, after)
 
 
 @payout.command("list")
 @_state
+@_after
 @verb
-async def show_payouts(settings: Settings, state: str | None) -> Answer:
-    """List the payouts that are to be made, oldest first."""
-    return await _shown(settings, (PAYOUT,), state)
+async def show_payouts(settings: Settings, state: str | None, after: str | None) -> Answer:
+    """List the payouts that are to be made, or came back, oldest first."""
+    return await _shown(settings, (PAYOUT,), state, after)
 
 
 @payment.command("approve")
 @_id
-@click.option("--received", default=None, help="The sum that the bank statement shows.")
-@click.option("--currency", type=click.Choice(tuple(EXPONENTS)), default="TND", show_default=True)
+@_received
+@_currency
+@click.option(
+    "--line",
+    type=LINE,
+    default=None,
+    help="The bank's own name for the statement's line: it is booked once, whatever it is for.",
+)
 @click.option("--through-provider", is_flag=True, help="A refund: let the provider send it back.")
 @verb
 async def approve(
@@ -83,13 +100,20 @@ async def approve(
     payment_id: str,
     received: str | None,
     currency: str,
+    line: str | None,
     through_provider: bool,  # noqa: FBT001 - click passes it by name
 ) -> Answer:
-    """The money is there, or was sent back: approve, credit or close payment ID."""
+    """The money is there, or was sent back: approve, credit or close payment ID.
+
+    Money that comes for a payment which is over is told with --received: it waits as a payment of
+    its own, which is then approved (credited) or rejected (sent back).
+    """
     if through_provider:
         return await _decided(settings, send_refund(payment_id))
-    came = None if received is None else (_minor(received, currency), currency)
-    return await _decided(settings, decide(payment_id, approves=True, received=came))
+    if line is not None and received is None:
+        raise Malformed(reason="--line names what --received says.")
+    came = None if received is None else Statement(_minor(received, currency), currency, line)
+    return await _decided(settings, decide(payment_id, approves=True, received=came), payment_id)
 
 
 @payment.command("reject")
@@ -97,16 +121,40 @@ async def approve(
 @_reason
 @verb
 async def reject(settings: Settings, payment_id: str, reason: str | None) -> Answer:
-    """There is no such money, or it is to go back: reject, send back or write off payment ID."""
+    """There is no such money, or it is to go back: reject, send back or write off payment ID.
+
+    A refund that the provider did not send is opened anew.
+    """
     return await _decided(settings, decide(payment_id, approves=False, note=reason))
+
+
+@payout.command("take")
+@_id
+@verb
+async def take_payout(settings: Settings, payment_id: str) -> Answer:
+    """You make the bank transfer of payout ID now: its owner cannot take it back any more."""
+    return await _decided(settings, take_up(payment_id))
 
 
 @payout.command("approve")
 @_id
 @verb
 async def approve_payout(settings: Settings, payment_id: str) -> Answer:
-    """You have made the bank transfer of payout ID."""
+    """You have made the bank transfer of payout ID, which you took; or put back what returned."""
     return await _decided(settings, decide(payment_id, approves=True))
+
+
+@payout.command("returned")
+@_id
+@_received
+@_currency
+@verb
+async def return_payout(
+    settings: Settings, payment_id: str, received: str | None, currency: str
+) -> Answer:
+    """The bank has sent payout ID back, or a refund: it waits for you as a payment of its own."""
+    came = None if received is None else (_minor(received, currency), currency)
+    return await _decided(settings, returned(payment_id, came), payment_id)
 
 
 @payout.command("reject")
@@ -118,9 +166,11 @@ async def reject_payout(settings: Settings, payment_id: str, reason: str | None)
     return await _decided(settings, decide(payment_id, approves=False, note=reason))
 
 
-async def _shown(settings: Settings, kinds: Sequence[str], state: str | None) -> Answer:
+async def _shown(
+    settings: Settings, kinds: Sequence[str], state: str | None, after: str | None
+) -> Answer:
     async with open_house(settings) as house:
-        found = await list_payments(house.pool, kinds, state, SHOWN)
+        found = await list_payments(house.pool, kinds, state, SHOWN, after)
         proofs = [_proof_url(house, one) for one in found]
     facts = [
         orjson.loads(dump_json(shape(one))) | {"payee": one.payee, "proofUrl": proof}
@@ -130,6 +180,8 @@ async def _shown(settings: Settings, kinds: Sequence[str], state: str | None) ->
         f"{_line(one)}\n  {proof}" if proof else _line(one)
         for one, proof in zip(found, proofs, strict=True)
     ]
+    if len(found) == SHOWN:
+        lines.append(f"there may be more: --after {found[-1].id}")
     return Answer("\n".join(lines) or "nothing waits for you", facts)
 
 
@@ -154,11 +206,15 @@ def _line(one: Payment) -> str:
     )
 
 
-async def _decided(settings: Settings, command: Command) -> Answer:
+async def _decided(settings: Settings, command: Command, asked: str | None = None) -> Answer:
+    """What was decided; where another payment than the one `asked` about waits now, that one."""
     async with open_house(settings) as house:
         answer = await perform(house, OPERATOR, command)
     facts = orjson.loads(answer.body)["payment"]
-    return Answer(f"the {facts['kind']} {facts['id']} is {facts['state']}", facts)
+    told = f"the {facts['kind']} {facts['id']} is {facts['state']}"
+    if asked not in (None, facts["id"]):
+        told = f"{asked} is over; what came waits for you: {told}"
+    return Answer(told, facts)
 
 
 def _minor(amount: str, currency: str) -> int:

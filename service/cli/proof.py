@@ -5,7 +5,7 @@ import orjson
 
 from service.cli.checked import ENTITY_ID
 from service.cli.house import open_house
-from service.cli.verb import Answer, verb
+from service.cli.verb import Answer, inert, verb
 from service.commands.perform import perform
 from service.commands.proofs import decide as decided
 from service.commands.proofs import read_proof
@@ -37,8 +37,8 @@ async def show(settings: Settings) -> Answer:
     for one, shown in proofs:
         lines.append(f"{one.id}  {one.title}  corrected {shown.correction_rounds} times")
         for given in shown.submissions:
-            asked = f"  then asked: {given.correction}" if given.correction else ""
-            lines.append(f"  {given.submitted_at:%Y-%m-%d %H:%M}  {given.note or ''}{asked}")
+            asked = f"  then asked: {inert(given.correction)}" if given.correction else ""
+            lines.append(f"  {given.submitted_at:%Y-%m-%d %H:%M}  {inert(given.note or '')}{asked}")
             lines += [f"    {file.mime_type} {file.view_url}" for file in given.attachments]
     return Answer("\n".join(lines) or "none waits for a decision", facts)
 

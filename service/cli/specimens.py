@@ -109,6 +109,10 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             },
         ),
     ),
+    "terms_changed": (
+        ("of a contract", {"was": "1250.000", "is_rewritten": True}),
+        ("of an escrow without one", {"mode": "quick", "was": "1250.000"}),
+    ),
     "delivery_rejected": (PAST,),
     "cancellation_requested": (
         PAST,

@@ -1,13 +1,12 @@
 """What the demo's stories are told with: a world of people and a shop, and an escrow's tale.
 
-Everything is done through the real doors, by HTTP with a developer's key; what is seen is what an
-outsider sees: answers, webhooks, mails, wallets.
+Everything is done through the real doors, by HTTP: the shop's by a developer's key, people's on
+their pages. What is seen is what an outsider sees: answers, pages, webhooks, mails, wallets.
 """
 
-import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,46 +14,23 @@ from typing import Any
 
 import aiohttp
 
+from service.cli.moment import (
+    ACCEPTED,
+    CREATED,
+    PATIENCE_SECONDS,
+    SIGNED,
+    Moment,
+    Sent,
+    Unexpected,
+    until,
+)
 from service.cli.partner import Partner, Received, standard_form
 from service.cli.seed import SELLER
+from service.cli.visitor import Upload, Visitor
 
-PATIENCE_SECONDS = 15.0  # a webhook that failed once comes again after 4 to 6 s
-LOOK_EVERY_SECONDS = 0.1
 HOOK = "/hook"
+BACK = "https://shop.example/thanks"
 DAY = 86_400
-
-CREATED, ACCEPTED = "escrow.created", "invitation.accepted"
-
-
-def changed(old: str, new: str) -> str:
-    """The webhook of a change of status, as a story names it."""
-    return f"escrow.status.updated {old} → {new}"
-
-
-class Unexpected(Exception):
-    """The world did not do what the story says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One line of a timeline: a step, the clock, a webhook or a mail, and the state it reached."""
-
-    at: datetime
-    kind: str
-    says: str
-    state: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A mail: to which side of the escrow, and a part of its subject that tells it from others."""
-
-    to: str
-    subject: str
-
-    def is_it(self, side: str, mail: Mapping[str, Any]) -> bool:
-        """Whether this is the mail, sent to that side."""
-        return side == self.to and self.subject in mail["subject"]
 
 
 class World:
@@ -66,6 +42,7 @@ class World:
         self.complaints: list[str] = []
         self._session = session
         self._key = key
+        self._visitors: dict[str, Visitor] = {}
         # From each real moment on, how far business time was ahead.
         self._shifts = [(datetime.min.replace(tzinfo=UTC), timedelta())]
 
@@ -83,11 +60,13 @@ class World:
 
     async def subscribe(self) -> None:
         """The shop's receiver is told what becomes of its escrows, and keeps the secret."""
-        wanted = {"url": f"{self.partner.url}{HOOK}", "events": ["escrow.*", ACCEPTED]}
+        events = ["escrow.*", SIGNED, ACCEPTED]
+        wanted = {"url": f"{self.partner.url}{HOOK}", "events": events}
         made = (await self.ask("POST", "/developer/webhooks", wanted, status=201))["webhook"]
         self.partner.trust(HOOK, made["secret"])
         if made["standardSecret"] != standard_form(made["secret"]):
             raise Unexpected("standardSecret is not the secret in the form of the libraries")
+        await self.ask("PUT", "/developer/redirect-urls", {"urls": [BACK]})
 
     async def person(self, first_name: str, last_name: str, funds: int) -> str:
         """Somebody with an account and so many TND in the wallet; the e-mail."""
@@ -105,6 +84,32 @@ class World:
         """What is in this wallet, in TND."""
         found = await self.ask("GET", f"/v1/sandbox/users/{email}/balance")
         return Decimal(found["balance"][kind])
+
+    def visitor(self, email: str, language: str = "en") -> Visitor:
+        """This person's browser, the same one every time."""
+        if email not in self._visitors:
+            self._visitors[email] = Visitor(self._session, email, language, self.expect_mail)
+        return self._visitors[email]
+
+    async def mailbox(self, email: str) -> list[Any]:
+        """The mails that this address was sent, newest first."""
+        found: list[Any] = (await self.ask("GET", f"/v1/sandbox/mailbox?to={email}"))["mails"]
+        return found
+
+    async def expect_mail(self, email: str, is_it: Callable[[Mapping[str, Any]], bool]) -> Any:
+        """Wait for such a mail to this address; the newest."""
+
+        async def look() -> Any:
+            return next((mail for mail in await self.mailbox(email) if is_it(mail)), None)
+
+        return await until(look, f"no such mail to {email}")
+
+    async def download(self, url: str) -> bytes:
+        """What this signed link leads to."""
+        async with self._session.get(url) as answer:
+            if answer.status != 200:
+                raise Unexpected(f"a file answered {answer.status}")
+            return await answer.read()
 
     async def open(
         self, title: str, thing: str, buyer: str, *, is_known: bool = True, **terms: Any
@@ -154,6 +159,7 @@ class Tale:
     complaints: list[str] = field(default_factory=list)
     webhooks: Sequence[str] = ()
     mails: Sequence[Sent] = ()
+    sessions: list[str] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -169,15 +175,56 @@ class Tale:
         self.moments.append(Moment(at, "step", says, answer["escrow"]["status"]))
         return answer["escrow"]
 
-    async def act(self, side: str, step: str, says: str, **given: str) -> Any:
-        """Take a step as this side's person, through the sandbox; the escrow after it."""
-        body = {"email": self.people[side], "step": step, "input": given}
-        return await self.do(says, "/v1/sandbox/escrows/{id}/act", body)
+    async def note(self, at: datetime, says: str) -> None:
+        """What was done elsewhere than by `do` becomes a moment, with the state it led to."""
+        self.moments.append(Moment(at, "step", says, await self.status()))
+
+    def visitor(self, side: str, language: str = "en") -> Visitor:
+        """The browser of this side's person."""
+        return self.world.visitor(self.people[side], language)
+
+    async def link(self, side: str, action: str) -> str:
+        """The shop's link for one step of this side's person: the page of a checkout session."""
+        asked = {"action": action, "targetUserEmail": self.people[side], "redirectUrl": BACK}
+        made = await self.world.ask("POST", f"/v1/escrows/{self.id}/sessions", asked, status=201)
+        self.sessions.append(made["sessionId"])
+        return str(made["url"])
+
+    async def take(
+        self,
+        side: str,
+        action: str,
+        says: str,
+        button: str = "",
+        *,
+        files: Mapping[str, Upload] | None = None,
+        **typed: str,
+    ) -> None:
+        """Take a step on the page that the shop sends this side's person to, and be sent back.
+
+        `button` where it is not the page's primary one; `files` and `typed` are filled in.
+        """
+        at, person = self.world.now(), self.visitor(side)
+        await person.open(await self.link(side, action))
+        if not person.page.has_button:
+            await person.come_in()
+        await person.press(button, files=files, **typed)
+        self.check_return(person)
+        await self.note(at, says)
+
+    def check_return(self, person: Visitor) -> None:
+        """The person was sent back to the shop with the last session completed, else Unexpected."""
+        if person.left_for != f"{BACK}?session_id={self.sessions[-1]}&status=completed":
+            raise Unexpected(f"{person.email} was sent to {person.left_for or 'no shop'}")
 
     async def pay(self) -> None:
         """The buyer pays from the wallet; exactly the amount is held."""
         body = {"email": self.people["buyer"]}
         await self.do("the buyer pays into escrow", "/v1/sandbox/escrows/{id}/pay", body)
+        await self.check_held()
+
+    async def check_held(self) -> None:
+        """Exactly the amount is held for the buyer, else Unexpected."""
         held = await self.world.wallet(self.people["buyer"], "escrow")
         if held != self.escrow["amountTnd"]:
             raise Unexpected(f"{held} TND are held instead of {self.escrow['amountTnd']}")
@@ -208,23 +255,23 @@ class Tale:
             raise Unexpected(f"no webhook {webhook} within {PATIENCE_SECONDS:.0f} s") from None
 
     async def read_mails(self) -> list[tuple[str, Any]]:
-        """(side, mail) of every mail about this escrow that was sent."""
-        found = []
-        for side, email in self.people.items():
-            box = await self.world.ask("GET", f"/v1/sandbox/mailbox?to={email}")
-            found += [(side, mail) for mail in box["mails"] if self.id in mail["text"]]
-        return found
+        """(side, mail) of every mail about this escrow that was sent; a guest's names a session."""
+        names = (self.id, *self.sessions)
+        return [
+            (side, mail)
+            for side, email in self.people.items()
+            for mail in await self.world.mailbox(email)
+            if any(name in mail["text"] for name in names)
+        ]
 
     async def expect_mail(self, wanted: Sent, count: int = 1) -> Any:
         """Wait until this mail was sent so many times; the newest."""
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + PATIENCE_SECONDS
-        while clock() < give_up_at:
+
+        async def look() -> Any:
             found = [mail for side, mail in await self.read_mails() if wanted.is_it(side, mail)]
-            if len(found) >= count:
-                return found[0]
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
-        raise Unexpected(f"no mail to the {wanted.to}: {wanted.subject}")
+            return found[0] if len(found) >= count else None
+
+        return await until(look, f"no mail to the {wanted.to}: {wanted.subject}")
 
     async def close(
         self,

@@ -56,11 +56,24 @@ def verb(work: Callable[Concatenate[Settings, P], Awaitable[Answer]]) -> Callabl
         structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         with one_line(), settings_at(data_dir) as settings:
             answer = asyncio.run(as_coroutine(work(settings, *args, **options)))
-        click.echo(json.dumps(answer.facts, default=str) if as_json else answer.text)
+        click.echo(json.dumps(answer.facts, default=str) if as_json else shown(answer.text))
         if answer.exit_code:
             raise click.exceptions.Exit(answer.exit_code)
 
     return run
+
+
+def shown(text: str) -> str:
+    """The text as a terminal may have it: what steers one, or turns its writing round, spelt out.
+
+    Much of it was typed by people; it must not paint over the line above.
+    """
+    return "\n".join(inert(line) for line in text.split("\n"))
+
+
+def inert(typed: str) -> str:
+    """What somebody typed, on one line: what cannot be seen is spelt out, as in a Python string."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in typed)
 
 
 async def as_coroutine(answer: Awaitable[Answer]) -> Answer:

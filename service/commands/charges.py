@@ -43,9 +43,12 @@ class HouseBook:
         await tend(self._house, lambda tx: insert_refund(tx, reference, refund_id, amount_minor))
         return await self.read(reference)
 
-    async def untold(self, limit: int) -> Sequence[tuple[str, int]]:
-        """(reference, how many were sent) of pressed charges with notifications to be sent."""
-        return await read_untold(self._house.pool, limit)
+    async def untold(self, limit: int, after: str = "") -> Sequence[tuple[str, int]]:
+        """(reference, how many were sent) of pressed charges with notifications to be sent.
+
+        The first so many in the order of their references, those after this one.
+        """
+        return await read_untold(self._house.pool, limit, after)
 
     async def note_told(self, reference: str, told: int, *, is_all: bool) -> None:
         """So many of its notifications were sent; whether that is all of them."""

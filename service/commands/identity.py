@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.commands.files import record as record_files
-from service.commands.mails import IDENTITY, decision_mail, identity_mail
+from service.commands.mails import IDENTITY, Speech, decision_mail, identity_mail
 from service.commands.perform import Command
 from service.rules.aggregate import Person
 from service.rules.checkout import is_on, read_target
@@ -117,8 +117,8 @@ def decide(verification_id: str, *, approves: bool, reason: str | None = None) -
         step = "approve" if approves else "reject"
         decided = await _take(tx, pending, step, needs_admin_review=False)
         asker = await identity.read_asker(tx, decided.developer_id)
-        language = await _spoken(tx, decided)
-        await insert_mails(tx, [decision_mail(tx, decided, asker.company, language, reason)])
+        speech = await _spoken(tx, decided)
+        await insert_mails(tx, [decision_mail(tx, decided, asker.company, speech, reason)])
         return record(decided)
 
     return command
@@ -158,7 +158,7 @@ async def _open(
     if tx.policy.is_sandbox:
         opened = await _take(tx, opened, "approve")
     else:
-        await insert_mails(tx, [identity_mail(tx, opened, asker.company, _language(user))])
+        await insert_mails(tx, [identity_mail(tx, opened, asker.company, _speech(user))])
     if user is not None and user.is_email_verified:
         opened = await _link(tx, opened, user.person)
     return made(opened, AT_ONCE if tx.policy.is_sandbox else MAILED)
@@ -170,7 +170,7 @@ async def _remind(tx: Transaction, pending: Verification, asker: Asker, user: Us
     if not pending.may_be_mailed(tx.real_now):
         return found(pending, MAILED_JUST_NOW)
     pending = await _take(tx, pending, "remind", mails=pending.mails + 1, mailed_at=tx.real_now)
-    await insert_mails(tx, [identity_mail(tx, pending, asker.company, _language(user))])
+    await insert_mails(tx, [identity_mail(tx, pending, asker.company, _speech(user))])
     return found(pending, MAILED_AGAIN)
 
 
@@ -238,14 +238,12 @@ async def _tell(tx: Transaction, row: Step, before: Verification, after: Verific
     await append_events(tx, [entry])
 
 
-async def _spoken(tx: Transaction, verification: Verification) -> str:
-    """The person's language: the user's, else that of the page on which they were."""
+async def _spoken(tx: Transaction, verification: Verification) -> Speech:
+    """How the person is written to: as the user has set it, else as the page spoke to them."""
     user = await read_user(tx, verification.email)
-    if user is not None:
-        return user.person.language
-    documents = await identity.read_documents(tx, verification.id)
-    return documents.language if documents else _language(None)
+    documents = await identity.read_documents(tx, verification.id) if user is None else None
+    return Speech(documents.language) if documents else _speech(user)
 
 
-def _language(user: User | None) -> str:
-    return "en" if user is None else user.person.language
+def _speech(user: User | None) -> Speech:
+    return Speech("en") if user is None else Speech(user.person.language, user.person.timezone)

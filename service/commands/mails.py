@@ -59,6 +59,8 @@ CODE_PAGE = {"sign_in_code": "sign-in", "phone_code": "phone"}
 """Template -> what its code proves, and the page that asks for it."""
 CODE_MINUTES = 10
 """How long a code may be used."""
+SIGN_IN_LINK = "sign_in_link"
+"""The purpose of the link that is mailed with a code to sign in; part of its HMAC."""
 
 MAILBOX_LIMIT = 200
 OVERDUE = "delivery_overdue"
@@ -113,6 +115,7 @@ async def write_notices(tx: Transaction, taken: Sequence[Taken], turns: Sequence
                 role,
                 f"{template}:{one.after.id}:{role}:{one.after.seq}",
                 clocks=clocks[one.after.id],
+                before=one.before,
             )
             for one, _, template, role in notices
         ],
@@ -177,6 +180,7 @@ class Notice:
 NOTICES: Mapping[tuple[str, str] | str, Notice] = {
     "accept_pay": Notice("escrow_paid"),
     "approve_deposit": Notice("escrow_paid"),
+    "update": Notice("terms_changed", _acting),
     "sign_contract": Notice("contract_signed", _acting),
     "cancel": Notice("escrow_cancelled", _acting),
     ("deliver", "delivered"): Notice("escrow_delivered", _acting),
@@ -208,6 +212,8 @@ def _notice(taken: Taken) -> Notice | None:
     row, contract = taken.row, taken.after.contract
     if row.name == "sign_contract" and contract is not None and contract.is_fully_signed:
         return FULLY_SIGNED
+    if row.name == "update" and not changes_of(taken.before, taken.after):
+        return None
     own = NOTICES.get((row.name, row.target)) or NOTICES.get(row.name)
     return own or (ENDS.get(row.target) if taken.leaves_state else None)
 
@@ -220,8 +226,12 @@ def new_mail(
     dedupe_key: str,
     invitation_id: str | None = None,
     clocks: Clocks = MappingProxyType({}),
+    before: Escrow | None = None,
 ) -> NewMail:
-    """The row of a mail to one side of an escrow, as the escrow and its `clocks` now stand."""
+    """The row of a mail to one side of an escrow, as the escrow and its `clocks` now stand.
+
+    `before` is as it stood before the step.
+    """
     mail_id = entity_id(tx.now)
     return NewMail(
         id=mail_id,
@@ -231,6 +241,7 @@ def new_mail(
         facts={
             **facts_of(escrow, role, tx.now, tx.policy, clocks),
             "note": _said(template, escrow),
+            **(changes_of(before, escrow) if before else {}),
         },
         dedupe_key=dedupe_key,
         message_id=message_id_of(mail_id, tx.policy),
@@ -270,39 +281,47 @@ def failing_mail(tx: Transaction, endpoint: Troubled, why: Told) -> NewMail:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How somebody is written to; `timezone` is None for the house's."""
+
+    language: str
+    timezone: str | None = None
+
+
 def identity_mail(
-    tx: Transaction, verification: Verification, company: str, language: str
+    tx: Transaction, verification: Verification, company: str, speech: Speech
 ) -> NewMail:
     """The row of the mail that asks a person to show who they are; once each time it is sent."""
     return _of_identity(
         tx,
         "identity_verification",
         verification,
-        _identity_facts(tx, verification, company, None),
-        language,
+        _identity_facts(tx, verification, company, None, speech),
+        speech.language,
         f"identity_verification:{verification.id}:{verification.mails}",
     )
 
 
 def decision_mail(
-    tx: Transaction, verification: Verification, company: str, language: str, reason: str | None
+    tx: Transaction, verification: Verification, company: str, speech: Speech, reason: str | None
 ) -> NewMail:
     """The row of the mail that tells a person how their verification was decided, and why."""
     template = f"identity_{verification.kyc_status}"
-    facts = _identity_facts(tx, verification, company, reason)
+    facts = _identity_facts(tx, verification, company, reason, speech)
     return _of_identity(
-        tx, template, verification, facts, language, f"{template}:{verification.id}"
+        tx, template, verification, facts, speech.language, f"{template}:{verification.id}"
     )
 
 
 def _identity_facts(
-    tx: Transaction, verification: Verification, company: str, reason: str | None
+    tx: Transaction, verification: Verification, company: str, reason: str | None, speech: Speech
 ) -> IdentityFacts:
     return IdentityFacts(
         verification_id=verification.id,
         company=company,
         expires_at=instant(verification.expires_at),
-        timezone=tx.policy.timezone,
+        timezone=speech.timezone or tx.policy.timezone,
         reason=reason,
     )
 
@@ -357,6 +376,7 @@ def facts_of(
     held_minor = settled_minor if completed else escrow.amount_ledger_minor
     settlement = escrow.dispute.settlement if escrow.dispute else None
     net_minor = escrow.released_minor if completed else escrow.amount_ledger_minor - fees_minor
+    reader = escrow.seller if role is Role.SELLER else escrow.buyer
     return EscrowFacts(
         escrow_id=escrow.id,
         title=escrow.title,
@@ -388,11 +408,21 @@ def facts_of(
         },
         paused=[name for kind, name in DUE_OF.items() if kind in clocks and clocks[kind] is None],
         at=instant(now),
-        timezone=policy.timezone,
+        timezone=(reader.timezone if reader else None) or policy.timezone,
         reason=escrow.cancel_reason,
         refunded=_plain(escrow.refunded_minor, escrow.ledger_currency),
         settled_by=settlement.resolved_by if settlement else None,
     )
+
+
+def changes_of(before: Escrow, after: Escrow) -> Mapping[str, object]:
+    """What of the deal is another after a step, as a mail's facts; it makes signatures void."""
+    changes: dict[str, object] = {}
+    if before.amount_minor != after.amount_minor:
+        changes["was"] = _plain(before.amount_minor, before.currency)
+    if before.contract and after.contract and before.contract.terms != after.contract.terms:
+        changes["is_rewritten"] = True
+    return changes
 
 
 def _said(template: str, escrow: Escrow) -> str | None:
@@ -422,6 +452,8 @@ def links_of(mail: Mail, policy: Policy, vault: Vault) -> Mapping[str, str]:
     if "code_id" in mail.facts:
         page = CODE_PAGE[mail.template]
         links[CODE_LINK] = f"{policy.public_url}/{page}/{mail.facts['code_id']}"
+        if mail.template == "sign_in_code":
+            links[CODE_LINK] += f"/{vault.link_token(SIGN_IN_LINK, mail.facts['code_id'])}"
     if mail.link is not None:
         page = LINK_OF[mail.link.purpose]
         links[page] = f"{policy.public_url}/{page}/{token_of(mail.link, vault)}"

@@ -61,16 +61,21 @@ async def ask_again(tx: Transaction, before: Escrow, after: Escrow) -> None:
         await ask(tx, [after])
 
 
-async def claim(house: House) -> list[Order]:
+async def claim(house: House) -> list[DuePaper]:
     """What is to be made now; what nobody needs any more is dropped."""
     due = await tend(house, lambda tx: claim_papers(tx, AT_ONCE))
     for one in due:
         if not one.is_current:
             await tend(house, partial(drop_paper, facts=one.facts))
-    return [await _order(house, one) for one in due if one.is_current]
+    return [one for one in due if one.is_current]
 
 
-async def _order(house: House, due: DuePaper) -> Order:
+async def drawn_up(house: House, due: DuePaper) -> Order:
+    """All that this document is made of, its images opened.
+
+    Raises:
+        cryptography.fernet.InvalidToken: the key that sealed an image is gone.
+    """
     kept = await read_paper(house.pool, due.facts["contract"])
     given = kept.signatures if kept else {}
     roles = {"unsigned": (), "fully-signed": ("buyer", "seller")}.get(

@@ -1,6 +1,7 @@
 """Who is told what about a payment by mail; rows, in the transaction of the step that they tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 from service.commands.mails import message_id_of
 from service.rules.aggregate import Escrow
@@ -15,16 +16,26 @@ from service.words.facts import PaymentFacts
 
 WALLET = "/dashboard/wallet"
 
+_IN = (TOPUP, ACCEPT_PAY, GUEST)
+
+
+def _told(template: str, modes: Sequence[str], *steps: str) -> Mapping[tuple[str, str], str]:
+    return dict.fromkeys(product(modes, steps), template)
+
+
 TEMPLATES: Mapping[tuple[str, str], str] = {
-    **dict.fromkeys(((TOPUP, "settle"), (TOPUP, "approve"), (TOPUP, "credit")), "payment_received"),
+    **_told("payment_received", (TOPUP,), "settle", "approve", "credit"),
     (ACCEPT_PAY, "credit"): "payment_received",
-    **dict.fromkeys(((TOPUP, "decline"), (TOPUP, "reject")), "payment_failed"),
-    **dict.fromkeys(((ACCEPT_PAY, "decline"), (ACCEPT_PAY, "reject")), "payment_failed"),
+    **_told("payment_failed", (TOPUP, ACCEPT_PAY), "decline", "reject", "write_off"),
+    **_told("payment_looked_at", _IN, "receive_wrong", "receive_stray"),
+    **_told("payment_unknown", _IN, "escalate"),
+    **_told("payment_sent_back", _IN, "send_back"),
     (ACCEPT_PAY, "keep"): "payment_kept",
     (GUEST, "reject"): "deposit_rejected",
     (PAYOUT, "begin"): "payout_requested",
     (PAYOUT, "approve"): "payout_paid",
     (PAYOUT, "reject"): "payout_rejected",
+    (PAYOUT, "credit"): "payout_returned",
     **dict.fromkeys(((REFUND, "approve"), (REFUND, "settle")), "refund_made"),
 }
 """Mode and step -> the mail to whom the payment belongs; every other step is told on the pages.
@@ -73,11 +84,12 @@ def _facts(payment: Payment, escrow: Escrow | None) -> PaymentFacts:
         (payment.received_minor, received) if received else (payment.amount_minor, payment.currency)
     )
     is_own = payment.kind == ACCEPT_PAY or (payment.kind == TOPUP and payment.settled_at is None)
+    has_page = payment.user_id is not None or payment.session_id is not None
     return PaymentFacts(
         payment_id=payment.id,
         amount=format(to_decimal(minor, currency), "f"),
         currency=currency,
-        page=page_of(payment) if is_own else _page(payment, escrow),
+        page=page_of(payment) if is_own and has_page else _page(payment, escrow),
         title=escrow.title if escrow else None,
         payee=payment.payee,
         note=payment.note,

@@ -1,35 +1,45 @@
-"""Payments: begun, handed over, reported, decided; and what a paid one does to its escrow.
+"""Payments: begun, handed over, reported, decided. What follows for escrows: `payment_ends`.
 
 A door asks the outside between `begin` and `hand_over`, never inside of them; whatever is lost on
 the way the worker finds by asking. `hear` takes every report, asked for or not, however often.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from service.commands.files import record as record_files
+from service.commands.payment_ends import (
+    OPERATOR,
+    approve_deposit,
+    check_buyer,
+    check_session,
+    deposit_of,
+    no_more_deposit,
+    pay_inline,
+    reject_deposit,
+    review_over,
+    takes_deposit,
+    turn_for,
+    under_review,
+)
 from service.commands.payment_mails import tell_payer
-from service.commands.payment_steps import blank, open_refund, start, take
+from service.commands.payment_steps import blank, open_refund, open_refund_again, start, take
+from service.commands.payment_steps import cancel as cancelled
 from service.commands.perform import Answer, Command, House, perform
-from service.commands.steps import lock, record
-from service.rules import escrow as escrows
-from service.rules.aggregate import Deposit, Escrow
-from service.rules.clocks import turn
+from service.commands.steps import lock
+from service.rules.aggregate import Escrow
 from service.rules.errors import (
     AmountChanged,
     BalanceTooLarge,
+    ChargeBooked,
     NotPayable,
     PaymentNotFound,
     PaymentNotOpen,
-    PhoneNotVerified,
-    Refused,
     SellerNotReady,
-    WrongParty,
+    TooManyPayments,
 )
-from service.rules.escrow import PENDING as ESCROW_PENDING
 from service.rules.escrow import choose
 from service.rules.files import StoredFile
 from service.rules.machine import Actor, ActorKind, Role
@@ -40,9 +50,11 @@ from service.rules.payment import (
     BY_HAND,
     BY_HAND_OPEN,
     CREATED,
+    FAILED,
     FINAL,
     GUEST,
     NEEDS_OPERATOR,
+    OPEN_MAX,
     PAYOUT,
     REFUND,
     SUCCEEDED,
@@ -51,31 +63,26 @@ from service.rules.payment import (
     Payment,
     Report,
     ask_again,
+    is_sent_after_all,
     judge,
 )
-from service.rules.session import COMPLETED, RETRY_HOURS
 from service.store.db import Transaction
-from service.store.deadlines import turn_deadlines
-from service.store.ledger import lock_wallet
 from service.store.payments import (
+    count_open,
     lock_payments,
     note_asked,
     note_placed,
     read_booked,
     read_payment,
 )
-from service.store.sessions import end_session, prolong_session
 from service.wire.payments import PaymentAnswer, shape
 
-OPERATOR = Actor(ActorKind.OPERATOR)
-RETRY = timedelta(hours=RETRY_HOURS)
-REVIEWED_WITHIN = timedelta(days=365)
-"""A session whose proof is under review lives until that is decided; beyond this it is given up."""
 _ROLES = {
     ActorKind.OPERATOR: Role.OPERATOR,
     ActorKind.CLOCK: Role.CLOCK,
     ActorKind.SYSTEM: Role.SYSTEM,
 }
+_INCOMING = (TOPUP, ACCEPT_PAY)
 
 log = structlog.get_logger()
 
@@ -107,9 +114,13 @@ def begin(wish: Wish) -> Command:
         AmountChanged: it is another one by now than the payer has seen.
         NotPayable: a guest pays by bank transfer, and exactly what is asked.
         PaymentUnderWay: a guest's payment for this escrow is under way.
+        TooManyPayments: this person has enough of them under way.
+        SessionNotPending: the session was spent, cancelled, or has expired.
     """
 
     async def command(tx: Transaction) -> PaymentAnswer:
+        if wish.user_id is not None and await count_open(tx, wish.user_id) >= OPEN_MAX:
+            raise TooManyPayments(limit=OPEN_MAX)
         return PaymentAnswer(payment=shape(await begun(tx, wish)))
 
     return command
@@ -122,6 +133,8 @@ async def begun(tx: Transaction, wish: Wish) -> Payment:
         if wish.escrow_id is None:
             raise AssertionError("a payment for an escrow names it")
         escrow = await lock(tx, wish.escrow_id)
+        if wish.session_id is not None:
+            await check_session(tx, wish.session_id, wish.escrow_id)
         expected = escrow.amount_ledger_minor
         if wish.shown_minor not in (None, escrow.amount_minor):
             raise AmountChanged(
@@ -130,7 +143,7 @@ async def begun(tx: Transaction, wish: Wish) -> Payment:
         if wish.user_id is None:
             _check_guest(escrow, wish)
         else:
-            _check_buyer(tx, escrow, wish.user_id)
+            check_buyer(tx, escrow, wish.user_id)
     is_by_hand = wish.provider in BY_HAND
     made = blank(tx, wish.kind, wish.provider, wish.amount_minor, wish.currency)
     draft = replace(
@@ -148,15 +161,9 @@ async def begun(tx: Transaction, wish: Wish) -> Payment:
     return await start(tx, draft, "begin", Role.BUYER)
 
 
-def _check_buyer(tx: Transaction, escrow: Escrow, user_id: str) -> None:
-    choose("accept_pay", escrow, Actor(ActorKind.USER, user_id=user_id))
-    if escrow.buyer is None:
-        raise WrongParty(party="buyer", act="pay")
-    if tx.policy.phone_is_required and not escrow.buyer.is_phone_verified:
-        raise PhoneNotVerified
-
-
 def _check_guest(escrow: Escrow, wish: Wish) -> None:
+    if wish.session_id is None:
+        raise AssertionError("a guest is known by the session alone")
     choose("approve_deposit", escrow, OPERATOR)
     if escrow.seller is None:
         raise SellerNotReady
@@ -184,7 +191,7 @@ async def paid_at_once(tx: Transaction, wish: Wish) -> Payment:
     payment = await begun(tx, wish)
     report = Report(Outcome.SUCCEEDED, wish.amount_minor, wish.currency, payment.id)
     after = await take(tx, payment, "settle", Role.SYSTEM, report)
-    await _pay_inline(tx, after, await lock(tx, wish.escrow_id or ""))
+    await pay_inline(tx, after, await lock(tx, wish.escrow_id or ""))
     return after
 
 
@@ -204,6 +211,7 @@ def hand_over(payment_id: str, provider_reference: str, page_url: str) -> Comman
             )
         elif payment.page_url is None and payment.mode != REFUND:
             await note_placed(tx, payment.id, provider_reference, page_url)
+            tx.ring("payments")
         return PaymentAnswer(payment=shape(payment))
 
     return command
@@ -224,7 +232,7 @@ async def hear(house: House, actor: Actor, heard: Heard) -> Answer:
     """Take a report to heart; what a wallet cannot hold waits in clearing for the operator.
 
     Raises:
-        PaymentNotFound: this provider has no such payment of ours.
+        PaymentNotFound: this provider has no such payment of ours, or no such refund.
         Unavailable: the database is away; nothing was changed.
     """
     try:
@@ -238,11 +246,15 @@ def notify(heard: Heard, *, fits: bool = True) -> Command:
 
     async def command(tx: Transaction) -> PaymentAnswer:
         payment, escrow = await _locked(tx, heard.payment_id)
-        if payment.provider != heard.provider or payment.kind == PAYOUT:
-            raise PaymentNotFound
         report = heard.report
+        is_refund = payment.kind == REFUND
+        is_other = payment.provider != heard.provider or payment.kind == PAYOUT
+        if is_other or report.is_of_refund != is_refund:
+            raise PaymentNotFound  # what goes out must never count as what came in
         booked = await read_booked(tx, payment, report.charge_reference)
         name = judge(payment, report, booked)
+        if is_sent_after_all(payment, report):
+            log.error("refund_sent_after_all", refund=payment.id, provider=payment.provider)
         if name == "settle" and payment.mode != REFUND and not fits:
             name = "receive_wrong"
         if name is not None:
@@ -260,60 +272,41 @@ async def _follow_report(
 ) -> Payment:
     report = heard.report
     if name == "receive_stray":
-        log.warning("payment_strayed", payment=payment.id, provider=payment.provider)
-        return await _stray(tx, payment, report)
+        return await _stray(tx, payment, report, Role.SYSTEM)
     changes = {} if payment.provider_reference else {"provider_reference": heard.reference}
     is_money = name in ("settle", "receive_wrong", "receive_late") and payment.mode != REFUND
     after = await take(tx, payment, name, Role.SYSTEM, report if is_money else None, **changes)
     if after.state == NEEDS_OPERATOR:
         log.warning("payment_needs_operator", payment=after.id, provider=after.provider, step=name)
     await tell_payer(tx, after, name)
+    await _refund_again(tx, after)
     if after.state == SUCCEEDED and after.kind == ACCEPT_PAY and escrow is not None:
-        await _pay_inline(tx, after, escrow)
+        await pay_inline(tx, after, escrow)
     return after
 
 
-async def _stray(tx: Transaction, origin: Payment, report: Report) -> Payment:
-    """Money for what is over is a payment of its own."""
+async def _stray(tx: Transaction, origin: Payment, report: Report, who: Role) -> Payment:
+    """Money for what is over is a payment of its own, which waits for the operator."""
     draft = replace(
         blank(tx, origin.kind, origin.provider, report.amount_minor, report.currency),
         user_id=origin.user_id,
         escrow_id=origin.escrow_id,
         payer_email=origin.payer_email,
+        payee=origin.payee,
         expected_minor=origin.expected_minor,
-        origin_id=origin.id,
+        # A refund that came back is one of the same charge; it is asked for again.
+        origin_id=origin.origin_id if origin.kind == REFUND else origin.id,
     )
-    return await start(tx, draft, "receive_stray", Role.SYSTEM, report)
+    stray = await start(tx, draft, "receive_stray", who, report)
+    log.warning("payment_strayed", payment=origin.id, stray=stray.id, provider=origin.provider)
+    await tell_payer(tx, stray, "receive_stray")
+    return stray
 
 
-async def _pay_inline(tx: Transaction, payment: Payment, escrow: Escrow) -> None:
-    """The wallet has the money: the escrow is paid from it, if all still stands as it was shown."""
-    payer = Actor(ActorKind.USER, user_id=payment.user_id, request_id=tx.actor.request_id)
-    try:
-        row = choose("accept_pay", escrow, payer)
-        if payment.user_id is None or escrow.amount_ledger_minor != payment.expected_minor:
-            raise PaymentNotOpen(state=payment.state, act="pay")
-        _check_buyer(tx, escrow, payment.user_id)
-    except Refused as refusal:
-        log.info("payment_kept_in_wallet", payment=payment.id, reason=type(refusal).__name__)
-        await tell_payer(tx, payment, "keep")
-        return
-    available = await lock_wallet(tx, payment.user_id, escrow.ledger_currency)
-    if available < escrow.amount_ledger_minor:
-        log.info("payment_kept_in_wallet", payment=payment.id, reason="InsufficientFunds")
-        await tell_payer(tx, payment, "keep")
-        return
-    await _end_session(tx, payment)
-    actor, tx.actor = tx.actor, payer
-    try:
-        await record(tx, [escrows.take(row, escrow, payer, tx.now)])
-    finally:
-        tx.actor = actor
-
-
-async def _end_session(tx: Transaction, payment: Payment) -> None:
-    if payment.session_id is not None:
-        await end_session(tx, payment.session_id, COMPLETED)
+async def _refund_again(tx: Transaction, refund: Payment) -> None:
+    if refund.kind == REFUND and refund.state == FAILED:
+        log.warning("refund_failed", refund=refund.id, provider=refund.provider)
+        await open_refund_again(tx, refund)
 
 
 def prove(payment_id: str, proof: StoredFile | None) -> Command:
@@ -339,17 +332,13 @@ async def proven(
     if proof is not None:
         await record_files(tx, [proof], escrow_id=payment.escrow_id, uploaded_by=payment.user_id)
     key = proof.key if proof else None
+    if payment.mode == GUEST and payment.session_id is not None:
+        await check_session(tx, payment.session_id, payment.escrow_id)
     after = await take(tx, payment, "prove", Role.BUYER, proof_file=key)
-    if after.session_id is not None:
-        await prolong_session(tx, after.session_id, tx.now + REVIEWED_WITHIN)
+    await under_review(tx, after)
     if after.mode == GUEST and escrow is not None:
-        await _turn(tx, escrow, replace(escrow, deposit=deposit_of(after)))
+        await turn_for(tx, escrow, replace(escrow, deposit=deposit_of(after)))
     return after
-
-
-async def _turn(tx: Transaction, before: Escrow, after: Escrow) -> None:
-    """The escrow's clocks, where only a guest's proof has come or gone."""
-    await turn_deadlines(tx, [turn(before, after, tx.now, tx.policy)])
 
 
 def cancel(payment_id: str) -> Command:
@@ -365,17 +354,12 @@ def cancel(payment_id: str) -> Command:
         if who is None:
             _check_own(tx, payment)
             who = Role.SELLER if payment.kind == PAYOUT else Role.BUYER
-        after = await take(tx, payment, "cancel", who)
-        await _no_more_deposit(tx, escrow)
+        after = await cancelled(tx, payment, who)
+        await review_over(tx, payment, after)
+        await no_more_deposit(tx, escrow)
         return PaymentAnswer(payment=shape(after))
 
     return command
-
-
-async def _no_more_deposit(tx: Transaction, escrow: Escrow | None) -> None:
-    """The proof is looked at no more: the escrow may expire again."""
-    if escrow is not None and escrow.deposit is not None and escrow.status == ESCROW_PENDING:
-        await _turn(tx, escrow, replace(escrow, deposit=None))
 
 
 def end_without_report(payment_id: str, name: str) -> Command:
@@ -386,6 +370,7 @@ def end_without_report(payment_id: str, name: str) -> Command:
         if payment.is_open:
             payment = await take(tx, payment, name, Role.SYSTEM)
             await tell_payer(tx, payment, name)
+            await _refund_again(tx, payment)
             log.warning("payment_ended_unreported", payment=payment.id, step=name)
         return PaymentAnswer(payment=shape(payment))
 
@@ -417,33 +402,114 @@ def request_payout(
     return command
 
 
+def take_up(payout_id: str) -> Command:
+    """The operator is about to make this transfer: nobody takes it back any more.
+
+    Raises:
+        PaymentNotFound: there is no payout of this id.
+        PaymentNotOpen: it was taken back, or somebody has taken it up.
+    """
+
+    async def command(tx: Transaction) -> PaymentAnswer:
+        payout, _ = await _locked(tx, payout_id)
+        if payout.kind != PAYOUT:
+            raise PaymentNotFound
+        return PaymentAnswer(payment=shape(await take(tx, payout, "take_up", Role.OPERATOR)))
+
+    return command
+
+
+def returned(payment_id: str, received: tuple[int, str] | None = None) -> Command:
+    """The bank has sent back what had left; `received` (minor units, currency) where not all of it.
+
+    It is a payment of its own, which the operator credits; a refund is sent back once more.
+
+    Raises:
+        PaymentNotFound: there is none of this id.
+        PaymentNotOpen: it has not left.
+        ChargeBooked: this was said before.
+    """
+
+    async def command(tx: Transaction) -> PaymentAnswer:
+        gone, _ = await _locked(tx, payment_id)
+        if gone.kind not in (PAYOUT, REFUND) or gone.state != SUCCEEDED:
+            raise PaymentNotOpen(state=gone.state, act="return")
+        came = received or (gone.amount_minor, gone.currency)
+        report = Report(Outcome.SUCCEEDED, *came, f"{gone.id}:returned")
+        await _check_unbooked(tx, gone, report)
+        return PaymentAnswer(payment=shape(await _stray(tx, gone, report, Role.OPERATOR)))
+
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a bank statement shows: minor units, the currency, and the bank's name for the line.
+
+    One line is booked once. Without a name it is the payment's only one.
+    """
+
+    amount_minor: int
+    currency: str
+    line: str | None = None
+
+    def report(self, payment: Payment) -> Report:
+        """The money that has come."""
+        charge = f"{payment.id}:statement" if self.line is None else f"statement:{self.line}"
+        return Report(Outcome.SUCCEEDED, self.amount_minor, self.currency, charge)
+
+
+async def _check_unbooked(tx: Transaction, payment: Payment, report: Report) -> None:
+    if report.charge_reference in await read_booked(tx, payment, report.charge_reference):
+        raise ChargeBooked(payment=payment.id)
+
+
 def decide(
     payment_id: str,
     *,
     approves: bool,
     note: str | None = None,
-    received: tuple[int, str] | None = None,
+    received: Statement | None = None,
 ) -> Command:
-    """The operator's word. `received` (minor units, currency) is what the bank statement shows.
+    """The operator's word; the answer is the payment, or the new one that waits for a word now.
 
     A transfer that was proven is approved or rejected; what needs the operator is credited, sent
-    back or written off; a refund and a payout are marked as made.
+    back or written off; a refund and a payout are marked as made. What a statement shows for a
+    transfer that is over is a payment of its own.
 
     Raises:
         PaymentNotFound: there is none of this id.
         PaymentNotOpen: there is nothing to decide.
+        ChargeBooked: this line of the statement was booked before.
         Refused: the escrow cannot be paid any more.
     """
 
     async def command(tx: Transaction) -> PaymentAnswer:
         payment, escrow = await _locked(tx, payment_id)
-        if payment.state in FINAL:
+        if received is not None and approves and _is_over(payment):
+            after = await _found(tx, payment, received)
+        elif payment.state in FINAL:
             raise PaymentNotOpen(state=payment.state, act="approve" if approves else "reject")
-        decided = _decided if payment.state == NEEDS_OPERATOR else _answered
-        after = await decided(tx, payment, escrow, approves, note, received)
+        else:
+            decided = _decided if payment.state == NEEDS_OPERATOR else _answered
+            after = await decided(tx, payment, escrow, approves, note, received)
         return PaymentAnswer(payment=shape(after))
 
     return command
+
+
+def _is_over(payment: Payment) -> bool:
+    """Nothing more is to come for it: what comes all the same is another payment."""
+    has_come = payment.state == NEEDS_OPERATOR and payment.received_minor > 0
+    return payment.state in FINAL or has_come
+
+
+async def _found(tx: Transaction, payment: Payment, received: Statement) -> Payment:
+    if payment.kind not in _INCOMING or payment.provider not in BY_HAND:
+        raise PaymentNotOpen(state=payment.state, act="approve")
+    report = received.report(payment)
+    await _check_unbooked(tx, payment, report)
+    return await _stray(tx, payment, report, Role.OPERATOR)
 
 
 async def _answered(
@@ -452,34 +518,51 @@ async def _answered(
     escrow: Escrow | None,
     approves: bool,  # noqa: FBT001 - the operator's word, handed on
     note: str | None,
-    received: tuple[int, str] | None,
+    received: Statement | None,
 ) -> Payment:
     """The word on what is under way by hand."""
-    asked = (payment.amount_minor, payment.currency)
     if not approves:
         after = await take(tx, payment, "reject", Role.OPERATOR, note=note)
         await tell_payer(tx, after, "reject")
-        if after.mode == GUEST and escrow is not None:
-            await _reject_deposit(tx, after, escrow)
+        await review_over(tx, payment, after)
+        await reject_deposit(tx, after, escrow)
         return after
     if payment.kind == PAYOUT:
         paid = await take(tx, payment, "approve", Role.OPERATOR, note=note)
         await tell_payer(tx, paid, "approve")
         return paid
-    report = Report(Outcome.SUCCEEDED, *(received or asked), f"{payment.id}:statement")
-    is_as_asked = (report.amount_minor, report.currency) == asked
     if payment.provider not in BY_HAND:
         raise PaymentNotOpen(state=payment.state, act="approve")
-    if not is_as_asked or (payment.mode == GUEST and not _takes_deposit(payment, escrow)):
-        after = await take(tx, payment, "receive_wrong", Role.OPERATOR, report, note=note)
-        await _no_more_deposit(tx, escrow)
-        return after
+    asked = (payment.amount_minor, payment.currency)
+    report = (received or Statement(*asked)).report(payment)
+    await _check_unbooked(tx, payment, report)
+    is_as_asked = (report.amount_minor, report.currency) == asked
+    if not is_as_asked or (payment.mode == GUEST and not takes_deposit(payment, escrow)):
+        return await _received_wrong(tx, payment, escrow, report, note)
+    return await _approved(tx, payment, escrow, report, note)
+
+
+async def _received_wrong(
+    tx: Transaction, payment: Payment, escrow: Escrow | None, report: Report, note: str | None
+) -> Payment:
+    """The money waits; the proof is looked at no more."""
+    after = await take(tx, payment, "receive_wrong", Role.OPERATOR, report, note=note)
+    await tell_payer(tx, after, "receive_wrong")
+    await review_over(tx, payment, after)
+    await reject_deposit(tx, after, escrow)
+    return after
+
+
+async def _approved(
+    tx: Transaction, payment: Payment, escrow: Escrow | None, report: Report, note: str | None
+) -> Payment:
     after = await take(tx, payment, "approve", Role.OPERATOR, report, note=note)
     await tell_payer(tx, after, "approve")
-    if after.mode == GUEST and escrow is not None:
-        await _approve_deposit(tx, after, escrow)
-    elif after.kind == ACCEPT_PAY and escrow is not None:
-        await _pay_inline(tx, after, escrow)
+    if after.kind == ACCEPT_PAY and escrow is not None:
+        if after.mode == GUEST:
+            await approve_deposit(tx, after, escrow)
+        elif not await pay_inline(tx, after, escrow):
+            await review_over(tx, payment, after)
     return after
 
 
@@ -489,74 +572,27 @@ async def _decided(
     escrow: Escrow | None,
     approves: bool,  # noqa: FBT001 - the operator's word, handed on
     note: str | None,
-    received: tuple[int, str] | None,
+    received: Statement | None,
 ) -> Payment:
     """The word on what needs the operator."""
     if payment.kind == REFUND:
         name = "approve" if approves else "reject"
         refund = await take(tx, payment, name, Role.OPERATOR, note=note)
         await tell_payer(tx, refund, name)
+        await _refund_again(tx, refund)
         return refund
-    if received is not None and payment.received_minor == 0:
-        report = Report(Outcome.SUCCEEDED, *received, f"{payment.id}:statement")
+    if received is not None:
+        report = received.report(payment)
+        await _check_unbooked(tx, payment, report)
         payment = await take(tx, payment, "receive_late", Role.OPERATOR, report)
-    if approves:
-        after = await take(tx, payment, "credit", Role.OPERATOR, note=note)
-        await tell_payer(tx, after, "credit")
-        if after.mode == GUEST and escrow is not None:
-            await _approve_deposit(tx, after, escrow)
-        return after
-    if payment.received_minor == 0:
-        return await take(tx, payment, "write_off", Role.OPERATOR, note=note)
-    after = await take(tx, payment, "send_back", Role.OPERATOR, note=note)
-    await open_refund(tx, after)
+    name = "credit" if approves else "send_back" if payment.received_minor else "write_off"
+    after = await take(tx, payment, name, Role.OPERATOR, note=note)
+    await tell_payer(tx, after, name)
+    if name == "send_back":
+        await open_refund(tx, after)
+    elif name == "credit" and after.mode == GUEST and escrow is not None:
+        await approve_deposit(tx, after, escrow)
     return after
-
-
-def _takes_deposit(payment: Payment, escrow: Escrow | None) -> bool:
-    """Whether the escrow is still to be paid with exactly this."""
-    if escrow is None or escrow.amount_ledger_minor != payment.amount_minor:
-        return False
-    try:
-        choose("approve_deposit", escrow, OPERATOR)
-    except Refused:
-        return False
-    return escrow.seller is not None
-
-
-async def _approve_deposit(tx: Transaction, payment: Payment, escrow: Escrow) -> None:
-    """The escrow's own step takes the money out of clearing."""
-    row = choose("approve_deposit", escrow, tx.actor)
-    if escrow.amount_ledger_minor != payment.amount_minor or escrow.seller is None:
-        raise NotPayable(provider=payment.provider, reason="the escrow's amount is another one now")
-    await _end_session(tx, payment)
-    funded = replace(escrow, guest_provider=payment.provider)
-    await record(tx, [escrows.take(row, escrow, tx.actor, tx.now, changed=funded)])
-
-
-async def _reject_deposit(tx: Transaction, payment: Payment, escrow: Escrow) -> None:
-    """The guest may try again from the same link."""
-    try:
-        row = choose("reject_deposit", escrow, tx.actor)
-    except Refused as refusal:
-        log.info("deposit_not_rejected", payment=payment.id, reason=type(refusal).__name__)
-        return
-    changed = replace(escrow, deposit=None, rejected_deposit=deposit_of(payment))
-    await record(tx, [escrows.take(row, escrow, tx.actor, tx.now, changed=changed)])
-    if payment.session_id is not None:
-        await prolong_session(tx, payment.session_id, tx.now + RETRY)
-
-
-def deposit_of(payment: Payment) -> Deposit:
-    """A guest's payment with its proof, as the escrow sees it."""
-    return Deposit(
-        payment.id,
-        payment.payer_email or "",
-        payment.amount_minor,
-        payment.currency,
-        payment.provider,
-        payment.note,
-    )
 
 
 def send_refund(refund_id: str) -> Command:

@@ -63,9 +63,9 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's key, whose it is, and SHA-256 over method, path and body."""
+    """The caller's key, whose it is (a developer or a user), and SHA-256 over what was sent."""
 
-    developer_id: str
+    caller_id: str
     key: str
     fingerprint: bytes
 
@@ -252,7 +252,7 @@ async def _open(tx: Transaction, asked: Idempotency | None, now: datetime | None
     if asked is None:
         await open_transaction(tx, None, None)
         return None
-    if not await open_transaction(tx, asked.developer_id, asked.key):
+    if not await open_transaction(tx, asked.caller_id, asked.key):
         raise IdempotencyInFlight
     return await _stored(tx, tx.vault, asked)
 
@@ -269,7 +269,7 @@ async def replay(house: House, asked: Idempotency) -> Answer | None:
 
 
 async def _stored(reader: Reader, vault: Vault, asked: Idempotency) -> Answer | None:
-    stored = await read_answer(reader, asked.developer_id, asked.key)
+    stored = await read_answer(reader, asked.caller_id, asked.key)
     if stored is None:
         return None
     if stored.fingerprint != asked.fingerprint:
@@ -284,7 +284,7 @@ async def _remember(
     body = tx.vault.seal(answer.body.decode()) if shows_secret else answer.body
     stored = Stored(asked.fingerprint, answer.status, body, shows_secret)
     kept = KEPT_SEALED if shows_secret else KEPT
-    await insert_answer(tx, asked.developer_id, asked.key, stored, tx.real_now + kept)
+    await insert_answer(tx, asked.caller_id, asked.key, stored, tx.real_now + kept)
 
 
 async def fire(house: House, escrow_id: str) -> None:

@@ -16,7 +16,7 @@ from service.rules.checkout import choose_redirect
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
 from service.rules.money import to_minor
-from service.rules.payment import ACCEPT_PAY, BY_HAND
+from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
 from service.rules.session import (
     CANCELLED,
     COMPLETED,
@@ -37,7 +37,13 @@ from service.store.sessions import (
 )
 from service.store.users import read_user
 from service.wire.escrows import Detail, detail
-from service.wire.sessions import NewSession, SessionCreated, SessionEnded, SessionShape
+from service.wire.sessions import (
+    NewSession,
+    SessionCreated,
+    SessionEnded,
+    SessionPayment,
+    SessionShape,
+)
 
 SESSION = "session"
 """The kind of a session's deadline; its subject is the session's id."""
@@ -132,8 +138,6 @@ def pay_otherwise(
         if session is None:
             raise SessionNotFound
         escrow = await lock(tx, session.escrow_id)
-        if session.status != PENDING or session.expires_at <= tx.now:
-            raise SessionNotPending(status=EXPIRED if session.status == PENDING else session.status)
         wish = Wish(
             ACCEPT_PAY,
             provider,
@@ -148,12 +152,12 @@ def pay_otherwise(
         if provider in BY_HAND:
             payment = await begun(tx, wish)
             if is_proven:
-                await proven(tx, payment, escrow, None)
+                payment = await proven(tx, payment, escrow, None)
         else:
-            await paid_at_once(tx, wish)
+            payment = await paid_at_once(tx, wish)
         left = await read_session(tx, session_id) or session
         escrow = await reread(tx, session.escrow_id)
-        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow)
+        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow, payment)
 
     return command
 
@@ -175,8 +179,7 @@ async def _claim(tx: Transaction, session_id: UUID, status: str) -> Session:
     claimed = await end_session(tx, session_id, status)
     if claimed is None:
         now = await read_session(tx, session_id)
-        is_late = now is not None and now.status == PENDING
-        raise SessionNotPending(status=EXPIRED if is_late or now is None else now.status)
+        raise SessionNotPending(status=EXPIRED if now is None else now.status)
     return claimed
 
 
@@ -211,6 +214,9 @@ def shape(session: Session) -> SessionShape:
     )
 
 
-def ended(session: Session, escrow: Detail | None = None) -> SessionEnded:
-    """How the session ended, and the escrow after it."""
-    return SessionEnded.model_construct(session=shape(session), escrow=escrow)
+def ended(
+    session: Session, escrow: Detail | None = None, payment: Payment | None = None
+) -> SessionEnded:
+    """How the session ended, and the escrow after it; `payment` where one was begun outside."""
+    paid = SessionPayment(id=payment.id, status=payment.state) if payment else None
+    return SessionEnded.model_construct(session=shape(session), escrow=escrow, payment=paid)

@@ -1,8 +1,9 @@
 """How every step on an escrow is carried out: lock, choose, move, post, tell.
 
 `record` writes what the rules have decided, in this order and for any number of escrows at
-once: first the states are claimed, then the clocks are turned, then the money moves, then the
-log is told. Nothing moves money before the claim.
+once: first the states are claimed, then the clocks are turned, then payments that are under way
+follow, then all the money moves, theirs too, then the log is told. Nothing moves money before the
+claim, and all accounts are locked at once, in id order.
 """
 
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ async def reread(tx: Transaction, escrow_id: str) -> Escrow:
 
 
 async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
-    """Move, post, tell: every step that was taken, at most one an escrow."""
+    """Move, post, tell: every step that was taken, at most one an escrow, and its payments."""
     if not taken:
         return
     tx.taken += taken
@@ -81,10 +82,10 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     await cancel_sessions(tx, [(t.after.id, *over) for t in taken for over in moot(t)])
     turns = [turn(t.before, t.after, tx.now, tx.policy) for t in taken]
     await turn_deadlines(tx, turns)
-    await ledger.post_transfers(tx, _entries(taken))
+    followed = await follow(tx, taken)
+    await ledger.post_transfers(tx, [*_entries(taken), *followed])
     await events.append_events(tx, told(tx, taken))
     await write_notices(tx, taken, turns)
-    await follow(tx, taken)
 
 
 async def fire_due_of(

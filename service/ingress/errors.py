@@ -225,6 +225,8 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.VerificationUnderReview,
             no.PaymentNotOpen,
             no.PaymentUnderWay,
+            no.TooManyPayments,
+            no.ChargeBooked,
             no.NotPayable,
             no.IdempotencyInFlight,
             no.ClockAdvancing,

@@ -49,14 +49,16 @@ from service.wire.base import dump_json, instant
 from service.wire.reading import read_object
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# Entity ids and UUIDs are logged; whatever else names a subject (an e-mail) is not.
-LOGGED_ID = re.compile(r"[0-9a-f-]{24,36}")
+# Entity ids are logged, and of UUIDs the beginning: a session's is a guest's credential. Whatever
+# else names a subject (an e-mail) is not.
+LOGGED_ID = re.compile(r"([0-9a-f]{24})|([0-9a-f]{8})-[0-9a-f-]{27}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 JSON = "application/json; charset=utf-8"
 UNMATCHED = "unmatched"
 DRY_RUN = "dry_run"
-LIMITED_PATHS = ("/api/", "/developer/", "/payments/")
-"""The second: another name of `/api/developer/signature`. The third: providers, by address."""
+LIMITED_PATHS = ("/api/", "/developer/")
+"""The second: another name of `/api/developer/signature`. What providers notify is not counted: all
+of it comes from a few addresses, is signed, and is bounded by its bytes."""
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -172,7 +174,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_limited(path: str) -> bool:
-    """Whether the rate limit covers this path; notifications count by their address."""
+    """Whether the rate limit covers this path."""
     return path.startswith(LIMITED_PATHS) and not path.startswith("/api/v1/sandbox/")
 
 
@@ -320,14 +322,20 @@ async def _subject(
     name = request.match_info[subject.parameter]
     if "\0" in name or not subject.is_written(name):
         raise subject.malformed
-    if LOGGED_ID.fullmatch(name):
-        visit.facts["subject_id"] = name
+    if (logged := logged_id(name)) is not None:
+        visit.facts["subject_id"] = logged
     row = await subject.read(house.pool, name)
     if row is None or (subject.lies_in is not None and not subject.lies_in(row, outer)):
         raise subject.missing
     if caller is None or not subject.may(caller, row):
         raise subject.denied
     return row
+
+
+def logged_id(name: str) -> str | None:
+    """What the log tells of a subject's name in the path, if anything."""
+    found = LOGGED_ID.fullmatch(name)
+    return found and (found[1] or found[2])
 
 
 def _actor(caller: Caller | None, visit: Visit) -> Actor:

@@ -60,6 +60,7 @@ FACTS: Mapping[str, object] = {
     "max_age_hours": 48,
     "phase": "waiting_seller_proof",
     "provider": "sandbox",
+    "payment": REQUEST_ID,
     "state": "succeeded",
     "kyc_status": "approved",
     "user_exists": True,

@@ -15,7 +15,10 @@ from service.rules.files import StoredFile
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A registered user, as the other party and the partner servers may know them."""
+    """A registered user, as the other party and the partner servers may know them.
+
+    `timezone` is the IANA name that they have chosen, None for the house's.
+    """
 
     id: str
     email: str
@@ -23,6 +26,7 @@ class Person:
     last_name: str
     language: str = "en"
     is_phone_verified: bool = True
+    timezone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

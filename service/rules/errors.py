@@ -445,6 +445,18 @@ class PaymentUnderWay(StepClash):
     code = "PAYMENT_UNDER_WAY"
 
 
+class TooManyPayments(StepClash):
+    """{limit} of your payments are under way; finish or cancel one of them first."""
+
+    code = "TOO_MANY_PAYMENTS"
+
+
+class ChargeBooked(StepClash):
+    """This line of the statement was booked already; another line for {payment} needs a name."""
+
+    code = "CHARGE_BOOKED"
+
+
 class DepositUnderReview(Refused):
     """A guest's payment proof is under review; the amount can be changed once that is decided."""
 

@@ -14,6 +14,10 @@ PARTS_MAX = 4096
 """How many chunks, segments or blocks are walked; a picture of 512 KiB has a few dozen, in a GIF
 2000. What has more is no picture to us."""
 
+SIDE_PIXELS_MAX, AREA_PIXELS_MAX = 4096, 1_000_000
+"""What a paper has room for. Decoded, a pixel takes up to 8 bytes, and both parties' pictures are
+decoded at once: a few dozen MiB, however little they are as files."""
+
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 JPEG_MARK = b"\xff\xd8"
 GIF_MARKS = (b"GIF87a", b"GIF89a")
@@ -35,6 +39,12 @@ class Picture:
     kind: str
     width: int
     height: int
+
+    @property
+    def fits_on_paper(self) -> bool:
+        """Whether printing it takes no more memory than a document may."""
+        is_wide = max(self.width, self.height) > SIDE_PIXELS_MAX
+        return not is_wide and self.width * self.height <= AREA_PIXELS_MAX
 
 
 class _Broken(ValueError):

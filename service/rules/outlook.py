@@ -41,8 +41,8 @@ class Prospect:
 
 def prospects(escrow: Escrow, role: Role) -> Iterator[Prospect]:
     """Every step of this party, in the table's order; as if they had registered."""
-    seen = _with_party(escrow, role)
-    actor = Actor(ActorKind.USER, user_id=seen.seller_id if role is Role.SELLER else seen.buyer_id)
+    seen = as_registered(escrow, role)
+    actor = person(seen, role)
     for name in dict.fromkeys(
         row.name for row in STEPS if role in row.who and escrow.mode in row.modes
     ):
@@ -51,10 +51,17 @@ def prospects(escrow: Escrow, role: Role) -> Iterator[Prospect]:
         yield Prospect(name, _obstacle(name, seen, actor))
 
 
-def _with_party(escrow: Escrow, role: Role) -> Escrow:
+def as_registered(escrow: Escrow, role: Role) -> Escrow:
+    """The escrow as if this party had registered: the page sees to that before any step."""
     if role is Role.SELLER:
         return replace(escrow, seller=escrow.seller or _nobody(escrow.seller_email))
     return replace(escrow, buyer=escrow.buyer or _nobody(escrow.buyer_email))
+
+
+def person(escrow: Escrow, role: Role) -> Actor:
+    """This party as an actor; the party must be there (`as_registered`)."""
+    user_id = escrow.seller_id if role is Role.SELLER else escrow.buyer_id
+    return Actor(ActorKind.USER, user_id=user_id)
 
 
 def _nobody(email: str) -> Person:

@@ -12,9 +12,11 @@ def account_of(text: str) -> str | None:
     """The account as it is kept, an IBAN in groups of four; None where it cannot be one.
 
     What begins like an IBAN must be a whole one, check digits and all; anything else is taken as
-    it is written, within bounds.
+    it is written, within bounds, if it can be shown as it is.
     """
     written = " ".join(text.split())
+    if not written.isprintable():
+        return None
     if LIKE_IBAN.fullmatch(written) and len(written.replace(" ", "")) > len("TN59") + 10:
         iban = written.replace(" ", "").upper()
         return _grouped(iban) if is_iban(iban) else None

@@ -43,6 +43,7 @@ _G = frozenset({GUEST})
 _I = _W | _G  # in
 _O = frozenset({PAYOUT})
 _R = frozenset({REFUND})
+_ALL = _I | _O | _R
 
 _PAYER = frozenset({Role.BUYER})
 _PAYEE = frozenset({Role.SELLER})
@@ -105,25 +106,27 @@ STEPS = (
            "Money came, of another amount or currency, or with no escrow left to hold it."),
     *_each("escalate",      _SYSTEM,   _BOTH,  NEEDS_OPERATOR, _W,      _FORGO,
            "The outside does not say how it ended."),
-    *_each("receive_late",  _FINDER,   _ASK,   NEEDS_OPERATOR, _I,      _RECEIVE,
+    *_each("receive_late",  _FINDER,   _ASK,   NEEDS_OPERATOR, _W,      _RECEIVE,
            "Money came while the operator was looking for it."),
-    *_each("receive_stray", _FINDER,   _NEW,   NEEDS_OPERATOR, _I | _O, _RECEIVE,
-           "Money came for a payment that was over, or a payout came back."),
+    *_each("receive_stray", _FINDER,   _NEW,   NEEDS_OPERATOR, _ALL,    _RECEIVE,
+           "Money came for a payment that was over, or what had left came back."),
     *_each("credit",        _OPERATOR, _ASK,   SUCCEEDED,      _W,      _CREDIT,
            "The operator gives what came to the wallet."),
     *_each("credit",        _OPERATOR, _ASK,   SUCCEEDED,      _G,      _NO,
            "The operator gives what came to the escrow, whose own step holds it."),
     *_each("send_back",     _OPERATOR, _ASK,   CANCELLED,      _I,      _NO,
            "What came is to go back: a refund takes it over."),
-    *_each("write_off",     _OPERATOR, _ASK,   FAILED,         _I,      _NO,
+    *_each("write_off",     _OPERATOR, _ASK,   FAILED,         _W,      _NO,
            "Nothing came."),
 
     # what goes out
     *_each("begin",         _PAYEE,    _NEW,   CREATED,        _O,      _RESERVE,
            "A payout is asked for; it has left what can be spent."),
-    *_each("approve",       _OPERATOR, (CREATED,), SUCCEEDED,  _O,      _PAY_OUT,
+    *_each("take_up",       _OPERATOR, (CREATED,), PENDING,    _O,      _NO,
+           "The operator makes the bank transfer now: it cannot be taken back any more."),
+    *_each("approve",       _OPERATOR, (PENDING,), SUCCEEDED,  _O,      _PAY_OUT,
            "The operator has made the bank transfer."),
-    *_each("reject",        _OPERATOR, (CREATED,), FAILED,     _O,      _RETURN,
+    *_each("reject",        _OPERATOR, _BOTH,  FAILED,         _O,      _RETURN,
            "The operator makes no transfer: it can be spent again."),
     *_each("cancel",        _PAYEE,    (CREATED,), CANCELLED,  _O,      _RETURN,
            "Taken back in time: it can be spent again."),
@@ -136,9 +139,13 @@ STEPS = (
     *_each("settle",        _SYSTEM,   (*_BOTH, NEEDS_OPERATOR), SUCCEEDED, _R, _PAY_BACK,
            "The provider has sent it back."),
     *_each("approve",       _OPERATOR, _ASK,   SUCCEEDED,      _R,      _PAY_BACK,
-           "The operator has sent it back by hand."),
+           "The operator has sent it back by hand, or seen that the provider did."),
+    *_each("decline",       _SYSTEM,   (*_BOTH, NEEDS_OPERATOR), FAILED, _R, _NO,
+           "The provider does not send it back: another refund takes it over."),
+    *_each("reject",        _OPERATOR, _ASK,   FAILED,         _R,      _NO,
+           "The operator finds that the provider did not: another refund takes it over."),
     *_each("escalate",      _SYSTEM,   _BOTH,  NEEDS_OPERATOR, _R,      _NO,
-           "The provider did not send it back, or does not say."),
+           "The provider does not say whether it was sent back."),
 )
 # fmt: on
 TABLE = Table("payment", STEPS, FINAL)
@@ -160,12 +167,12 @@ HOLDERS: Mapping[str, Mapping[str, str]] = {
     },
     PAYOUT: {
         **dict.fromkeys((NOWHERE, FAILED, CANCELLED), "available"),
-        CREATED: "pending",
+        **dict.fromkeys((CREATED, PENDING), "pending"),
         SUCCEEDED: _OUT,
         NEEDS_OPERATOR: "clearing",
     },
     REFUND: {
-        **dict.fromkeys((NOWHERE, CREATED, PENDING, NEEDS_OPERATOR), "clearing"),
+        **dict.fromkeys((NOWHERE, CREATED, PENDING, NEEDS_OPERATOR, FAILED), "clearing"),
         SUCCEEDED: _OUT,
     },
 }
@@ -173,7 +180,7 @@ HOLDERS: Mapping[str, Mapping[str, str]] = {
 
 Two things need saying beside it. What needs the operator holds what was received, be it nothing.
 A stray is outside before it came, whatever its mode; one that is sent back leaves its money in
-clearing, and the refund that takes it over holds it.
+clearing, as a refund does that failed, and the refund that takes it over holds it.
 """
 
 
@@ -241,6 +248,7 @@ class Report:
     """What the outside says of a payment, asked or unasked. The amount is in minor units.
 
     `charge_reference` is stable: the same money is always reported under the same name.
+    `is_of_refund`: the money goes out again.
 
     Raises:
         ValueError: money that came must be an amount which the ledger can keep.
@@ -250,8 +258,11 @@ class Report:
     amount_minor: int
     currency: str
     charge_reference: str
+    is_of_refund: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.amount_minor) is not int:
+            raise ValueError(f"{self.amount_minor!r} is no whole number of minor units")
         if self.currency not in EXPONENTS or not 0 < self.amount_minor <= MAX_MINOR:
             raise ValueError(f"{self.amount_minor} {self.currency} cannot be kept")
 
@@ -263,6 +274,10 @@ PAGE_OPEN = timedelta(minutes=30)
 """How long a provider's page may be used."""
 BY_HAND_OPEN = timedelta(days=14)
 """How long a bank transfer into a wallet is waited for."""
+OPEN_MAX = 10
+"""So many payments of one person into their wallet may be under way at once."""
+ASKED_LATELY = timedelta(seconds=5)
+"""A page does not ask the outside again about what it has told so lately."""
 ESCALATE_AFTER = timedelta(hours=1)
 """Beyond its end the outside must have said how it ended; then the operator looks."""
 
@@ -307,6 +322,20 @@ def _is_reported(payment: Payment) -> bool:
     return payment.mode in _I and payment.provider not in BY_HAND
 
 
+def _was_not_sent(payment: Payment) -> bool:
+    """A refund that no provider was asked for: it cannot have failed there."""
+    return payment.mode == REFUND and payment.ask_at is None
+
+
+def _was_sent(payment: Payment) -> bool:
+    """A provider was asked, and would give the same refund again, however it ended."""
+    return payment.ask_at is not None
+
+
+def _is_not_rejectable(payment: Payment) -> bool:
+    return _is_reported(payment) or _was_not_sent(payment)
+
+
 def _is_empty(payment: Payment) -> bool:
     return payment.received_minor == 0
 
@@ -325,7 +354,8 @@ def _is_not_creditable(payment: Payment) -> bool:
 
 GUARDS: Mapping[str, Callable[[Payment], bool]] = {
     "approve": _is_reported,
-    "reject": _is_reported,
+    "reject": _is_not_rejectable,
+    "send": _was_sent,
     "receive_late": _is_full,
     "credit": _is_not_creditable,
     "send_back": _is_empty,
@@ -390,7 +420,7 @@ def judge(payment: Payment, report: Report, booked: Collection[str]) -> str | No
     never goes unnoticed.
     """
     if payment.mode == REFUND:
-        return _judge_refund(payment, report.outcome)
+        return _judge_refund(payment, report, booked)
     if payment.mode not in _I:
         raise AssertionError(f"payment {payment.id}: nobody reports a {payment.mode}")
     if report.outcome is Outcome.SUCCEEDED:
@@ -410,21 +440,32 @@ def _judge_money(payment: Payment, report: Report, booked: Collection[str]) -> s
     if payment.state in FINAL:
         return "receive_stray"
     if payment.state == NEEDS_OPERATOR:
-        return "receive_stray" if payment.received_minor else "receive_late"
+        is_found = payment.received_minor > 0 or payment.mode == GUEST
+        return "receive_stray" if is_found else "receive_late"
     asked = (payment.amount_minor, payment.currency)
     if payment.mode == GUEST or asked != (report.amount_minor, report.currency):
         return "receive_wrong"
     return "settle"
 
 
-def _judge_refund(payment: Payment, outcome: Outcome) -> str | None:
+def _judge_refund(payment: Payment, report: Report, booked: Collection[str]) -> str | None:
+    outcome = report.outcome
+    has_failed = outcome in (Outcome.FAILED, Outcome.CANCELLED)
+    if payment.state == SUCCEEDED and has_failed:
+        return None if report.charge_reference in booked else "receive_stray"
     if payment.state in FINAL:
         return None
     if outcome is Outcome.SUCCEEDED:
         return "settle"
     if outcome is Outcome.PENDING:
         return "hand_over" if payment.state == CREATED else None
-    return "escalate" if payment.state in OPEN else None
+    return "decline"
+
+
+def is_sent_after_all(payment: Payment, report: Report) -> bool:
+    """Whether money has left by a refund that was over as failed: another may pay it twice."""
+    is_failed_refund = payment.mode == REFUND and payment.state == FAILED
+    return is_failed_refund and report.outcome is Outcome.SUCCEEDED
 
 
 def page_of(payment: Payment) -> str:

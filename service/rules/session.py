@@ -5,13 +5,14 @@ redirect URL, mode, target, status; the status is asked of the escrow's own tabl
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from service.rules import errors
-from service.rules.aggregate import Escrow, Person
+from service.rules.aggregate import Escrow
 from service.rules.errors import Refused
 from service.rules.escrow import DISPUTED, FINAL, INSTANT, PROOF, STANDARD, Taken, choose
-from service.rules.machine import Actor, ActorKind, Role
+from service.rules.machine import Role
+from service.rules.outlook import as_registered, person
 
 PENDING, COMPLETED, EXPIRED, CANCELLED = "pending", "completed", "expired", "cancelled"
 STATUSES = (PENDING, COMPLETED, EXPIRED, CANCELLED)
@@ -23,9 +24,6 @@ RETRY_HOURS = 24
 _SELLER = frozenset({Role.SELLER})
 _BUYER = frozenset({Role.BUYER})
 _EITHER = _SELLER | _BUYER
-
-NOBODY_YET = "0" * 24
-"""Stands for the id of a person who has not registered: a session is bound to an e-mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +88,6 @@ def role_of(escrow: Escrow, email: str) -> Role | None:
     if email in (escrow.buyer_email, escrow.buyer.email if escrow.buyer else ""):
         return Role.BUYER
     return None
-
-
-def as_registered(escrow: Escrow, role: Role) -> Escrow:
-    """The escrow as if this party had registered; the page sees to that before the step."""
-    if role is Role.SELLER:
-        return replace(escrow, seller=escrow.seller or _nobody(escrow.seller_email))
-    return replace(escrow, buyer=escrow.buyer or _nobody(escrow.buyer_email))
-
-
-def person(escrow: Escrow, role: Role) -> Actor:
-    """This party as an actor; the party must be there (`as_registered`)."""
-    user_id = escrow.seller_id if role is Role.SELLER else escrow.buyer_id
-    return Actor(ActorKind.USER, user_id=user_id)
-
-
-def _nobody(email: str) -> Person:
-    return Person(id=NOBODY_YET, email=email, first_name="", last_name="")
 
 
 def _check_mode(action: Action, escrow: Escrow) -> None:

@@ -45,10 +45,15 @@ async def post_transfers(tx: Transaction, entries: Sequence[Entry]) -> None:
     )
 
 
-# Locks the wallet, after the escrow: the balance cannot sink before this transaction ends.
+# Locks the wallet, after the escrow: the balance cannot sink before this transaction ends. What is
+# pending is locked with it, in id order: a step that spends may cancel what is under way.
 LOCK_WALLET = """
-SELECT balance_minor FROM account
-WHERE kind = 'available' AND owner = $1 AND currency = $2 FOR NO KEY UPDATE
+WITH locked AS (
+    SELECT kind, balance_minor FROM account
+    WHERE kind IN ('available', 'pending') AND owner = $1 AND currency = $2
+    ORDER BY id FOR NO KEY UPDATE
+)
+SELECT balance_minor FROM locked WHERE kind = 'available'
 """
 
 

@@ -14,21 +14,40 @@ from service.rules.contract import ContractFacts
 from service.store.db import Reader, Transaction
 
 # Relies on the escrow's lock. Where the same state is asked for again, something that is printed
-# has changed: what was made of it is made anew.
+# has changed: what was made of it is made anew. Rows that are there are locked first, so that a
+# printer that is just keeping one has kept it, and its file is known.
 ASK_PAPERS = """
-INSERT INTO paper (contract_id, version, signing, facts, created_at)
-SELECT f.facts->>'contract', (f.facts->>'version')::integer, f.facts->>'signing', f.facts, $2
-FROM unnest($1::jsonb[]) AS f (facts)
-ON CONFLICT (contract_id, version, signing) DO UPDATE SET
-    facts = excluded.facts, fingerprint = NULL, file_key = NULL, tries = 0,
-    due_at = clock_timestamp(), created_at = excluded.created_at
+WITH asked AS (
+    SELECT f.facts->>'contract' AS contract_id, (f.facts->>'version')::integer AS version,
+           f.facts->>'signing' AS signing, f.facts
+    FROM unnest($1::jsonb[]) AS f (facts)
+), former AS MATERIALIZED (
+    SELECT p.file_key
+    FROM paper p JOIN asked a ON (p.contract_id, p.version, p.signing)
+                               = (a.contract_id, a.version, a.signing)
+    FOR NO KEY UPDATE OF p
+), put AS (
+    INSERT INTO paper (contract_id, version, signing, facts, created_at)
+    SELECT a.contract_id, a.version, a.signing, a.facts, $2
+    FROM asked a, (SELECT count(*) FROM former) AS locked
+    ON CONFLICT (contract_id, version, signing) DO UPDATE SET
+        facts = excluded.facts, fingerprint = NULL, file_key = NULL, tries = 0,
+        due_at = clock_timestamp(), created_at = excluded.created_at
+)
+SELECT file_key FROM former WHERE file_key IS NOT NULL
 """
+# What they were made into; the store's copies follow, as nothing names them any more.
+DELETE_FORMER = "DELETE FROM file WHERE key = ANY ($1::text[])"
 
 
 async def ask_papers(tx: Transaction, facts: Sequence[ContractFacts]) -> None:
-    """These documents are to be made."""
-    if facts:
-        await tx.execute(ASK_PAPERS, [orjson.dumps(one).decode() for one in facts], tx.now)
+    """These documents are to be made; in place of what was made of the same states before."""
+    if not facts:
+        return
+    asked = [orjson.dumps(one).decode() for one in facts]
+    former = await tx.fetch(ASK_PAPERS, asked, tx.now)
+    if former:
+        await tx.execute(DELETE_FORMER, [row["file_key"] for row in former])
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,15 +174,27 @@ async def note_asked(tx: Transaction, payment_id: str, again_at: datetime) -> No
     await tx.execute(NOTE_ASKED, payment_id, tx.real_now, again_at)
 
 
+# What was cancelled meanwhile is closed at the provider, as what is cancelled afterwards.
 NOTE_PLACED = """
-UPDATE payment SET provider_reference = coalesce(provider_reference, $2), page_url = $3
+UPDATE payment SET provider_reference = coalesce(provider_reference, $2), page_url = $3,
+    ask_at = CASE WHEN state = 'cancelled' THEN $4 ELSE ask_at END
 WHERE id = $1 AND page_url IS NULL
 """
 
 
 async def note_placed(tx: Transaction, payment_id: str, reference: str, page_url: str) -> None:
-    """What the provider calls it, and its page, where a notification was here before them."""
-    await tx.execute(NOTE_PLACED, payment_id, reference, page_url)
+    """What the provider calls it, and its page, where something else was here before them."""
+    await tx.execute(NOTE_PLACED, payment_id, reference, page_url, tx.real_now)
+
+
+NOTE_CLOSED = """
+UPDATE payment SET ask_at = NULL, asked_at = $2 WHERE id = $1 AND state = 'cancelled'
+"""
+
+
+async def note_closed(tx: Transaction, payment_id: str) -> None:
+    """Its page at the provider can be paid no more."""
+    await tx.execute(NOTE_CLOSED, payment_id, tx.real_now)
 
 
 # Leases what is due for a minute; passes over what another worker is leasing.
@@ -200,6 +212,21 @@ RETURNING *
 async def lease_askable(tx: Transaction, limit: int) -> list[Payment]:
     """At most `limit` payments about which the outside is to be asked now; asked again in 60 s."""
     return [_payment(row) for row in await tx.fetch(LEASE_ASKABLE, limit)]
+
+
+# As LEASE_ASKABLE.
+LEASE_CLOSABLE = """
+UPDATE payment SET ask_at = statement_timestamp() + interval '60 seconds'
+WHERE id IN (
+    SELECT id FROM payment WHERE state = 'cancelled' AND ask_at <= statement_timestamp()
+    ORDER BY ask_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING *
+"""
+
+
+async def lease_closable(tx: Transaction, limit: int) -> list[Payment]:
+    """At most `limit` payments that were cancelled here, and whose pages may still be open."""
+    return [_payment(row) for row in await tx.fetch(LEASE_CLOSABLE, limit)]
 
 
 # By hand and without a proof: nobody but the payer's own clock ends them. An escrow's page too.
@@ -221,15 +248,32 @@ SELECT * FROM payment
 WHERE ($1::text IS NULL OR state = $1) AND kind = ANY ($2::text[])
   AND ($1::text IS NOT NULL OR state = 'needs_operator' OR kind = 'payout' AND state = 'created'
        OR provider = 'bank_transfer' AND state = 'pending')
+  AND ($4::text IS NULL
+       OR (created_at, id) > (SELECT p.created_at, p.id FROM payment p WHERE p.id = $4))
 ORDER BY created_at, id LIMIT $3
 """
 
 
 async def list_payments(
-    reader: Reader, kinds: Sequence[str], state: str | None, limit: int
+    reader: Reader, kinds: Sequence[str], state: str | None, limit: int, after: str | None = None
 ) -> list[Payment]:
-    """Those in this state, else those that a person must decide; oldest first."""
-    return [_payment(row) for row in await reader.fetch(LIST_PAYMENTS, state, list(kinds), limit)]
+    """Those in this state, else those that a person must decide; oldest first, from `after` on."""
+    rows = await reader.fetch(LIST_PAYMENTS, state, list(kinds), limit, after)
+    return [_payment(row) for row in rows]
+
+
+# By the partial index of what is under way. Two who begin at once may both pass: it bounds work,
+# not money.
+COUNT_OPEN = """
+SELECT count(*) FROM payment
+WHERE user_id = $1 AND state IN ('created', 'pending') AND kind IN ('topup', 'accept_pay')
+"""
+
+
+async def count_open(reader: Reader, user_id: str) -> int:
+    """How many payments this person has under way into their wallet."""
+    count: int = await reader.fetchval(COUNT_OPEN, user_id)
+    return count
 
 
 LIST_OF_USER = """

@@ -69,13 +69,17 @@ async def insert_refund(tx: Transaction, reference: str, refund_id: str, amount_
 
 READ_UNTOLD = """
 SELECT reference, told FROM sandbox_charge
-WHERE pressed_at IS NOT NULL AND NOT is_told ORDER BY pressed_at LIMIT $1
+WHERE pressed_at IS NOT NULL AND NOT is_told AND reference > $2 ORDER BY reference LIMIT $1
 """
 
 
-async def read_untold(reader: Reader, limit: int) -> Sequence[tuple[str, int]]:
-    """(reference, how many were sent) of pressed charges with notifications still to be sent."""
-    return [(row["reference"], row["told"]) for row in await reader.fetch(READ_UNTOLD, limit)]
+async def read_untold(reader: Reader, limit: int, after: str) -> Sequence[tuple[str, int]]:
+    """(reference, how many were sent) of pressed charges with notifications still to be sent.
+
+    In the order of their references, those after this one: what waits holds nothing up.
+    """
+    rows = await reader.fetch(READ_UNTOLD, limit, after)
+    return [(row["reference"], row["told"]) for row in rows]
 
 
 NOTE_TOLD = """

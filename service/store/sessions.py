@@ -51,8 +51,12 @@ async def insert_session(tx: Transaction, session: Session) -> None:
     )
 
 
+# Its time is over when the clock says so, whether or not the sweep has come by: it never comes to a
+# frozen escrow's.
 READ_SESSION = """
-SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
+SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text,
+       CASE WHEN status = 'pending' AND expires_at <= business_now() THEN 'expired'
+            ELSE status END AS status,
        expires_at, completed_at, created_at
 FROM checkout_session WHERE id = $1
 """
@@ -88,21 +92,22 @@ async def end_session(tx: Transaction, session_id: UUID, status: str) -> Session
     return _session(row) if row else None
 
 
-# Relies on the escrow's lock. Its clock moves along.
-PROLONG_SESSION = """
-WITH prolonged AS (
-    UPDATE checkout_session SET expires_at = $2 WHERE id = $1 AND status = 'pending'
+# Relies on the escrow's lock. Its clock moves along; what has expired stays so.
+MOVE_EXPIRY = """
+WITH moved AS (
+    UPDATE checkout_session SET expires_at = $2
+    WHERE id = $1 AND status = 'pending' AND expires_at > $3
     RETURNING id, escrow_id
 )
 UPDATE deadline d SET due_at = $2
-FROM prolonged p WHERE d.escrow_id = p.escrow_id AND d.kind = 'session' AND d.subject = p.id::text
+FROM moved m WHERE d.escrow_id = m.escrow_id AND d.kind = 'session' AND d.subject = m.id::text
   AND d.fired_at IS NULL AND d.cancelled_at IS NULL
 """
 
 
-async def prolong_session(tx: Transaction, session_id: UUID, until: datetime) -> None:
-    """A pending session may be used until then."""
-    await tx.execute(PROLONG_SESSION, session_id, until)
+async def move_expiry(tx: Transaction, session_id: UUID, until: datetime) -> None:
+    """A session that may be used may be used until then, be that later or sooner."""
+    await tx.execute(MOVE_EXPIRY, session_id, until, tx.now)
 
 
 # Relies on the escrows' locks; along the index of what is pending, so that it costs nothing where

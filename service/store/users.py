@@ -17,7 +17,7 @@ class User:
 
 READ_USERS = """
 SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
-       last_name AS own_last_name, language AS own_language,
+       last_name AS own_last_name, language AS own_language, timezone AS own_timezone,
        phone_verified_at IS NOT NULL AS own_phone_verified,
        email_verified_at IS NOT NULL AS is_email_verified
 FROM app_user WHERE email = ANY ($1::text[])
@@ -45,6 +45,7 @@ def as_person(row: Row, who: str) -> Person | None:
         last_name=row[f"{who}_last_name"],
         language=row[f"{who}_language"],
         is_phone_verified=row[f"{who}_phone_verified"],
+        timezone=row[f"{who}_timezone"],
     )
 
 
@@ -55,7 +56,7 @@ async def read_user(reader: Reader, email: str) -> User | None:
 
 READ_USER_BY_ID = """
 SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
-       last_name AS own_last_name, language AS own_language,
+       last_name AS own_last_name, language AS own_language, timezone AS own_timezone,
        phone_verified_at IS NOT NULL AS own_phone_verified
 FROM app_user WHERE id = $1
 """

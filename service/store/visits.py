@@ -54,61 +54,108 @@ async def delete_visit(tx: Transaction, token_hash: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code as its row stands, without the code. `is_over`: expired or used; `is_used`: used."""
+    """A code as its row stands, without the code. `is_over`: expired or used; `is_used`: used.
+
+    `browser` is the hash of the token of the one that asked, where only that one may give it. The
+    link that was mailed with it works until `is_link_over`.
+    """
 
     id: str
     purpose: str
     email: str
     phone: str | None
+    browser: bytes | None
     tries: int
     is_over: bool
     is_used: bool
+    is_link_over: bool
 
 
-# Whoever asks for the same e-mail, or from the same IP, at the same time waits here, so that both
-# are counted. The e-mail is locked before the IP, always: nobody waits in a ring.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for a code: their address, the network that it is in, and their browser."""
+
+    ip: str | None
+    network: str | None
+    browser: bytes | None
+
+
+# Who asks for the same e-mail, from the same IP or for the same phone at the same time waits here,
+# so that both are counted. Locked in this order, always: nobody waits in a ring.
 LOCK_ASKING = "SELECT pg_advisory_xact_lock(hashtextextended('code/' || $1, 0))"
 LOCK_IP = "SELECT pg_advisory_xact_lock(hashtextextended('code-from/' || $1, 0))"
+LOCK_PHONE = "SELECT pg_advisory_xact_lock(hashtextextended('code-to/' || $1, 0))"
 COUNT_CODES = """
-SELECT count(*) FILTER (WHERE email = $1 AND purpose = $2
-                           AND created_at > now() - $4::interval) AS just_now,
-       count(*) FILTER (WHERE email = $1 AND purpose = $2) AS of_email,
-       count(*) FILTER (WHERE ip = $3) AS of_ip
+SELECT count(*) FILTER (WHERE email = $1 AND purpose = $2) AS of_email,
+       count(*) FILTER (WHERE email = $1 AND purpose = $2
+                           AND network IS NOT DISTINCT FROM $7) AS of_both,
+       count(*) FILTER (WHERE email = $1 AND purpose = $2
+                           AND network IS NOT DISTINCT FROM $7
+                           AND created_at > now() - $5::interval) AS just_now,
+       count(*) FILTER (WHERE ip = $3) AS of_ip,
+       count(*) FILTER (WHERE phone = $4) AS of_phone,
+       max(id) FILTER (WHERE email = $1 AND purpose = $2 AND browser = $8
+                           AND phone IS NOT DISTINCT FROM $4 AND used_at IS NULL AND tries < $9
+                           AND expires_at > clock_timestamp()
+                           AND created_at > now() - $5::interval) AS own
 FROM sign_in_code
-WHERE created_at > now() - $5::interval AND (email = $1 AND purpose = $2 OR ip = $3)
+WHERE created_at > now() - $6::interval
+    AND (email = $1 AND purpose = $2 OR ip = $3 OR phone = $4)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How many codes were asked for: just now and lately for this e-mail, lately from this IP."""
+    """How many codes were asked for lately, by whom it concerns; some of them just now.
 
-    just_now: int
+    `of_both`, and of these `just_now`: for this e-mail from this network. `own` is the id of the
+    one that this browser has asked for just now, while it may still be given.
+    """
+
     of_email: int
+    of_both: int
+    just_now: int
     of_ip: int
+    of_phone: int
+    own: str | None
 
 
 async def count_codes(
     tx: Transaction,
     purpose: str,
     email: str,
-    ip: str | None,
+    phone: str | None,
+    asker: Asker,
     just_now: timedelta,
     lately: timedelta,
+    tries_max: int,
 ) -> Asked:
-    """Counted under locks on the e-mail and on the IP, which this transaction then holds."""
+    """Counted under locks on e-mail, IP and phone, which this transaction then holds."""
     await tx.fetchval(LOCK_ASKING, email)
-    if ip is not None:
-        await tx.fetchval(LOCK_IP, ip)
-    row = await tx.fetchrow(COUNT_CODES, email, purpose, ip, just_now, lately)
+    if asker.ip is not None:
+        await tx.fetchval(LOCK_IP, asker.ip)
+    if phone is not None:
+        await tx.fetchval(LOCK_PHONE, phone)
+    row = await tx.fetchrow(
+        COUNT_CODES,
+        email,
+        purpose,
+        asker.ip,
+        phone,
+        just_now,
+        lately,
+        asker.network,
+        asker.browser,
+        tries_max,
+    )
     if row is None:
         raise AssertionError("a count gives one row")
     return Asked(**dict(row))
 
 
 INSERT_CODE = """
-INSERT INTO sign_in_code (id, purpose, email, phone, ip, expires_at)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6)
+INSERT INTO sign_in_code (id, purpose, email, phone, ip, network, browser, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8)
 """
 
 
@@ -118,17 +165,28 @@ async def insert_code(
     purpose: str,
     email: str,
     phone: str | None,
-    ip: str | None,
+    asker: Asker,
     lifetime: timedelta,
 ) -> None:
     """A code that may be used for so long."""
-    await tx.execute(INSERT_CODE, code_id, purpose, email, phone, ip, lifetime)
+    await tx.execute(
+        INSERT_CODE,
+        code_id,
+        purpose,
+        email,
+        phone,
+        asker.ip,
+        asker.network,
+        asker.browser,
+        lifetime,
+    )
 
 
 READ_CODE = """
-SELECT id, purpose, email, phone, tries,
+SELECT id, purpose, email, phone, browser, tries,
        used_at IS NOT NULL OR expires_at <= clock_timestamp() AS is_over,
-       used_at IS NOT NULL AS is_used
+       used_at IS NOT NULL AS is_used,
+       used_at IS NOT NULL OR created_at <= clock_timestamp() - interval '1 hour' AS is_link_over
 FROM sign_in_code WHERE id = $1
 """
 # Two who try the same code wait for each other, so that no try goes uncounted.
@@ -157,7 +215,7 @@ async def count_try(tx: Transaction, code_id: str) -> None:
 
 
 async def use_code(tx: Transaction, code_id: str) -> None:
-    """The right code was given, once. Relies on the row's lock."""
+    """The right code was given, or its link was followed, once. Relies on the row's lock."""
     await tx.execute(USE_CODE, code_id)
 
 
@@ -169,7 +227,8 @@ async def verify_phone(tx: Transaction, email: str, phone: str) -> None:
     await tx.execute(VERIFY_PHONE, email, phone, tx.now)
 
 
-# What is over is kept for an hour more: it still counts against who asks too often.
+# What is over is kept for an hour more: it still counts against who asks too often, and the link
+# that was mailed with it may still work.
 DELETE_EXPIRED_VISITS = "DELETE FROM visit WHERE expires_at <= clock_timestamp()"
 DELETE_EXPIRED_CODES = """
 DELETE FROM sign_in_code WHERE expires_at <= clock_timestamp() - interval '1 hour'

@@ -8,11 +8,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from service.rules.checkout import ALLOWED_URLS_MAX, allowed_url
-from service.rules.images import read_picture
+from service.rules.images import AREA_PIXELS_MAX, SIDE_PIXELS_MAX, read_picture
 from service.wire.base import Body, OwnBody, Wire
 
 IMAGE_BYTES_MAX = 512 * 1024
-SIDE_PIXELS_MAX = 4096
 SIGNATURE_BODY_BYTES_MAX = 1024 * 1024
 DATA_URI = re.compile(r"data:(image/(?:png|jpe?g|gif|webp));base64,", re.IGNORECASE)
 NOT_BASE64 = "must be valid base64 after the comma"
@@ -37,8 +36,11 @@ def _an_image(given: str) -> str:
     picture = read_picture(content)
     if picture is None or picture.kind != TYPES.get(declared, declared):
         raise ValueError("must hold an image of the type that it declares")
-    if max(picture.width, picture.height) > SIDE_PIXELS_MAX:
-        raise ValueError(f"must be at most {SIDE_PIXELS_MAX} pixels wide and high")
+    if not picture.fits_on_paper:
+        raise ValueError(
+            f"must be at most {SIDE_PIXELS_MAX} pixels wide and high,"
+            f" and have at most {AREA_PIXELS_MAX:,} pixels"
+        )
     return f"data:{picture.kind};base64,{written}"
 
 

@@ -41,7 +41,7 @@ from service.wire.parts import (
     settled,
     ticket,
 )
-from service.wire.text import Email, Text
+from service.wire.text import ContractTerms, Email, Text
 
 MAX_AMOUNT = 1_000_000_000
 
@@ -68,7 +68,7 @@ class NewEscrow(Body):
     seller_email: Email | None = None
     mode: Literal["standard", "quick", "instant"] = "standard"
     estimated_delivery_days: Annotated[WholeNumber, Field(ge=1, le=3650)] | None = None
-    contract_terms: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
+    contract_terms: ContractTerms | None = None
     auto_sign: bool = False
     developer_fee_percentage: Annotated[Number, Field(ge=0, le=25, decimal_places=2)] = Decimal(0)
     fulfillment_policy: Fulfillment | None = None
@@ -267,7 +267,7 @@ class Changes(Body):
     amount: Annotated[Number, Field(gt=0, le=MAX_AMOUNT)] | None = None
     description: Annotated[Text, Field(max_length=2000)] | None = None
     estimated_delivery_days: Annotated[WholeNumber, Field(ge=1, le=3650)] | None = None
-    contract_terms: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
+    contract_terms: ContractTerms | None = None
 
 
 class Updated(Wire):

@@ -176,8 +176,16 @@ class NothingInput(OwnBody):
     """A step that needs nothing."""
 
 
+class SessionPayment(Wire):
+    """The payment that a session was completed with, or that waits for the operator."""
+
+    id: str
+    status: str
+
+
 class SessionEnded(Wire):
     """200 of the sandbox's `complete` and `cancel`."""
 
     session: SessionShape
     escrow: Detail | None = absent()
+    payment: SessionPayment | None = absent()

@@ -1,13 +1,15 @@
 """Texts and e-mails as we are sent them."""
 
 import re
+import unicodedata
 from typing import Annotated
 
 import idna
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 MAX_EMAIL_CHARACTERS = 254
+TERMS_CHARACTERS_MAX = 10_000
 # What nearly every address looks like: plain letters and digits, in a domain that may have mail.
 # The library says the same of them, a hundred times slower; all others are its to judge.
 PLAIN_EMAIL = re.compile(
@@ -18,6 +20,15 @@ PLAIN_EMAIL = re.compile(
 
 def _trimmed(text: object) -> object:
     return text.strip() if isinstance(text, str) else text
+
+
+def _sayable(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    text = text.replace("\r\n", "\n")
+    if any(unicodedata.category(one) == "Cc" and one not in "\t\n" for one in text):
+        raise ValueError("must hold no control characters but tabs and line breaks")
+    return text.strip()
 
 
 def an_email(text: str) -> str:
@@ -57,6 +68,11 @@ def ascii_domain(domain: str) -> str:
 
 Text = Annotated[str, BeforeValidator(_trimmed)]
 """A string, trimmed before its length is looked at."""
+
+ContractTerms = Annotated[
+    str, BeforeValidator(_sayable), Field(min_length=1, max_length=TERMS_CHARACTERS_MAX)
+]
+"""What both sides sign: trimmed, a line break is LF; what could not be seen on paper is refused."""
 
 Email = Annotated[str, AfterValidator(an_email)]
 """An e-mail address, trimmed and lower-cased."""

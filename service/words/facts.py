@@ -29,12 +29,13 @@ class Times(TypedDict, total=False):
 class EscrowFacts(TypedDict):
     """One escrow as one of its parties is told about it.
 
-    `role` is the reader's (seller or buyer); `at` is the business time at which the mail was
-    written; `held` is the sum in the ledger's currency that is or was in escrow, `net` what the
-    seller is paid of it; `reason` is why it was cancelled; `paused` names the times of `times`
-    whose clock stands still, so that nobody knows them yet; `note` is what the other side wrote
-    with the step; `refunded` is the sum that went back to the buyer, in the ledger's currency, and
-    `settled_by` who ended a dispute (operator, offer or clock).
+    `role` is the reader's (seller or buyer), `timezone` theirs; `at` is the business time at which
+    the mail was written; `held` is the sum in the ledger's currency that is or was in escrow,
+    `net` what the seller is paid of it; `reason` is why it was cancelled; `paused` names the times
+    of `times` whose clock stands still, so that nobody knows them yet; `note` is what the other
+    side wrote with the step; `was` is the amount before it was changed, `is_rewritten` whether the
+    contract's terms were; `refunded` is the sum that went back to the buyer, in the ledger's
+    currency, and `settled_by` who ended a dispute (operator, offer or clock).
     """
 
     escrow_id: str
@@ -55,6 +56,8 @@ class EscrowFacts(TypedDict):
     reason: NotRequired[str | None]
     paused: NotRequired[list[str]]
     note: NotRequired[str | None]
+    was: NotRequired[str]
+    is_rewritten: NotRequired[bool]
     refunded: NotRequired[str]
     settled_by: NotRequired[str | None]
 

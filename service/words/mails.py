@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
 TITLE_CHARACTERS = 200
 
-QUICK_PROOF = "quick_proof"
-"""The mode in which a purchase proof comes before the delivery."""
+STANDARD, QUICK_PROOF = "standard", "quick_proof"
+"""The mode with a contract, and the one in which a purchase proof comes before the delivery."""
 
 REGISTER_LINK = "register"
 ESCROW_LINK = "escrow"
@@ -106,6 +106,13 @@ def _resolved(facts: EscrowFacts) -> tuple[str, ...]:
     return ("opening", ended, f".settled.{by}") if by else ("opening", ended)
 
 
+def _changed(facts: EscrowFacts) -> tuple[str, ...]:
+    """Only a standard escrow has signatures that a change wipes."""
+    sums = (".mail.sum_changed",) if facts.get("was") else ()
+    terms = (".mail.terms_rewritten",) if facts.get("is_rewritten") else ()
+    return ("opening", *sums, *terms, ".mail.sign_again" if facts["mode"] == STANDARD else "next")
+
+
 def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
     return "opening", f".disabled.{facts['reason']}", "next", "consequence"
 
@@ -146,6 +153,7 @@ SCRIPTS: Mapping[str, Script] = {
     "escrow_notice": Script(_always("opening", "next", "consequence"), way_out=True),
     "contract_signed": Script(_always("opening", "next")),
     "contract_complete": Script(_always("opening", "next")),
+    "terms_changed": Script(_changed),
     "expiry_near": Script(_always("opening", "next")),
     "escrow_paid": Script(_held),
     "escrow_delivered": Script(_delivered),
@@ -176,10 +184,14 @@ SCRIPTS: Mapping[str, Script] = {
     "payment_received": _payment("opening", "next"),
     "payment_kept": _payment("opening", "next"),
     "payment_failed": _payment("opening", "next"),
+    "payment_looked_at": _payment("opening", "next"),
+    "payment_unknown": _payment("opening", "next"),
+    "payment_sent_back": _payment("opening", "next"),
     "deposit_rejected": _payment("opening", "next"),
     "payout_requested": _payment("opening", "next"),
     "payout_paid": _payment("opening", "next"),
     "payout_rejected": _payment("opening", "next"),
+    "payout_returned": _payment("opening", "next"),
     "refund_made": _payment("opening", "next"),
 }
 """Every template there is, by the name that a mail's row carries."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from service.words.catalogue import Catalogue, read_catalogues
 from service.words.dates import date_text, distance_text
 from service.words.facts import EscrowFacts
 from service.words.languages import LANGUAGES, Language, language_of
-from service.words.media import OVERRIDES, Plain, Screen, shortened
+from service.words.media import Plain, Screen, plainly, shortened
 from service.words.money import amount_text
 from service.words.timeline import timeline_of
 from service.words.topics import ESCROW
@@ -83,9 +83,12 @@ class Voice:
         """What somebody typed, inert, on one line."""
         return _SCREEN.typed(words)
 
-    def lines(self, words: str) -> list[Markup]:
-        """What somebody typed in several lines, each inert by itself; for blocks of their own."""
-        return [_SCREEN.typed(OVERRIDES.sub("", line)) for line in words.split("\n")]
+    def lines(self, words: str) -> Markup:
+        """What somebody typed in several lines, inert: for a block whose style parts the lines.
+
+        Without markup of their own, so that thousands of short ones make no larger page.
+        """
+        return escape("\n".join(plainly(line) for line in words.split("\n")))
 
     def tab(self, words: str) -> str:
         """What somebody typed as the name of the browser's tab, which has no markup."""
@@ -147,12 +150,14 @@ class Voice:
 class Frame:
     """What stands around a page: the links to it in each language, and who is signed in.
 
-    `is_sandbox`: the page says that no money is real.
+    `is_sandbox`: the page says that no money is real. `nonce` tells this page's forms from those of
+    every other one that is shown.
     """
 
     switches: Mapping[str, str]
     person: str | None = None
     is_sandbox: bool = False
+    nonce: str = ""
 
 
 class Pages:

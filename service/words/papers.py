@@ -18,6 +18,7 @@ import structlog
 import typst
 
 from service.rules.contract import ContractFacts, Party, Signed
+from service.rules.images import read_picture
 from service.words.catalogue import Catalogue, read_catalogues
 from service.words.dates import date_text
 from service.words.languages import language_of
@@ -74,11 +75,11 @@ class Papers:
         """
         paper = self._paper(facts, terms, fingerprint, zone, is_sandbox=is_sandbox)
         spots = [self._spot(facts, role, signatures, zone) for role in ("seller", "buyer")]
-        images = {one.given["role"]: one.image for one in signatures}
+        images = {one.given["role"]: one.image for one in signatures if _is_drawable(one)}
         try:
             return self._set(paper, spots, images)
         except typst.TypstError as unfit:
-            if not any(images.values()):
+            if not images:
                 raise
             log.warning("signature_not_drawn", contract=facts["contract"], reason=str(unfit)[:200])
             return self._set(paper, spots, {})
@@ -191,6 +192,14 @@ def _run(words: str) -> Mapping[str, str]:
 
 def _named(party: Party) -> str:
     return f"{party['name']}, {party['email']}" if party["name"] else party["email"]
+
+
+def _is_drawable(drawn: Drawn) -> bool:
+    """Whether its picture is one, and of a size that may be decoded; the door asks the same."""
+    if drawn.image is None:
+        return False
+    picture = read_picture(base64.b64decode(drawn.image.partition(";base64,")[2]))
+    return picture is not None and picture.fits_on_paper
 
 
 def _placed(folder: Path, who: str, image: str | None) -> str | None:

@@ -59,6 +59,7 @@ def _escrow_values(
         "held": medium.figure(amount_text(facts["held"], ledger, speech)),
         "net": medium.figure(amount_text(facts["net"], ledger, speech)),
         "escrow_id": medium.figure(facts["escrow_id"]),
+        "was": medium.figure(amount_text(facts.get("was") or "0", facts["currency"], speech)),
         "refunded": medium.figure(amount_text(facts.get("refunded") or "0", ledger, speech)),
         "note": medium.typed(shortened(facts.get("note") or "", NOTE_CHARACTERS)),
         **_dates(facts, catalogue),

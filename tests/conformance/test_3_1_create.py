@@ -20,6 +20,7 @@ from tests.conformance.world import (
     MODES,
     NOTHING,
     POLICY,
+    UNPRINTABLE,
     WEBHOOKS,
     Life,
     Partner,
@@ -188,6 +189,24 @@ async def test_a_value_at_its_bound_is_accepted(partner: Partner, mode, changes)
         assert answer.escrow[name] == changes[name]
 
 
+LONGEST = {
+    "en": ("The seller delivers <b>one</b> camera.\r\n\tWith its box; {{ 7*7 }} #eval(1).\n" * 200),
+    "fr": ("Le vendeur livre l'appareil « tel quel »,\n\tsous 7 jours à Béja. <i>é</i>\n" * 200),
+    "ar": ("يلتزم البائع بتسليم الكاميرا Canon EOS R5\n\t خلال أسبوع. 📷 &amp;\n" * 200),
+}
+
+
+@pytest.mark.parametrize("language", LONGEST)
+async def test_terms_of_just_10_000_characters_are_kept_letter_for_letter(world: World, language):
+    terms = LONGEST[language].replace("\r\n", "\n")[:9_995] + "\n\tend"
+    sent = terms.replace("\n", "\r\n")  # a line break counts as one
+    life = await world.life("standard", contractTerms=f"  {sent}\r\n", language=language)
+    contract = (await life.partner.get(f"{life.path}/contract")).body["contract"]
+    assert (len(terms), contract["terms"], contract["language"]) == (10_000, terms, language)
+    answer = await life.partner.put(life.path, {"contractTerms": f"{sent}."})
+    assert answer.differs(400, invalid("contractTerms")) == []
+
+
 @pytest.mark.parametrize(
     ("given", "filled"),
     [
@@ -227,7 +246,7 @@ BAD = {
     ],
     "mode": ["milestone", "quick_proof", "Instant", "", 5],
     "estimatedDeliveryDays": [0, -1, 3651, Decimal("1.5"), "3", True, [3]],
-    "contractTerms": ["", "   ", "x" * 10_001, 5, ["x"]],
+    "contractTerms": ["", "   ", "x" * 10_001, "ب" * 10_001, 5, ["x"], *UNPRINTABLE],
     "autoSign": ["true", 1, 0, [True]],
     "developerFeePercentage": [-1, Decimal("-0.01"), 26, Decimal("25.01"), Decimal("1.001"), "5",
                                True],

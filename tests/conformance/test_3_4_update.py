@@ -17,7 +17,15 @@ from tests.conformance.shapes import (
     saying,
     signatures,
 )
-from tests.conformance.world import ESCROWS, KINDS, NOTHING, Life, Partner, World
+from tests.conformance.world import (
+    ESCROWS,
+    KINDS,
+    NOTHING,
+    UNPRINTABLE,
+    Life,
+    Partner,
+    World,
+)
 
 UNKNOWN = "0" * 24
 
@@ -222,7 +230,7 @@ BAD = {
     "amount": [0, -1, Decimal("1.0001"), 1_000_000_001, "50", True, [50], {}],
     "description": ["x" * 2001, 5, True, ["x"]],
     "estimatedDeliveryDays": [0, -1, 3651, Decimal("1.5"), "3", True],
-    "contractTerms": ["", "x" * 10_001, 5],
+    "contractTerms": ["", "x" * 10_001, 5, *UNPRINTABLE],
 }
 
 

@@ -10,10 +10,12 @@ import pytest
 from service.wire.sessions import Action
 from tests.books import assert_sound
 from tests.conformance.shapes import (
+    ID,
     INSTANT,
     SENTENCE,
     UUID,
     detail,
+    differences,
     e1,
     e2,
     invalid,
@@ -411,10 +413,9 @@ async def test_a_session_is_finished_as_its_person_with_exactly_this_answer(
     await assert_sound(world.house)
 
 
-async def decide(world: World, approve: bool) -> Answer:
-    """About the payment that was made last."""
-    payment_id = await world.house.pool.fetchval("SELECT id FROM payment ORDER BY id DESC LIMIT 1")
-    path = f"{SANDBOX}/payments/{payment_id}/decide"
+async def decide(world: World, paid: Answer, approve: bool) -> Answer:
+    """About the payment that this answer names."""
+    path = f"{SANDBOX}/payments/{paid.body['payment']['id']}/decide"
     return await world.root.post(path, {"approve": approve})
 
 
@@ -424,6 +425,7 @@ async def test_a_card_pays_and_ends_the_session(world: World, shop: Partner):
     answer = await finish(world, session_id, {"method": "card", "amount": 100})
     assert (answer.status, answer.body["escrow"]["status"]) == (200, "paid"), answer.raw
     assert answer.body["session"]["status"] == "completed"
+    assert differences(answer.body["payment"], {"id": ID, "status": "succeeded"}) == []
     await assert_sound(world.house)
 
 
@@ -433,7 +435,8 @@ async def test_a_transfer_with_a_proof_waits_for_the_operator(world: World, shop
     answer = await finish(world, session_id, {"method": "bank_transfer", "proof": True})
     assert (answer.status, answer.body["escrow"]["status"]) == (200, "pending"), answer.raw
     assert answer.body["session"]["status"] == "pending"
-    decided = await decide(world, approve=True)
+    assert differences(answer.body["payment"], {"id": ID, "status": "pending"}) == []
+    decided = await decide(world, answer, approve=True)
     assert (decided.status, decided.body["payment"]["state"]) == (200, "succeeded")
     assert await status_of(life, session_id) == "completed"
     assert (await life.read())["status"] == "paid"
@@ -453,7 +456,7 @@ async def test_a_guests_proof_outlives_the_session_and_may_be_sent_again(
         assert (under_way.status, under_way.body["code"]) == (409, "PAYMENT_UNDER_WAY")
         await world.advance(hours=1)
         assert await status_of(life, session_id) == "pending"
-        assert (await decide(world, approve)).status == 200
+        assert (await decide(world, answer, approve)).status == 200
         assert await status_of(life, session_id) == status
     assert (await life.read())["status"] == "paid"
     await assert_sound(world.house)
@@ -502,6 +505,20 @@ async def test_a_session_expires_by_the_clock(world: World, shop: Partner):
     for late in (await finish(world, session_id), await turn_away(world, session_id)):
         assert late.differs(409, e1(409, saying("expired"), code="SESSION_NOT_PENDING")) == []
     assert (await life.read())["status"] == "pending"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_a_session_has_expired_by_the_clock_also_where_no_sweep_comes(
+    world: World, shop: Partner, owner, frozen: bool
+):
+    life = await world.life(partner=shop)
+    session_id = await made(life)
+    if frozen:
+        await owner.execute("UPDATE escrow SET frozen = true WHERE id = $1", life.id)
+    await owner.execute("UPDATE clock SET shift = shift + interval '30 minutes'")
+    assert await status_of(life, session_id) == "expired"
+    late = await finish(world, session_id)
+    assert late.differs(409, e1(409, saying("expired"), code="SESSION_NOT_PENDING")) == []
 
 
 async def test_a_person_who_has_not_registered_does_so_first(world: World, shop: Partner):

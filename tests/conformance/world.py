@@ -36,6 +36,9 @@ ONE_PIECE_BYTES = 1024 * 1024
 MODES = ("standard", "quick", "instant")
 KINDS = ("standard", "quick", "quick_proof", "instant")
 """The modes, and the quick one with a proof policy."""
+UNPRINTABLE = [f"a{one}b" for one in "\x01\x07\x0b\x0c\r\x1b\x1f\x7f\x85\x9f"] + ["\x1ca", "a\x85"]
+"""Terms with a control character, in their midst or where a trim would have eaten it."""
+
 POLICY = {"type": "purchase_proof_required"}
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"

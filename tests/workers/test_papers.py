@@ -5,7 +5,9 @@ import hashlib
 import io
 import re
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from pypdf import PdfReader
@@ -18,9 +20,12 @@ from service.gateways.files import open_storage
 from service.rules.contract import fingerprint
 from service.rules.errors import GatewayFailure
 from service.store.files import read_files
+from service.store.vault import Vault
 from tests.books import assert_sound
 from tests.makers import act, arrange, make_buyer, make_escrow, make_shop, reread
+from tests.pictures import data_uri, png
 from workers import papers as printing
+from workers import retention
 from workers.papers import Printer
 
 TERMS = "The seller delivers <b>one</b> camera. #eval(1) $x$\n\nيلتزم البائع بالتسليم خلال 7 أيام."
@@ -147,6 +152,37 @@ async def test_a_new_title_is_printed_anew_and_a_new_description_is_not(
     [second] = await rows(house)
     assert second["file_key"] != first["file_key"]
     assert "New title" in text_of(await read_back(house, storage, second["file_key"]))
+    assert await read_files(house.pool, [first["file_key"]]) == {}
+
+
+async def test_a_document_that_is_replaced_leaves_no_file_in_the_store(
+    house, shop, buyer, storage, printer, monkeypatch
+):
+    escrow = await made(house, shop, buyer, title="Old title")
+    await printer.turn()
+    [first] = await rows(house)
+    await act(house, shop.actor, update(escrow.id, Changes(title="New title")))
+    monkeypatch.setattr(retention, "ORPHAN_AFTER", timedelta(0))
+    await retention.remove_orphans(house, storage)
+    await printer.turn()
+    assert [file.key async for page in storage.list() for file in page] == [
+        row["file_key"] for row in await rows(house) if row["file_key"] != first["file_key"]
+    ]
+
+
+async def test_a_title_that_changes_while_the_document_is_kept_leaves_one_file(
+    house, shop, buyer, storage, printer
+):
+    escrow = await made(house, shop, buyer, title="Title 0")
+    for number in range(1, 6):
+        rename = update(escrow.id, Changes(title=f"Title {number}"))
+        await asyncio.gather(printer.turn(), act(house, shop.actor, rename))
+    await printer.turn()
+    [row] = await rows(house)
+    assert [one["key"] for one in await house.pool.fetch("SELECT key FROM file")] == [
+        row["file_key"]
+    ]
+    assert "Title 5" in text_of(await read_back(house, storage, row["file_key"]))
 
 
 async def test_only_a_standard_escrow_has_a_document(house, shop, buyer, printer):
@@ -155,11 +191,10 @@ async def test_only_a_standard_escrow_has_a_document(house, shop, buyer, printer
     assert await rows(house) == []
 
 
-async def test_the_longest_terms_in_arabic_are_printed_from_right_to_left_and_whole(
-    house, shop, buyer, storage, printer
-):
+async def test_the_longest_terms_in_arabic_are_printed_whole(house, shop, buyer, storage, printer):
     line = "يلتزم البائع بتسليم الكاميرا Canon EOS R5 خلال 7 أيام. 📷 "
-    terms = (line * 200)[:9990] + "انتهى"
+    terms = (line * 200)[:9995] + "انتهى"
+    assert len(terms) == 10_000
     escrow = await made(house, shop, buyer, contract_terms=terms, language="ar", title="كاميرا")
     await printer.turn()
     [row] = await rows(house)
@@ -208,6 +243,27 @@ async def test_the_store_being_away_is_tried_again_later(
     assert (await rows(house))[0]["file_key"] is not None
 
 
+async def test_a_document_whose_image_cannot_be_opened_holds_up_no_other(
+    house, shop, buyer, storage, printer
+):
+    lost = replace(house, vault=Vault(["a key that is gone" * 3]))
+    keep = partial(
+        developers.keep_signature, developer_id=shop.developer_id, image=data_uri(png(3, 2))
+    )
+    await arrange(lost, keep)
+    sealed = await made(house, shop, buyer, auto_sign=True)
+    await arrange(house, keep)
+    await made(house, shop, buyer, auto_sign=True)
+    await made(house, shop, buyer)
+    for _ in range(2):
+        await printer.turn()
+    waiting = await house.pool.fetch(
+        "SELECT c.escrow_id, tries FROM paper JOIN contract c ON c.id = contract_id"
+        " WHERE file_key IS NULL"
+    )
+    assert [tuple(row) for row in waiting] == [(sealed.id, 1)]
+
+
 async def test_two_printers_at_once_make_one_document(house, shop, buyer, storage, tmp_path):
     await made(house, shop, buyer)
     await asyncio.gather(*(Printer(house, storage, tmp_path).turn() for _ in range(3)))
@@ -218,7 +274,7 @@ async def test_two_printers_at_once_make_one_document(house, shop, buyer, storag
 
 async def test_what_was_printed_of_an_older_state_is_not_kept(house, shop, buyer, storage, printer):
     escrow = await made(house, shop, buyer, title="Old title")
-    [order] = await papers.claim(house)
+    order = await papers.drawn_up(house, *await papers.claim(house))
     await act(house, shop.actor, update(escrow.id, Changes(title="New title")))
     pdf = printer._print(order)
     file = printing.filed(order, pdf)
@@ -228,7 +284,7 @@ async def test_what_was_printed_of_an_older_state_is_not_kept(house, shop, buyer
 
 async def test_the_fingerprint_covers_every_fact_term_and_signature(house, shop, buyer):
     await made(house, shop, buyer)
-    [order] = await papers.claim(house)
+    order = await papers.drawn_up(house, *await papers.claim(house))
     first = fingerprint(order.facts, order.terms, order.signatures)
     assert first == order.fingerprint
     assert re.fullmatch("[0-9a-f]{64}", first)

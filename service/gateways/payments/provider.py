@@ -61,8 +61,8 @@ class Notification:
 class PaymentProvider(Protocol):
     """A provider with a hosted page and signed notifications.
 
-    `place`, `ask` and `send_back` raise GatewayFailure; `permanent` says that the same request
-    will never be taken.
+    `place`, `ask`, `withdraw` and `send_back` raise GatewayFailure; `permanent` says that the same
+    request will never be taken.
     """
 
     @property
@@ -87,6 +87,9 @@ class PaymentProvider(Protocol):
 
     async def ask(self, provider_reference: str) -> Report:
         """How a payment or a refund stands."""
+
+    async def withdraw(self, provider_reference: str) -> None:
+        """Close the page: nobody can pay there any more. What was paid before stays paid."""
 
     async def send_back(self, reversal: Reversal) -> tuple[str, Report]:
         """Refund, or find it refunded: the provider's name for the refund, and how it stands."""

@@ -113,6 +113,8 @@ class SandboxProvider:
     def read(self, headers: Mapping[str, str], body: bytes) -> Notification | None:
         """The notification, if it is signed with one of our keys."""
         given = next((v for k, v in headers.items() if k.lower() == SIGNATURE.lower()), "")
+        if not given.isascii():  # what is no header's text is signed by nobody
+            given = ""
         signatures = [_signature(key, body) for key in self._keys]
         if not any(hmac.compare_digest(s.encode(), given.encode()) for s in signatures):
             raise NotificationRefused(provider=self.name, reason="its signature is wrong")
@@ -131,6 +133,12 @@ class SandboxProvider:
         if not refund_id:
             return standing(charge, self._now())
         return _refunded(charge, refund_id)
+
+    async def withdraw(self, provider_reference: str) -> None:
+        """As if the payer had turned away, unless a button was pressed before."""
+        charge = await self._book.press(provider_reference, self._now(), paid=False)
+        if charge is None:
+            raise GatewayFailure("the sandbox knows no such payment", permanent=True)
 
     async def send_back(self, reversal: Reversal) -> tuple[str, Report]:
         """Refund at once what was paid and has not been refunded."""
@@ -224,7 +232,8 @@ def _refunded(charge: Charge, refund_id: str) -> Report:
         left -= amount_minor if done else 0
         if name == refund_id:
             outcome = Outcome.SUCCEEDED if done else Outcome.FAILED
-            return Report(outcome, amount_minor, currency, f"{charge.reference}{_REFUND}{name}")
+            named = f"{charge.reference}{_REFUND}{name}"
+            return Report(outcome, amount_minor, currency, named, is_of_refund=True)
     raise GatewayFailure("the sandbox knows no such refund", permanent=True)
 
 
@@ -244,8 +253,17 @@ def _body(charge: Charge, outcome: Outcome) -> bytes:
 
 
 def _read_notification(told: Mapping[str, Any]) -> Notification:
-    report = Report(Outcome(told["outcome"]), told["amountMinor"], told["currency"], told["charge"])
-    return Notification(told["id"], told["paymentId"], told["reference"], report)
+    outcome, currency = Outcome(told["outcome"]), _text(told["currency"])
+    report = Report(outcome, told["amountMinor"], currency, _text(told["charge"]))
+    return Notification(
+        _text(told["id"]), _text(told["paymentId"]), _text(told["reference"]), report
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("a name is a text")
+    return value
 
 
 def _derived(secret_key: str) -> bytes:

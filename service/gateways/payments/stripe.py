@@ -11,6 +11,8 @@ on currencies: three-decimal amounts end in 0, no amount has more than eight dig
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import aiohttp
@@ -35,6 +37,9 @@ PAGES = "https://checkout.stripe.com"
 AMOUNT_MAX_MINOR = 99_999_999
 OURS = "amana_payment"
 """The key of our id in Stripe's metadata."""
+PAGE_LEEWAY = timedelta(minutes=35)
+"""How much later than the payment its page ends: Stripe takes none that ends within 30 minutes, and
+it may be asked for until the payment ends, by a clock that is not Stripe's."""
 PASSING = frozenset({401, 403, 409, 429})
 """A key that the operator will mend, a twin that is under way, too many at once."""
 
@@ -116,7 +121,7 @@ class StripeProvider:
             report = _report(thing) if payment_id is not None else None
             if payment_id is None or report is None:
                 return None
-            return Notification(event["id"], payment_id, thing["id"], report)
+            return Notification(_text(event["id"]), _text(payment_id), _text(thing["id"]), report)
         except (Malformed, *UNREADABLE) as broken:
             told = "its body cannot be read"
             raise NotificationRefused(provider=self.name, reason=told) from broken
@@ -128,6 +133,17 @@ class StripeProvider:
             GatewayFailure: Stripe failed, or knows no such thing.
         """
         return await self._asked(lambda: self._fetched(provider_reference), _reported)
+
+    async def withdraw(self, provider_reference: str) -> None:
+        """Expire a Checkout page.
+
+        Raises:
+            GatewayFailure: Stripe failed, or the page is over already.
+        """
+        pages = self._client.v1.checkout.sessions
+        await self._asked(
+            lambda: pages.expire_async(provider_reference), lambda page: _text(page["id"])
+        )
 
     async def send_back(self, reversal: Reversal) -> tuple[str, Report]:
         """Refund a charge, in whole or in part.
@@ -186,7 +202,7 @@ def _page(order: Order) -> SessionCreateParams:
         "allowed_payment_method_types": ["card"],
         "adaptive_pricing": {"enabled": False},  # what we ask is what comes
         "client_reference_id": order.payment_id,
-        "expires_at": int(order.expires_at.timestamp()),
+        "expires_at": int((order.expires_at + PAGE_LEEWAY).timestamp()),
         "success_url": order.return_url,
         "cancel_url": order.return_url,
         "line_items": [
@@ -241,7 +257,8 @@ def _report(thing: Mapping[str, Any]) -> Report | None:
         case "checkout.session":
             return _of_session(thing)
         case "refund":
-            return _told(_OF_REFUND[thing["status"]], thing, thing["amount"], thing["id"])
+            said = _told(_OF_REFUND[thing["status"]], thing, thing["amount"], thing["id"])
+            return replace(said, is_of_refund=True)
     return None
 
 
@@ -275,10 +292,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _told(outcome: Outcome, thing: Mapping[str, Any], amount: object, charge: str) -> Report:
+def _told(outcome: Outcome, thing: Mapping[str, Any], amount: object, charge: object) -> Report:
     if type(amount) is not int:
         raise TypeError("an amount of Stripe's is a whole number of minor units")
-    return Report(outcome, amount, thing["currency"].upper(), charge)
+    return Report(outcome, amount, thing["currency"].upper(), _text(charge))
 
 
 _OF_REFUND: Mapping[str, Outcome] = {

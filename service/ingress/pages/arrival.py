@@ -74,3 +74,9 @@ def leading(call: Call[None, None], page: str, target: str) -> str:
     if language in LANGUAGES:
         query[LANGUAGE] = language
     return f"{page}?{urlencode(query, safe='/')}"
+
+
+def masked(email: str) -> str:
+    """`b•••@example.com`: enough for who knows the address, too little for who does not."""
+    name, _, domain = email.partition("@")
+    return f"{name[:1]}•••@{domain}"

@@ -5,13 +5,15 @@ Law: what was typed is kept whatever is wrong with it; what is wrong is said bes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from markupsafe import Markup
 
 from service.ingress.pages.escrow import Look
+from service.ingress.pages.figures import AMOUNT_CHARACTERS, amount_of, shown_amount
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form
+from service.rules.aggregate import Escrow
 from service.rules.errors import Refused
 from service.rules.files import FORM_BYTES_MAX as FILES_BYTES_MAX
 from service.rules.files import StoredFile
@@ -19,7 +21,6 @@ from service.rules.money import to_decimal, to_minor
 from service.wire.developer import SIGNATURE_BODY_BYTES_MAX
 
 TEXT_CHARACTERS, NAME_CHARACTERS = 2000, 200
-AMOUNT_CHARACTERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def fill(
 
 def _paid(form: Form, look: Look, typed: Mapping[str, str], errors: Mapping[str, Markup]) -> Filled:
     """With the amount that the page showed: a changed one is told before it is paid."""
-    shown = amount_of(form.text("amount"))
+    shown = shown_amount(form.text("amount"))
     minor = to_minor(shown, look.escrow.currency) if shown is not None else None
     brings = {} if shown is None else {"amount": shown}
     return Filled(typed, errors, brings, shown_minor=minor)
@@ -134,10 +135,19 @@ def bytes_max(step: str) -> int:
 def _reviewed(
     form: Form, look: Look, brings: Mapping[str, Any], errors: dict[str, Markup]
 ) -> dict[str, Any]:
-    if form.text("act") != "correct":
-        return {"accept": True}
-    if "correction" not in brings:
-        errors["correction"] = look.voice.say("field.required")
+    """Accepted only where that was pressed, and nothing was typed that accepting would lose."""
+    is_told = "correction" in brings
+    match form.text("act"):
+        case "accept" if not is_told:
+            return {"accept": True}
+        case "accept":
+            errors["correction"] = look.voice.say("step.accepts_and_corrects")
+        case "correct" if not is_told:
+            errors["correction"] = look.voice.say("field.required")
+        case "correct":
+            pass
+        case _:
+            errors["correction"] = look.voice.say("field.choice")
     return dict(brings)
 
 
@@ -154,7 +164,7 @@ def _answered(
         return {"acceptOffer": accepted}
     wanted = brings.pop("seller_amount", None)
     if wanted is not None:
-        offer = offer_of(wanted, look.escrow.held_minor, look.escrow.ledger_currency)
+        offer = offer_of(amount_of(wanted, look.voice.language.code), look.escrow)
         if offer is None:
             example = format(to_decimal(look.escrow.held_minor, look.escrow.ledger_currency), "f")
             errors["seller_amount"] = look.voice.say(
@@ -166,24 +176,13 @@ def _answered(
     return brings
 
 
-def offer_of(text: str, held_minor: int, currency: str) -> Mapping[str, Decimal] | None:
+def offer_of(amount: Decimal | None, escrow: Escrow) -> Mapping[str, Decimal] | None:
     """The split that gives the seller so much and the buyer the rest; None if it cannot be."""
-    amount = amount_of(text)
+    currency = escrow.ledger_currency
     minor = to_minor(amount, currency) if amount is not None else None
-    if minor is None or not 0 <= minor <= held_minor:
+    if minor is None or not 0 <= minor <= escrow.held_minor:
         return None
     return {
         "sellerAmount": to_decimal(minor, currency),
-        "buyerAmount": to_decimal(held_minor - minor, currency),
+        "buyerAmount": to_decimal(escrow.held_minor - minor, currency),
     }
-
-
-def amount_of(text: str) -> Decimal | None:
-    """An amount as people write it; None for what is none."""
-    plain = text.replace("\u00a0", "").replace("\u202f", "").replace(" ", "").replace(",", ".")
-    if not plain or len(plain) > AMOUNT_CHARACTERS or not plain.replace(".", "", 1).isdigit():
-        return None
-    try:
-        return Decimal(plain) if plain.isascii() else None
-    except InvalidOperation:
-        return None

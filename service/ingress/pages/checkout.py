@@ -24,9 +24,10 @@ from service.ingress.api.sessions import ACTS, is_uuid
 from service.ingress.bodies import as_model
 from service.ingress.call import Call
 from service.ingress.pages import paying, visitor
-from service.ingress.pages.arrival import arrive, leading, to_phone, to_register
-from service.ingress.pages.blanks import BLANKS, Filled, amount_of, bytes_max, fill
+from service.ingress.pages.arrival import arrive, leading, masked, to_phone, to_register
+from service.ingress.pages.blanks import BLANKS, Filled, bytes_max, fill
 from service.ingress.pages.escrow import Look, hearing
+from service.ingress.pages.figures import shown_amount
 from service.ingress.pages.forms import FORM_BYTES_MAX, Form
 from service.ingress.pages.page import (
     POLICY,
@@ -59,7 +60,7 @@ from service.rules.files import StoredFile
 from service.rules.machine import Actor, ActorKind, Role
 from service.rules.money import to_decimal, to_minor
 from service.rules.payment import ACCEPT_PAY, Payment, page_of
-from service.rules.session import CANCELLED, COMPLETED, EXPIRED, PENDING, role_of
+from service.rules.session import CANCELLED, COMPLETED, PENDING, role_of
 from service.store.clock import Clock, read_clock
 from service.store.deadlines import Deadline, read_open
 from service.store.escrows import read_escrow
@@ -83,11 +84,10 @@ TOLD_IN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A session and its escrow as they stand, and who is there; `status` minds the clock."""
+    """A session and its escrow as they stand, and who is there."""
 
     session: Session
     escrow: Escrow
-    status: str
     clock: Clock
     visitor: Visitor
     speech: Speech
@@ -109,6 +109,15 @@ class Desk:
         """Whether the one is signed in to whom the session is bound."""
         session = self.visitor.session
         return session is not None and session.email == self.session.email
+
+    @property
+    def may_go_back(self) -> bool:
+        """Whether the shop's address is theirs to see: its person's, and a guest's.
+
+        A guest is known by the link alone; of any other link whoever has found it learns nothing.
+        """
+        is_for_guests = self.session.action == ACCEPT_PAY and self.escrow.mode == INSTANT
+        return self.is_its_person or is_for_guests
 
     def back(self, status: str) -> str:
         """Where the browser goes when it is over so."""
@@ -161,21 +170,19 @@ async def _approach(call: Call[None, None]) -> Desk:
     if session is None or escrow is None:
         raise SessionNotFound
     clock, guest = await read_clock(call.house.pool), await arrive(call)
-    is_late = session.status == PENDING and session.expires_at <= clock.now
     stored = guest.session.language if guest.session else None
     speech = spoken(call.request, stored)
     zone = guest.session.timezone if guest.session else None
     voice = voice_of(call.request, speech, zone, instant(clock.now))
-    status = EXPIRED if is_late else session.status
     opened = await read_open(call.house.pool, escrow.id)
-    return Desk(session, escrow, status, clock, guest, speech, voice, opened)
+    return Desk(session, escrow, clock, guest, speech, voice, opened)
 
 
 async def _seen(
     call: Call[None, None], desk: Desk, filled: Filled = BRIEF, said: Said | None = None
 ) -> web.Response:
     """The page as it is for this visitor now."""
-    if desk.status != PENDING:
+    if desk.session.status != PENDING:
         return _over(call, desk)
     if desk.visitor.session is None:
         return await _door(call, desk, said)
@@ -206,7 +213,7 @@ async def _answer(
     if form.text("act") == "sign_out":
         stranger = await visitor.sign_out(desk.visitor, HouseSessions(call.house))
         return stranger.keep(see_other(desk.speech.carry(desk.path)))
-    if desk.status != PENDING:
+    if desk.session.status != PENDING:
         return _gone(desk)
     if form.text("act") == "guest":
         return await _guest(call, desk, form)
@@ -266,7 +273,7 @@ async def _taken(
 async def _again(call: Call[None, None], filled: Filled, said: Said) -> web.StreamResponse:
     """The page once more, as everything stands after what was in the way."""
     desk = await _approach(call)
-    if desk.status != PENDING:
+    if desk.session.status != PENDING:
         return _gone(desk)
     return desk.visitor.keep(await _seen(call, desk, filled, said))
 
@@ -277,7 +284,7 @@ async def _guest(call: Call[None, None], desk: Desk, form: Form) -> web.StreamRe
     ways = paying.methods(call, is_guest=True)
     if desk.session.action != ACCEPT_PAY or escrow.mode != INSTANT or not ways:
         return await _again(call, BRIEF, Said(409, desk.voice.say("page.error.not_now.text")))
-    shown = amount_of(form.text("amount"))
+    shown = shown_amount(form.text("amount"))
     wish = Wish(
         ACCEPT_PAY,
         ways[0],
@@ -295,9 +302,12 @@ async def _guest(call: Call[None, None], desk: Desk, form: Form) -> web.StreamRe
 
 
 def _gone(desk: Desk) -> web.Response:
-    """What a form is told whose session is over: an expired one goes back, others see the page."""
-    if desk.status == EXPIRED:
-        return see_other(desk.back(EXPIRED))
+    """What a form is told whose session is over: its person goes back, others see the page.
+
+    A browser shows the answer to the last of two clicks.
+    """
+    if desk.is_its_person:
+        return see_other(desk.back(desk.session.status))
     return see_other(desk.speech.carry(desk.path))
 
 
@@ -429,7 +439,6 @@ async def _door(call: Call[None, None], desk: Desk, said: Said | None) -> web.Re
         policy=paying.policy(call) if is_guest_welcome else POLICY,
         notice=said.notice if said else None,
         sign_in_url=leading(call, "/sign-in", desk.path),
-        email=voice.figure(masked(desk.session.email)),
         is_guest_welcome=is_guest_welcome,
         guest_consequence=voice.say("checkout.guest_consequence", **voice.values(told))
         if is_guest_welcome
@@ -438,12 +447,6 @@ async def _door(call: Call[None, None], desk: Desk, said: Said | None) -> web.Re
         shown_amount=format(to_decimal(escrow.amount_minor, escrow.currency), "f"),
         **_matter(desk),
     )
-
-
-def masked(email: str) -> str:
-    """So much of an address that its owner knows it again: `b…@example.com`."""
-    name, _, host = email.rpartition("@")
-    return f"{name[:1]}…@{host}"
 
 
 def _other(call: Call[None, None], desk: Desk) -> web.Response:
@@ -476,7 +479,7 @@ def _over(call: Call[None, None], desk: Desk) -> web.Response:
         call.request,
         "checkout_over",
         desk.voice,
-        tab=desk.voice.say(f"checkout.{desk.status}.title"),
-        ending=desk.status,
-        back=desk.back(desk.status),
+        tab=desk.voice.say(f"checkout.{desk.session.status}.title"),
+        ending=desk.session.status,
+        back=desk.back(desk.session.status) if desk.may_go_back else None,
     )

@@ -1,17 +1,17 @@
 """`GET /dashboard/escrow/{id}/contract`: what was agreed and who has signed; read and printed."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 
 from aiohttp import web
 from markupsafe import Markup
 
+from service.commands.files import view_url
 from service.ingress.call import Call
 from service.ingress.pages.escrow import Look, approach
 from service.ingress.pages.page import show
 from service.ingress.pages.standing import choices, people
-from service.rules.aggregate import Contract
 from service.rules.errors import ContractNotFound
+from service.store.papers import read_papers
 from service.store.parts import Paper, Signature, read_paper
 from service.wire.base import instant
 
@@ -19,7 +19,7 @@ SIDES = ("seller", "buyer")
 
 
 async def read(call: Call[None, None]) -> web.Response:
-    """The contract as it stands now.
+    """The contract as it stands now, and its newest document once that is made.
 
     Raises:
         EscrowNotFound, ContractNotFound: only a standard escrow of one's own has one to be seen.
@@ -32,6 +32,8 @@ async def read(call: Call[None, None]) -> web.Response:
     if contract is None or paper is None:
         raise ContractNotFound
     voice, values = look.voice, look.voice.values(look.facts)
+    made = await read_papers(call.house.pool, contract.id)
+    document = made[-1] if made else None
     at = voice.moment(instant(paper.updated_at))
     may_sign = any(
         one.step == "sign_contract" and one.obstacle is None
@@ -52,17 +54,14 @@ async def read(call: Call[None, None]) -> web.Response:
         ),
         terms=voice.lines(contract.terms),
         signatures=list(_signatures(look, paper)),
-        hash=fingerprint(contract),
+        fingerprint=document.fingerprint if document else None,
         sign_url=look.speech.carry(f"{look.path}/sign_contract") if may_sign else None,
-        pdf_url=None,
+        pdf_url=view_url("", call.house.vault, document.file_key, look.clock.real_now)
+        if document
+        else None,
         back=look.speech.carry(look.path),
     )
     return look.visitor.keep(shown)
-
-
-def fingerprint(contract: Contract) -> str:
-    """SHA-256 over the terms as UTF-8, in hex: what both have signed, to be compared by anybody."""
-    return sha256(contract.terms.encode()).hexdigest()
 
 
 def _signatures(look: Look, paper: Paper) -> Iterator[tuple[Markup, Markup | None]]:

@@ -121,7 +121,7 @@ class Tried:
     meaning: str
     words: Markup
     phases: list[tuple[Markup, Markup]]
-    answer: list[Markup]
+    answer: Markup | None
 
 
 async def read_home(call: Call[None, None]) -> web.Response:
@@ -389,7 +389,7 @@ def _tried(voice: Voice, one: Attempt) -> Tried:
             ),
             *([(voice.say("developers.address"), voice.typed(one.address))] if one.address else []),
         ],
-        answer=voice.lines(one.answer[:ANSWER_CHARACTERS]) if one.answer else [],
+        answer=voice.lines(one.answer[:ANSWER_CHARACTERS]) if one.answer else None,
     )
 
 

@@ -142,7 +142,7 @@ async def read(call: Call[None, None]) -> web.Response:
             call.house.policy.ticket_prefix,
             lambda key: view_url("", call.house.vault, key, look.clock.real_now),
         ),
-        description=voice.lines(escrow.description) if escrow.description else [],
+        description=voice.lines(escrow.description) if escrow.description else None,
         signed=signed(escrow, voice),
         contract_url=speech.carry(f"{look.path}/contract"),
     )

@@ -7,6 +7,7 @@ The language is `?lang=`, which links and forms carry on (`Speech.carry`); else 
 who is signed in; else what Accept-Language likes best; else English.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -30,6 +31,7 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+NONCE_BYTES = 12
 WORTH_AGAIN = frozenset({"failed", "away", "too_many"})
 
 PAGES = web.AppKey("pages", Pages)
@@ -125,7 +127,8 @@ def show(
     **values: object,
 ) -> web.Response:
     """The page of this template with these values; `person` is the e-mail that is signed in."""
-    frame = Frame(_switches(request), person, request.app[HOUSE].policy.is_sandbox)
+    is_sandbox, nonce = request.app[HOUSE].policy.is_sandbox, secrets.token_urlsafe(NONCE_BYTES)
+    frame = Frame(_switches(request), person, is_sandbox, nonce)
     return html(request.app[PAGES].render(name, voice, frame, **values), status, policy)
 
 

@@ -4,9 +4,10 @@
     await paying.start(call, visitor, wish, back)
 
 A payment's page is `/pay/<id>` for who is signed in and pays, `/pay/<id>/<session>` for a guest,
-to whom the checkout session's handle is the secret. It has the instructions of a bank transfer
-with the form for its proof, and it is where a provider sends people back to: it asks the provider
-once, then shows what stands.
+to whom the checkout session's handle is the secret, for as long as that session may be used. It has
+the instructions of a bank transfer with the form for its proof, and it is where a provider sends
+people back to: it asks the provider, unless that has just answered, then shows what stands.
+Whoever has finished a shop's session goes on to the shop.
 """
 
 from datetime import UTC, datetime
@@ -17,15 +18,17 @@ from aiohttp import web
 
 from service.commands import payments
 from service.commands.payments import Heard, Wish
-from service.commands.perform import Command, perform
+from service.commands.perform import Command, Idempotency, perform
 from service.gateways.payments.provider import PaymentProvider, order_of
 from service.ingress.api.payments import PROVIDERS
 from service.ingress.call import Call
 from service.ingress.pages.arrival import arrive, to_sign_in
+from service.ingress.pages.once import carry_out
 from service.ingress.pages.page import POLICY, leading_to, see_other, show, spoken, voice_of
 from service.ingress.pages.visitor import Visitor, receive
 from service.ingress.route import is_entity_id
 from service.ingress.uploads import take_files
+from service.rules.checkout import way_back
 from service.rules.errors import (
     FileEmpty,
     FileTypeUnknown,
@@ -35,12 +38,14 @@ from service.rules.errors import (
     PaymentNotOpen,
     PaymentUnderWay,
     Refused,
+    SessionNotPending,
 )
 from service.rules.files import FORM_BYTES_MAX
 from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.rules.money import to_decimal
 from service.rules.payment import (
     ACCEPT_PAY,
+    ASKED_LATELY,
     BY_HAND,
     CANCELLED,
     CREATED,
@@ -54,8 +59,10 @@ from service.rules.payment import (
     page_of,
     transfer_reference,
 )
+from service.rules.session import COMPLETED
 from service.store.escrows import read_escrow
 from service.store.payments import read_open_of_escrow, read_payment
+from service.store.sessions import Session, read_session
 from service.wire.base import instant
 from service.words.pages import Voice
 
@@ -85,12 +92,18 @@ def policy(call: Call[None, None], base: str = POLICY) -> str:
     return leading_to(call.house.policy.public_url, base)
 
 
-async def start(call: Call[None, None], visitor: Visitor, wish: Wish, back: str) -> web.Response:
+async def start(
+    call: Call[None, None],
+    visitor: Visitor,
+    wish: Wish,
+    back: str,
+    sent: Idempotency | None = None,
+) -> web.Response:
     """Begin this payment and send the payer on: to the provider's page, or to the payment's own.
 
     A card that this payer has under way for the same escrow and amount is gone on with. What the
     provider refuses for good is told on the payment's page, from where `home_of` leads back;
-    `back` is where to go where nothing was begun at all.
+    `back` is where to go where nothing was begun at all; `sent` is the form's (`once.sending`).
 
     Raises:
         Refused: the escrow cannot be paid so, or not by this person: the form's to tell.
@@ -102,7 +115,7 @@ async def start(call: Call[None, None], visitor: Visitor, wish: Wish, back: str)
         return see_other(spoken_path(call, visitor, back))
     if provider is not None:
         provider.check(wish.amount_minor, wish.currency)
-    payment = await _under_way(call, wish) or await _begun(call, wish)
+    payment = await _under_way(call, wish) or await _begun(call, wish, sent)
     if provider is None:
         return see_other(spoken_path(call, visitor, page_of(payment)))
     return await _send(call, visitor, provider, payment)
@@ -124,9 +137,9 @@ async def _under_way(call: Call[None, None], wish: Wish) -> Payment | None:
     return None
 
 
-async def _begun(call: Call[None, None], wish: Wish) -> Payment:
+async def _begun(call: Call[None, None], wish: Wish, sent: Idempotency | None) -> Payment:
     try:
-        made = await perform(call.house, payer(call, wish.user_id), payments.begin(wish))
+        made = await carry_out(call, payer(call, wish.user_id), payments.begin(wish), sent)
     except PaymentUnderWay:
         found = await _under_way(call, wish)  # the same form, sent twice at once
         if found is None:
@@ -174,8 +187,12 @@ async def read_one(call: Call[None, None]) -> web.Response:
     if "session" not in call.path and visitor.session is None:
         return to_sign_in(call)
     payment = await _asked(call, await _own(call, visitor))
+    session = await _session(call, payment)
     if payment.state == SUCCEEDED and payment.provider not in BY_HAND:
-        return visitor.keep(see_other(spoken_path(call, visitor, home_of(payment))))
+        home = spoken_path(call, visitor, home_of(payment))
+        if session is not None and session.status == COMPLETED:
+            home = way_back(session.redirect_url, str(session.id), COMPLETED)
+        return visitor.keep(see_other(home))
     return await _shown(call, visitor, payment)
 
 
@@ -202,7 +219,13 @@ async def take(call: Call[None, None]) -> web.Response:
         case "cancel":
             refusal = await _tried(call, payment, payments.cancel(payment.id))
         case "again" if payment.state in (FAILED, CANCELLED):
-            return visitor.keep(await start(call, visitor, wish_of(payment), home_of(payment)))
+            try:
+                return visitor.keep(await start(call, visitor, wish_of(payment), home_of(payment)))
+            except Refused as stands_against:
+                refusal = stands_against
+    if isinstance(refusal, SessionNotPending):
+        await uploads.discard()
+        return visitor.keep(see_other(spoken_path(call, visitor, home_of(payment))))
     if refusal is None:
         return visitor.keep(see_other(spoken_path(call, visitor, page_of(payment))))
     await uploads.discard()
@@ -231,7 +254,7 @@ def wish_of(payment: Payment) -> Wish:
 async def _tried(call: Call[None, None], payment: Payment, command: Command) -> Refused | None:
     try:
         await perform(call.house, payer(call, payment.user_id), command)
-    except (PaymentNotOpen, FileTypeUnknown) as refusal:
+    except (PaymentNotOpen, FileTypeUnknown, SessionNotPending) as refusal:
         return refusal
     return None
 
@@ -259,10 +282,19 @@ async def _own(call: Call[None, None], visitor: Visitor) -> Payment:
     return payment
 
 
+async def _session(call: Call[None, None], payment: Payment) -> Session | None:
+    """The checkout session that the payment was begun in."""
+    if payment.session_id is None:
+        return None
+    return await read_session(call.house.pool, payment.session_id)
+
+
 async def _asked(call: Call[None, None], payment: Payment) -> Payment:
     """The payment after its provider was asked, where it is under way."""
     provider = call.request.app[PROVIDERS].get(payment.provider)
     if provider is None or not payment.is_open or payment.provider_reference is None:
+        return payment
+    if payment.asked_at is not None and datetime.now(UTC) < payment.asked_at + ASKED_LATELY:
         return payment
     try:
         report = await provider.ask(payment.provider_reference)
@@ -282,13 +314,15 @@ async def _shown(
     speech = spoken(call.request, session.language if session else None)
     voice = voice_of(call.request, speech, session.timezone if session else None)
     escrow = await read_escrow(call.house.pool, payment.escrow_id) if payment.escrow_id else None
+    begun_in = await _session(call, payment)
+    leads = policy(call)
     standing, meaning = _standing(payment)
     shown = show(
         call.request,
         "paying",
         voice,
         status=400 if refusal else 200,
-        policy=policy(call),
+        policy=leading_to(begun_in.redirect_url, leads) if begun_in else leads,
         person=session.email if session else None,
         tab=voice.say("pay.title"),
         amount=spell(voice, payment.amount_minor, payment.currency),

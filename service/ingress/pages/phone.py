@@ -21,8 +21,9 @@ from service.ingress.pages.arrival import (
     to_sign_in,
     wanted,
 )
+from service.ingress.pages.figures import digits
 from service.ingress.pages.page import see_other, show, voice_of
-from service.ingress.pages.sign_in import digits, left
+from service.ingress.pages.sign_in import left
 from service.ingress.pages.visitor import Visitor, receive
 from service.rules.errors import GatewayFailure, TooManyCodes
 from service.store.visits import Code, read_code
@@ -117,7 +118,7 @@ async def take_code(call: Call[None, None]) -> web.Response:
         return unready
     form = await receive(call.request, visitor, CODE_PURPOSE)
     code = await _code(call, visitor)
-    tried = await visits.try_code(call.house, PHONE, code.id, digits(form.text("code")))
+    tried = await visits.try_code(call.house, PHONE, code.id, digits(form.text("code")), None)
     is_done = tried.code is not None and tried.code.is_used  # the same form, sent twice
     if tried.proof is not Proof.RIGHT and not is_done:
         return _code_page(call, visitor, code, tried)
@@ -141,7 +142,7 @@ def _code_page(
         person=visitor.session.email if visitor.session else None,
         tab=voice.say("sign_in.code_title"),
         said=voice.say("phone.sent", phone=voice.figure(code.phone or "")),
-        is_over=is_over,
+        over=voice.say("sign_in.over") if is_over else None,
         error=error,
         action=leading(call, f"/phone/{code.id}", wanted(call)),
         again=leading(call, "/phone", wanted(call)),

@@ -12,6 +12,7 @@ from service.commands.visits import HouseSessions
 from service.ingress.call import Call
 from service.ingress.pages.arrival import arrive, leading, onward, speech_of, to_sign_in, wanted
 from service.ingress.pages.forms import Form
+from service.ingress.pages.names import wrong_names
 from service.ingress.pages.page import see_other, show, voice_of
 from service.ingress.pages.visitor import Visitor, receive, sign_in
 from service.rules.aggregate import Escrow
@@ -28,7 +29,6 @@ from service.words.languages import LANGUAGES
 from service.words.pages import Voice
 
 PURPOSE, INVITED_PURPOSE = "register", "register_invited"
-NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,7 @@ def _given(form: Form) -> Given:
 
 def _errors(given: Given, voice: Voice) -> Mapping[str, str]:
     """What is wrong, by field, in words that say how to mend it."""
-    found = {}
-    for name, text in (("first_name", given.first_name), ("last_name", given.last_name)):
-        if not text:
-            found[name] = voice.say("field.required")
-        elif len(text) > NAME_CHARACTERS or not text.isprintable():
-            found[name] = voice.say("field.too_long", limit=str(NAME_CHARACTERS))
+    found = wrong_names(voice, {"first_name": given.first_name, "last_name": given.last_name})
     if given.language not in LANGUAGES:
         found["language"] = voice.say("field.choice")
     return found

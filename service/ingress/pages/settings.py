@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from service.commands import profiles
+from service.commands.visits import HouseSessions
 from service.ingress.call import Call
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
 from service.ingress.pages.forms import Form
+from service.ingress.pages.names import wrong_names
 from service.ingress.pages.page import see_other, show, spoken, voice_of
-from service.ingress.pages.visitor import Visitor, receive
+from service.ingress.pages.visitor import Visitor, receive, sign_out
 from service.rules.machine import Actor, ActorKind
 from service.store.profiles import Profile, read_profile
 from service.store.users import read_user
@@ -18,7 +20,6 @@ from service.words.pages import Voice
 from service.words.zones import ZONES
 
 PATH, PURPOSE = "/dashboard/settings", "settings"
-NAME_CHARACTERS = 100
 EVERYWHERE = "sign_out_everywhere"
 
 
@@ -46,7 +47,8 @@ async def change(call: Call[None, None]) -> web.Response:
     form = await receive(call.request, visitor, PURPOSE)
     if form.text("act") == EVERYWHERE:
         await profiles.sign_out_everywhere(call.house, visitor.session.email)
-        return visitor.keep(see_other("/sign-in"))
+        gone = await sign_out(visitor, HouseSessions(call.house))
+        return gone.keep(see_other("/sign-in"))
     profile = _profile(form)
     speech = spoken(call.request, visitor.session.language)
     voice = voice_of(call.request, speech, visitor.session.timezone)
@@ -72,12 +74,7 @@ def _profile(form: Form) -> Profile:
 
 def _errors(given: Profile, voice: Voice) -> Mapping[str, str]:
     """What is wrong with the form, by field, in words that say how to mend it."""
-    found = {}
-    for name, text in (("first_name", given.first_name), ("last_name", given.last_name)):
-        if not text:
-            found[name] = voice.say("field.required")
-        elif len(text) > NAME_CHARACTERS:
-            found[name] = voice.say("field.too_long", limit=str(NAME_CHARACTERS))
+    found = wrong_names(voice, {"first_name": given.first_name, "last_name": given.last_name})
     if given.language not in LANGUAGES:
         found["language"] = voice.say("field.choice")
     if given.timezone is not None and given.timezone not in ZONES:

@@ -4,13 +4,14 @@ What the button does is said before it. The step is taken through the command th
 sandbox take it by (`api.sessions.ACTS`); the rules decide when it is sent, not when it is shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
 
 from service.commands.payments import Wish
+from service.commands.perform import Idempotency
 from service.ingress.api.sessions import ACTS
 from service.ingress.bodies import as_model
 from service.ingress.call import Call
@@ -19,15 +20,15 @@ from service.ingress.pages import paying
 from service.ingress.pages.arrival import to_phone
 from service.ingress.pages.blanks import BLANKS, Filled, bytes_max, fill
 from service.ingress.pages.escrow import Look, approach
+from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import POLICY, see_other, show, with_scripts
 from service.ingress.pages.standing import PAGES, choices, ledger_money, why_not
 from service.ingress.pages.visitor import receive
-from service.ingress.uploads import take_files
+from service.ingress.uploads import Uploads, take_files
 from service.rules.aggregate import Escrow
 from service.rules.dispute import Offer
 from service.rules.errors import InsufficientFunds, Invalid, PhoneNotVerified, Refused
 from service.rules.escrow import INSTANT
-from service.rules.files import StoredFile
 from service.rules.money import to_decimal
 from service.rules.payment import ACCEPT_PAY
 from service.store.disputes import read_offers
@@ -82,7 +83,8 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
     answer: web.StreamResponse | None = None
     said = Said(400)
     if not filled.errors:
-        answer, filled, said = await _taken(call, look, step, filled, uploads.files)
+        sent = sending(call, look.user_id, form, uploads.files)
+        answer, filled, said = await _taken(call, look, step, filled, uploads, sent)
     if answer is not None:
         return answer
     await uploads.discard()
@@ -106,15 +108,21 @@ Taken = tuple[web.StreamResponse | None, Filled, Said]
 
 
 async def _taken(
-    call: Call[None, None], look: Look, step: str, filled: Filled, given: Sequence[StoredFile]
+    call: Call[None, None],
+    look: Look,
+    step: str,
+    filled: Filled,
+    uploads: Uploads,
+    sent: Idempotency | None,
 ) -> Taken:
     """The answer once the step is taken, or what is said against it."""
     act, voice = ACTS[step], look.voice
     try:
         if step == ACCEPT_PAY and filled.typed.get("way", WALLET) != WALLET:
-            return await _sent_to_pay(call, look, filled.typed["way"], filled), filled, Said()
-        command = act.taking(look.escrow.id, as_model(act.brings, filled.brings), given)
-        await call.perform(command, look.actor(call))
+            return await _sent_to_pay(call, look, filled, sent), filled, Said()
+        command = act.taking(look.escrow.id, as_model(act.brings, filled.brings), uploads.files)
+        if (await carry_out(call, look.actor(call), command, sent)).replayed:
+            await uploads.discard()
     except PhoneNotVerified:
         return look.visitor.keep(to_phone(call)), filled, Said()
     except Invalid:
@@ -129,10 +137,10 @@ async def _taken(
 
 
 async def _sent_to_pay(
-    call: Call[None, None], look: Look, way: str, filled: Filled
+    call: Call[None, None], look: Look, filled: Filled, sent: Idempotency | None
 ) -> web.StreamResponse:
-    wish = await wish_of(call, look, way, filled)
-    return look.visitor.keep(await paying.start(call, look.visitor, wish, look.path))
+    wish = await wish_of(call, look, filled.typed["way"], filled)
+    return look.visitor.keep(await paying.start(call, look.visitor, wish, look.path, sent))
 
 
 async def wish_of(call: Call[None, None], look: Look, way: str, filled: Filled) -> Wish:
@@ -223,7 +231,7 @@ async def form_of(
         "ways": await _ways(call, look, voice) if is_paying else [],
         "offer": await _their_offer(call, look) if step == "answer_dispute" else None,
         "accepts": paying.PROOF_TYPES,
-        "terms": voice.lines(escrow.contract.terms) if escrow.contract else [],
+        "terms": voice.lines(escrow.contract.terms) if escrow.contract else None,
         "version": str(escrow.contract.version) if escrow.contract else "",
     }
 

@@ -24,12 +24,12 @@ ViewUrl = Callable[[str], str]
 class Tale:
     """Something that is told, under a heading of its own where it has one.
 
-    `quote` is what somebody typed, line by line; `files` are (name, link) pairs.
+    `quote` is what somebody typed; `files` are (name, link) pairs.
     """
 
     says: Sequence[Markup]
     heading: Markup | None = None
-    quote: Sequence[Markup] = ()
+    quote: Markup | None = None
     files: Sequence[tuple[Markup, str]] = ()
 
 
@@ -80,7 +80,7 @@ def _statement(given: Statement, voice: Voice, view_url: ViewUrl) -> Tale:
     at = voice.moment(instant(given.stated_at))
     return Tale(
         [_by(voice, "said_by", given.role, at=at)],
-        quote=voice.lines(given.text) if given.text else (),
+        quote=voice.lines(given.text) if given.text else None,
         files=_links(given.files, voice, view_url),
     )
 
@@ -119,7 +119,7 @@ def _request(escrow: Escrow, voice: Voice) -> Iterator[Tale]:
     yield Tale(
         says,
         heading=voice.say("escrow_page.request"),
-        quote=voice.lines(request.reason) if request.reason else (),
+        quote=voice.lines(request.reason) if request.reason else None,
     )
 
 
@@ -133,7 +133,7 @@ def _rejections(escrow: Escrow, voice: Voice) -> Iterator[Tale]:
         yield Tale(
             [says],
             heading=None if place else voice.say("escrow_page.rejections"),
-            quote=voice.lines(rejection.reason) if rejection.reason else (),
+            quote=voice.lines(rejection.reason) if rejection.reason else None,
         )
 
 
@@ -150,7 +150,7 @@ def _proof(escrow: Escrow, voice: Voice, view_url: ViewUrl) -> Iterator[Tale]:
         at = voice.moment(instant(given.submitted_at))
         yield Tale(
             [voice.say("escrow_page.proof_sent", at=at)],
-            quote=voice.lines(given.note) if given.note else (),
+            quote=voice.lines(given.note) if given.note else None,
             files=_links(given.files, voice, view_url),
         )
         if given.correction:

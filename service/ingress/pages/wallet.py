@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -19,13 +18,15 @@ from markupsafe import Markup
 
 from service.commands import payments
 from service.commands.payments import Wish
-from service.commands.perform import perform
 from service.ingress.bodies import ClientGone
 from service.ingress.call import Call
 from service.ingress.middlewares import VISIT
 from service.ingress.pages import paying
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
+from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import Form
+from service.ingress.pages.names import wrong_names
+from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
 from service.ingress.pages.paying import payer, spell, words_of
 from service.ingress.pages.visitor import Visitor, receive
@@ -36,6 +37,7 @@ from service.rules.errors import (
     NotPayable,
     PaymentNotFound,
     PaymentNotOpen,
+    TooManyPayments,
 )
 from service.rules.money import LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
 from service.rules.payee import NAME_CHARACTERS_MAX, account_of
@@ -52,9 +54,6 @@ LINES = 30
 PAYMENTS = 10
 CSV_LINES = 500
 CURSOR = re.compile(r"[1-9][0-9]{0,17}")
-AMOUNT = re.compile(r"[0-9][0-9\u00a0\u202f ]*(?:[.,][0-9]{1,3})?")
-DIGITS = str.maketrans({0x660 + n: str(n) for n in range(10)} | {0x66B: "."})
-"""Arabic digits, and the mark that parts decimals among them."""
 Carry = Callable[[str], str]
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet may take for the beginning of a formula."""
@@ -125,13 +124,20 @@ async def take(call: Call[None, None]) -> web.Response:
             case "top_up":
                 wish = _wish(call, person, form, voice)
                 if isinstance(wish, Wish):
-                    return visitor.keep(await paying.start(call, visitor, wish, PATH))
+                    sent = sending(call, person.user_id, form)
+                    return visitor.keep(await paying.start(call, visitor, wish, PATH, sent))
                 errors = wish
             case "request_payout":
                 errors = await _request_payout(call, person, form, voice)
             case "cancel_payout":
-                await _cancel_payout(call, person, form.text("id"))
-    except (InsufficientFunds, NotPayable, BalanceTooLarge, PaymentNotOpen) as refusal:
+                await _cancel_payout(call, person, form)
+    except (
+        InsufficientFunds,
+        NotPayable,
+        BalanceTooLarge,
+        PaymentNotOpen,
+        TooManyPayments,
+    ) as refusal:
         errors = {form.text("act"): words_of(voice, refusal)}
     if errors:
         return await _shown(call, visitor, person, form, errors)
@@ -202,19 +208,10 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
 
 
-def amount_of(text: str, currency: str) -> int | None:
-    """What was typed as an amount, in minor units; None where it is none, or too large.
-
-    A comma or a point parts the decimals, blanks may part thousands, digits may be Arabic.
-    """
-    written = text.translate(DIGITS).strip()
-    if AMOUNT.fullmatch(written) is None:
-        return None
-    plain = re.sub(r"\s", "", written).replace(",", ".")
-    try:
-        minor = to_minor(Decimal(plain), currency)
-    except InvalidOperation:
-        return None
+def _minor(text: str, voice: Voice) -> int | None:
+    """What was typed as an amount, in minor units; None where it is none, or too large."""
+    amount = amount_of(text, voice.language.code)
+    minor = None if amount is None else to_minor(amount, LEDGER_CURRENCY)
     return minor if minor is not None and 0 < minor <= MAX_MINOR else None
 
 
@@ -234,7 +231,7 @@ def _wish(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Wish | Mapping[str, str]:
     """What is to be paid in, or what is wrong with the form."""
-    minor = amount_of(form.text("amount"), LEDGER_CURRENCY)
+    minor = _minor(form.text("amount"), voice)
     errors = {}
     if minor is None:
         errors["amount"] = _no_amount(voice)
@@ -249,30 +246,28 @@ async def _request_payout(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Mapping[str, str]:
     """Ask for it; or what is wrong with the form, by field."""
-    minor = amount_of(form.text("payout_amount"), LEDGER_CURRENCY)
+    minor = _minor(form.text("payout_amount"), voice)
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
-    errors = {}
+    errors = wrong_names(voice, {"payout_name": name}, NAME_CHARACTERS_MAX)
     if minor is None:
         errors["payout_amount"] = _no_amount(voice)
-    if not name:
-        errors["payout_name"] = voice.say("field.required")
-    elif len(name) > NAME_CHARACTERS_MAX:
-        errors["payout_name"] = voice.say("field.too_long", limit=str(NAME_CHARACTERS_MAX))
     if account is None:
         errors["payout_account"] = voice.say("wallet.account_wrong")
     if errors or minor is None:
         return errors
     payee = f"{' '.join(name.split())}\n{account}"
     command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, LEDGER_CURRENCY, payee)
-    await perform(call.house, payer(call, person.user_id), command)
+    await carry_out(call, payer(call, person.user_id), command, sending(call, person.user_id, form))
     return {}
 
 
-async def _cancel_payout(call: Call[None, None], person: Person, payment_id: str) -> None:
+async def _cancel_payout(call: Call[None, None], person: Person, form: Form) -> None:
+    payment_id = form.text("id")
     payout = await read_payment(call.house.pool, payment_id) if is_entity_id(payment_id) else None
     if payout is None or payout.kind != PAYOUT or payout.user_id != person.user_id:
         raise PaymentNotFound
-    await perform(call.house, payer(call, person.user_id), payments.cancel(payout.id))
+    sent = sending(call, person.user_id, form)
+    await carry_out(call, payer(call, person.user_id), payments.cancel(payout.id), sent)
 
 
 def _no_amount(voice: Voice) -> Markup:

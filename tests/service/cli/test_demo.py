@@ -23,7 +23,7 @@ LIMIT_SECONDS = 120
 
 # A world in which one story says what does not happen, by a process of its own.
 BROKEN = """
-from service.cli import demo, stories, tale
+from service.cli import demo, moment, tale
 tale.PATIENCE_SECONDS = 2.0
 async def wrong(world):
     buyer = await world.person("Karim", "Haddad", funds=500)
@@ -32,7 +32,7 @@ async def wrong(world):
 async def right(world):
     buyer = await world.person("Leila", "Mansour", funds=500)
     right = await world.open("Right", "A chair", buyer, mode="instant", amount=10)
-    await right.close("pending", webhooks=("escrow.created",), mails=(stories.NAMED,))
+    await right.close("pending", webhooks=("escrow.created",), mails=(moment.NAMED,))
 demo.STORIES = (wrong, right)
 demo.demo()
 """

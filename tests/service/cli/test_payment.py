@@ -1,5 +1,8 @@
 """`amana payment` and `amana payout`: what waits for a person is listed, and decided once."""
 
+import secrets
+from dataclasses import replace
+
 import pytest
 
 from service.commands import payments
@@ -24,7 +27,8 @@ async def transfer(house: House, buyer: Buyer) -> str:
     """A top-up of 20 TND whose proof is here; its id."""
     wish = Wish(TOPUP, BANK_TRANSFER, 20_000, "TND", buyer.user_id)
     payment_id = (await act(house, buyer.actor, payments.begin(wish)))["payment"]["id"]
-    await act(house, buyer.actor, payments.prove(payment_id, PROOF))
+    proof = replace(PROOF, key=secrets.token_hex(32))
+    await act(house, buyer.actor, payments.prove(payment_id, proof))
     return payment_id
 
 
@@ -47,7 +51,9 @@ async def test_what_waits_is_listed_with_its_proof(
     said = (await amana("payment", "list")).stdout
     assert payment_id in said
     assert transfer_reference(payment_id) in said
-    assert f"/files/{PROOF.key}?expires=" in said
+    found = await read_payment(house.pool, payment_id)
+    assert found is not None
+    assert f"/files/{found.proof_file}?expires=" in said
     [fact] = (await amana("payment", "list", "--json")).facts
     assert (fact["id"], fact["amount"], fact["state"]) == (payment_id, 20, "pending")
 
@@ -111,9 +117,58 @@ async def test_payouts_are_listed_with_whom_to_pay_and_decided(
     said = (await amana("payout", "list")).stdout
     assert [line.split()[0] for line in said.splitlines()] == [first, second]
     assert "to Bo Y, TN59" in said
+    early = await amana("payout", "approve", first)
+    assert early.exit_code != 0
+    assert "is created" in early.stderr
+    assert "pending" in (await amana("payout", "take", first)).stdout
+    assert first in (await amana("payout", "list")).stdout
     assert "succeeded" in (await amana("payout", "approve", first)).stdout
     rejected = await amana("payout", "reject", second, "--reason", "The account is closed.")
     assert "failed" in rejected.stdout
     assert await money(house, buyer) == (60_000, 0)
     assert (await amana("payout", "list")).stdout == "nothing waits for you\n"
     assert (await amana("payout", "reject", first, "--reason", "x" * 501)).exit_code != 0
+
+
+async def test_a_payout_that_came_back_is_put_back(
+    house: House, buyer: Buyer, amana: Amana
+) -> None:
+    payout = await ask_payout(house, buyer)
+    assert (await amana("payout", "returned", payout)).exit_code != 0
+    await amana("payout", "take", payout)
+    await amana("payout", "approve", payout)
+    said = (await amana("payout", "returned", payout)).stdout
+    listed = (await amana("payout", "list")).stdout
+    stray = listed.split()[0]
+    assert said == (
+        f"{payout} is over; what came waits for you: the payout {stray} is needs_operator\n"
+    )
+    assert "received 40.000 TND" in listed
+    assert (await amana("payout", "approve", stray)).exit_code == 0
+    assert await money(house, buyer) == (100_000, 0)
+
+
+async def test_money_for_a_transfer_that_is_over_waits_as_another_payment(
+    house: House, buyer: Buyer, amana: Amana
+) -> None:
+    payment_id = await transfer(house, buyer)
+    await amana("payment", "reject", payment_id)
+    given = ("--received", "25", "--line", "2026-11-21/7")
+    said = (await amana("payment", "approve", payment_id, *given)).stdout
+    stray = (await amana("payment", "list")).stdout.split()[0]
+    assert f"{payment_id} is over; what came waits for you: the topup {stray}" in said
+    again = await amana("payment", "approve", payment_id, *given)
+    assert again.exit_code != 0
+    assert "booked already" in again.stderr
+    assert (await amana("payment", "approve", stray)).exit_code == 0
+    assert await money(house, buyer) == (125_000, 0)
+    nameless = await amana("payment", "approve", payment_id, "--line", "7")
+    assert "--received" in nameless.stderr
+
+
+async def test_a_long_list_goes_on_after_the_last_one_shown(
+    house: House, buyer: Buyer, amana: Amana
+) -> None:
+    first, second = await transfer(house, buyer), await transfer(house, buyer)
+    said = (await amana("payment", "list", "--after", first)).stdout
+    assert (first in said, second in said) == (False, True)

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.verb import Answer, verb
+from service.cli.verb import Answer, inert, verb
 from service.rules.errors import GatewayFailure, Unavailable, UserNotFound
 from service.settings import Settings
 
@@ -66,3 +66,12 @@ def test_the_help_is_the_docstring_with_the_common_options() -> None:
     assert "Say hello." in shown
     assert "--data-dir" in shown
     assert "--json" in shown
+
+
+def test_what_steers_a_terminal_is_spelt_out() -> None:
+    result = run("--name", "a\x1b[1A\u202eb\rc \u0633\u0627\u0644\u0645")
+    assert result.stdout == "hello a\\x1b[1A\\u202eb\\rc \u0633\u0627\u0644\u0645\n"
+
+
+def test_what_was_typed_over_several_lines_stays_on_its_own() -> None:
+    assert inert("one\nbuyer: two\t") == "one\\nbuyer: two\\t"

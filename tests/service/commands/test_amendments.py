@@ -227,14 +227,19 @@ async def test_identical_values_change_nothing_and_tell_nothing(house: House, mo
     assert answer["escrow"]["updatedAt"] == instant(before[0].updated_at)
 
 
-async def test_nobody_is_written_to_and_no_clock_is_turned(house: House):
+@pytest.mark.parametrize(
+    ("changes", "told"), [(Changes(amount=Decimal(50)), 1), (Changes("Another", None, "New"), 0)]
+)
+async def test_no_clock_is_turned_and_only_another_deal_is_told(
+    house: House, changes: Changes, told: int
+):
     shop = await make_shop(house)
     escrow = await make_escrow(house, shop, mode="standard")
     mails = await house.pool.fetchval("SELECT count(*) FROM mail")
     before = await clocks(house, escrow.id)
-    await act(house, shop.actor, update(escrow.id, Changes(amount=Decimal(50))))
+    await act(house, shop.actor, update(escrow.id, changes))
     assert await clocks(house, escrow.id) == before
-    assert await house.pool.fetchval("SELECT count(*) FROM mail") == mails
+    assert await house.pool.fetchval("SELECT count(*) FROM mail") == mails + told
 
 
 # 3. The contract ---------------------------------------------------------------------------------

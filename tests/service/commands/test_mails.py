@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
 
-from service.commands import disputes, escrows
+from service.commands import amendments, contracts, disputes, escrows, profiles
+from service.commands.contracts import TYPED, Mark
 from service.commands.expiries import WARNED_BEFORE, warn
 from service.commands.mails import WAITS_SECONDS, announcements, missed, open_mailbox, write_notices
 from service.commands.perform import House
@@ -18,6 +20,7 @@ from service.rules.escrow import STEPS, Taken
 from service.rules.machine import CLOCK, Actor, ActorKind, Role
 from service.store.clock import read_clock
 from service.store.mails import Mail, read_mail_troubles
+from service.store.profiles import Profile
 from service.wire.base import instant
 from service.words.mails import SCRIPTS
 from tests.makers import (
@@ -221,6 +224,23 @@ async def test_mails_speak_the_language_of_the_escrow(house: House):
     assert "يبيعك" in mail.subject
 
 
+async def test_times_are_told_in_the_zone_that_each_reader_has_chosen(house: House):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    chosen = Profile("Bo", "Yer", "fr", "Asia/Tokyo")
+    await act(house, buyer.actor, profiles.change(buyer.user_id, chosen))
+    escrow = await make_escrow(house, shop, buyer, mode="quick", status="paid")
+    for role, zone in ((SELLER, house.policy.timezone), (BUYER, "Asia/Tokyo")):
+        person = {SELLER: shop.email, BUYER: buyer.email}[role]
+        for template in ("escrow_notice", "escrow_paid"):
+            if (template, role) != ("escrow_notice", SELLER):
+                [said] = await said_to(house, person, template)
+                assert said["timezone"] == zone
+                assert said["language"] == escrow.language == "en"
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, buyer.email)
+    assert all("Tokyo time, GMT+09:00" in mail.text for mail in mails)
+
+
 async def test_what_never_arrived_is_no_trouble_before_it_was_tried(house: House):
     shop = await make_shop(house)
     escrow = await make_escrow(house, shop, buyer_email="new@example.org")
@@ -308,6 +328,64 @@ async def test_a_signature_is_told_to_the_other_side_and_the_last_one_to_both(ho
     first = await told(house, escrow, "contract_signed")
     assert len(first) == 1
     assert await told(house, escrow, "contract_complete") == sorted([shop.email, buyer.email])
+
+
+@pytest.mark.parametrize(
+    ("mode", "change", "wiped"),
+    [
+        ("standard", {"amount": Decimal(120)}, True),
+        ("standard", {"contract_terms": "Otherwise."}, True),
+        ("quick", {"amount": Decimal(120)}, False),
+        ("instant", {"amount": Decimal(120)}, False),
+    ],
+)
+@pytest.mark.parametrize("third_party", [False, True])
+async def test_a_changed_deal_is_told_to_whoever_did_not_change_it(
+    house: House, mode: str, change: dict[str, Any], wiped: bool, third_party: bool
+):
+    shop, buyer, seller = [await make_shop(house), *[await make_buyer(house) for _ in range(2)]]
+    sold_by = {"seller_email": seller.email} if third_party and mode != "instant" else {}
+    escrow = await make_escrow(house, shop, buyer, mode=mode, **sold_by)
+    if mode == "standard":
+        await act(house, buyer.actor, contracts.sign(escrow.id, Mark(TYPED, name="Bo")))
+    for changes in (change, {"title": "Another title"}, change):  # the last one changes nothing
+        await act(house, shop.actor, amendments.update(escrow.id, amendments.Changes(**changes)))
+    people = [buyer.email, *sold_by.values()]
+    assert await told(house, escrow, "terms_changed") == sorted(people)
+    await send_all(house)
+    for email in people:
+        mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
+        [mail] = [one for one in mails if one.subject.startswith("Changed: ")]
+        assert ("was 100.000 TND; it is 120.000 TND now" in mail.text) is ("amount" in change)
+        assert ("terms of the contract have changed" in mail.text) is ("contract_terms" in change)
+        assert ("Signatures given before do not count" in mail.text) is wiped
+        assert "Nothing is paid yet" in mail.text
+
+
+async def test_what_a_party_changes_itself_is_told_to_the_other_one_only(house: House):
+    shop, buyer, seller = [await make_shop(house), *[await make_buyer(house) for _ in range(2)]]
+    escrow = await make_escrow(house, shop, buyer, mode="quick", seller_email=seller.email)
+    changes = amendments.Changes(amount=Decimal(7))
+    await act(house, seller.actor, amendments.update(escrow.id, changes))
+    assert await told(house, escrow, "terms_changed") == [buyer.email]
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "ar"])
+async def test_the_longest_terms_stand_in_no_mail(house: House, language: str):
+    shop, buyer = await make_shop(house), await make_buyer(house)
+    terms = ("Zyx <b>wvu</b> {{ 7*7 }} {title} \u202e📷\n" * 400)[:10_000]
+    escrow = await make_escrow(
+        house, shop, buyer, mode="standard", contract_terms=terms, language=language
+    )
+    await act(house, buyer.actor, contracts.sign(escrow.id, Mark(TYPED, name="Bo")))
+    changes = amendments.Changes(contract_terms=terms.replace("Zyx", "Xyz"))
+    await act(house, shop.actor, amendments.update(escrow.id, changes))
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault)
+    assert {mail.to for mail in mails} == {shop.email, buyer.email}
+    for mail in mails:
+        for part in (mail.subject, mail.text, mail.html):
+            assert not [said for said in ("wvu", "Zyx", "Xyz", "7*7") if said in part]
 
 
 async def test_what_the_other_side_wrote_stands_in_the_mail(house: House):

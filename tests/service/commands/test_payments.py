@@ -1,6 +1,7 @@
 """Payments: every way that money may come, or not, leaves the books balanced."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,17 +13,17 @@ from service.commands import (
     cancellations,
     deadlines,
     escrows,
-    payment_mails,
     payments,
 )
-from service.commands.payments import Heard, Wish
+from service.commands.payments import Heard
 from service.commands.perform import House, perform
 from service.rules import errors as no
-from service.rules.machine import CLOCK, SYSTEM, Actor, ActorKind
+from service.rules.machine import CLOCK, SYSTEM
 from service.rules.money import MAX_MINOR
 from service.rules.payment import (
-    ACCEPT_PAY,
     BANK_TRANSFER,
+    OPEN_MAX,
+    PAYOUT,
     REFUND,
     SANDBOX,
     TOPUP,
@@ -30,16 +31,31 @@ from service.rules.payment import (
     Payment,
     Report,
 )
+from service.store.checks import read_breaches
 from service.store.ledger import read_balance
-from service.store.payments import list_payments, read_open_of_escrow, read_payment
+from service.store.payments import list_payments, read_open_of_escrow
 from tests.books import read_log
+from tests.interrupting import until
 from tests.makers import Buyer, Shop, act, jump, make_buyer, make_escrow, make_shop, reread, top_up
+from tests.service.commands.paying import (
+    AMOUNT,
+    GUEST,
+    OPERATOR,
+    begin,
+    begin_for,
+    begin_guest,
+    decide,
+    hear,
+    mails,
+    money,
+    proven_by_guest,
+    stands,
+    state,
+    unregistered,
+    waiting,
+)
 
 pytestmark = pytest.mark.usefixtures("sound")
-
-OPERATOR = Actor(ActorKind.OPERATOR)
-GUEST = Actor(ActorKind.USER)
-AMOUNT = 100_000
 
 
 @pytest.fixture
@@ -50,70 +66,6 @@ async def shop(house: House) -> Shop:
 @pytest.fixture
 async def buyer(house: House) -> Buyer:
     return await make_buyer(house, funds="0")
-
-
-async def begin(house: House, buyer: Buyer | None, **wish: Any) -> str:
-    """A payment of 100 TND by card, unless said otherwise; its id."""
-    wished = {"kind": TOPUP, "provider": SANDBOX, "amount_minor": AMOUNT, "currency": "TND"}
-    actor = buyer.actor if buyer else GUEST
-    user_id = buyer.user_id if buyer else None
-    made = await act(house, actor, payments.begin(Wish(**{**wished, "user_id": user_id, **wish})))
-    return made["payment"]["id"]
-
-
-async def begin_for(house: House, buyer: Buyer, escrow_id: str, **wish: Any) -> str:
-    return await begin(house, buyer, kind=ACCEPT_PAY, escrow_id=escrow_id, **wish)
-
-
-async def begin_guest(house: House, escrow_id: str, **wish: Any) -> str:
-    wished = {"provider": BANK_TRANSFER, "payer_email": "guest@example.com", **wish}
-    return await begin(house, None, kind=ACCEPT_PAY, escrow_id=escrow_id, **wished)
-
-
-async def hear(
-    house: House,
-    payment_id: str,
-    outcome: Outcome = Outcome.SUCCEEDED,
-    amount: int = AMOUNT,
-    currency: str = "TND",
-    charge: str = "ch_1",
-    **heard: Any,
-) -> None:
-    report = Report(outcome, amount, currency, charge)
-    told = {"provider": SANDBOX, "reference": f"ref_{payment_id}", **heard}
-    await payments.hear(house, SYSTEM, Heard(payment_id=payment_id, report=report, **told))
-
-
-async def decide(house: House, payment_id: str, *, approves: bool, **word: Any) -> str:
-    command = payments.decide(payment_id, approves=approves, **word)
-    return (await act(house, OPERATOR, command))["payment"]["state"]
-
-
-async def stands(house: House, payment_id: str) -> Payment:
-    found = await read_payment(house.pool, payment_id)
-    assert found is not None
-    return found
-
-
-async def state(house: House, payment_id: str) -> str:
-    return (await stands(house, payment_id)).state
-
-
-async def money(house: House, buyer: Buyer) -> tuple[int, int]:
-    """(available, pending)."""
-    balance = await read_balance(house.pool, buyer.user_id, "TND")
-    return balance.available, balance.pending
-
-
-async def waiting(house: House, *kinds: str) -> list[Payment]:
-    """What the operator must decide."""
-    return await list_payments(house.pool, kinds or (TOPUP, ACCEPT_PAY, REFUND), None, 10)
-
-
-async def unregistered(house: House, shop: Shop) -> str:
-    """An instant escrow whose buyer has not registered; its id."""
-    made = await make_escrow(house, shop, buyer_email="guest@example.com")
-    return made.id
 
 
 # ---- A card into a wallet ------------------------------------------------------------------------
@@ -215,19 +167,68 @@ async def test_what_strayed_may_be_sent_back_by_the_provider(house: House, buyer
     assert await waiting(house) == []
 
 
-async def test_a_refund_that_failed_is_the_operators_again_who_sends_it_by_hand(
-    house: House, buyer: Buyer
-) -> None:
+async def sent_refund(house: House, buyer: Buyer) -> Payment:
+    """A refund that the provider was asked for."""
     payment_id = await begin(house, buyer)
-    await hear(house, payment_id, amount=7)
+    await hear(house, payment_id, amount=7, charge="ch_of_refund")
     await decide(house, payment_id, approves=False)
     [refund] = await waiting(house, REFUND)
     await act(house, OPERATOR, payments.send_refund(refund.id))
-    await hear(house, refund.id, Outcome.FAILED, amount=7, charge="re_1")
-    assert await state(house, refund.id) == "needs_operator"
+    return await stands(house, refund.id)
+
+
+async def test_a_refund_that_failed_is_opened_anew_and_may_be_sent_again(
+    house: House, buyer: Buyer
+) -> None:
+    failed = await sent_refund(house, buyer)
+    await hear(house, failed.id, Outcome.FAILED, amount=7, charge="re_1")
+    [refund] = await waiting(house, REFUND)
+    assert (await state(house, failed.id), refund.id != failed.id) == ("failed", True)
+    assert (refund.amount_minor, refund.origin_id, refund.provider_reference) == (
+        7,
+        failed.origin_id,
+        None,
+    )
+    await act(house, OPERATOR, payments.send_refund(refund.id))
+    await hear(house, refund.id, amount=7, charge="re_2")
+    assert (await state(house, refund.id), await waiting(house)) == ("succeeded", [])
+
+
+async def test_what_was_not_sent_is_not_rejected_and_is_sent_by_hand(
+    house: House, buyer: Buyer
+) -> None:
+    failed = await sent_refund(house, buyer)
+    await hear(house, failed.id, Outcome.FAILED, amount=7, charge="re_1")
+    [refund] = await waiting(house, REFUND)
     with pytest.raises(no.PaymentNotOpen):
         await decide(house, refund.id, approves=False)
     assert await decide(house, refund.id, approves=True) == "succeeded"
+
+
+async def test_nobody_sends_by_hand_what_a_provider_may_be_sending(
+    house: House, buyer: Buyer
+) -> None:
+    refund = await sent_refund(house, buyer)
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, refund.id, approves=True)
+    await perform(house, SYSTEM, payments.end_without_report(refund.id, "escalate"))
+    with pytest.raises(no.PaymentNotOpen):
+        await act(house, OPERATOR, payments.send_refund(refund.id))
+    assert await decide(house, refund.id, approves=False) == "failed"
+    [again] = await waiting(house, REFUND)
+    assert again.id != refund.id
+
+
+async def test_a_refund_that_came_back_is_sent_once_more(house: House, buyer: Buyer) -> None:
+    refund = await sent_refund(house, buyer)
+    await hear(house, refund.id, amount=7, charge="re_1")
+    for _n in range(2):
+        await hear(house, refund.id, Outcome.FAILED, amount=7, charge="re_1")
+    [again] = await waiting(house, REFUND)
+    assert (again.amount_minor, again.origin_id) == (7, refund.origin_id)
+    await act(house, OPERATOR, payments.send_refund(again.id))
+    await hear(house, again.id, amount=7, charge="re_2")
+    assert await waiting(house) == []
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
@@ -545,14 +546,6 @@ async def test_an_approval_and_a_cancellation_at_once_leave_one_of_two_ends(
     assert ends in (("paid", "succeeded"), ("cancelled", "cancelled"))
 
 
-async def proven_by_guest(house: House, shop: Shop) -> tuple[str, str]:
-    """(escrow, payment): a guest's proof is under review."""
-    escrow_id = await unregistered(house, shop)
-    payment_id = await begin_guest(house, escrow_id)
-    await act(house, GUEST, payments.prove(payment_id, None))
-    return escrow_id, payment_id
-
-
 async def test_an_escrow_does_not_expire_while_a_proof_is_under_review(
     house: House, shop: Shop
 ) -> None:
@@ -623,13 +616,6 @@ async def test_a_payer_is_held_to_the_amount_that_was_shown(
 # ---- Mails ---------------------------------------------------------------------------------------
 
 
-async def mails(house: House) -> list[tuple[str, str]]:
-    """(template, recipient) of the payments' mails, oldest first."""
-    rows = await house.pool.fetch("SELECT template, recipient FROM mail ORDER BY id")
-    of_payments = set(payment_mails.TEMPLATES.values())
-    return [(row["template"], row["recipient"]) for row in rows if row["template"] in of_payments]
-
-
 async def test_a_payer_is_told_how_it_ended(house: House, buyer: Buyer) -> None:
     await hear(house, await begin(house, buyer))
     await hear(house, await begin(house, buyer), Outcome.FAILED, charge="ch_2")
@@ -649,6 +635,7 @@ async def test_a_payout_is_told_when_it_is_asked_for_and_decided(house: House) -
     for approves in (True, False):
         command = payments.request_payout(seller.user_id, BANK_TRANSFER, 1000, "TND", "Bo\nTN59")
         payout = (await act(house, seller.actor, command))["payment"]["id"]
+        await act(house, OPERATOR, payments.take_up(payout))
         await decide(house, payout, approves=approves)
     assert [template for template, _ in await mails(house)] == [
         "payout_requested",
@@ -684,31 +671,112 @@ async def test_money_that_stays_in_the_wallet_is_told(
 # ---- Payouts -------------------------------------------------------------------------------------
 
 
-async def test_a_payout_is_reserved_and_paid_out(house: House) -> None:
+async def ask_payout(house: House, seller: Buyer, amount: int = 60_000) -> str:
+    command = payments.request_payout(seller.user_id, BANK_TRANSFER, amount, "TND", "Bo\nTN59")
+    return (await act(house, seller.actor, command))["payment"]["id"]
+
+
+async def test_a_payout_is_reserved_taken_up_and_paid_out(house: House) -> None:
     seller = await make_buyer(house, funds="100")
-    command = payments.request_payout(seller.user_id, BANK_TRANSFER, 60_000, "TND")
-    payout = (await act(house, seller.actor, command))["payment"]["id"]
+    payout = await ask_payout(house, seller)
+    assert await money(house, seller) == (40_000, 60_000)
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, payout, approves=True)
+    await act(house, OPERATOR, payments.take_up(payout))
     assert await money(house, seller) == (40_000, 60_000)
     assert await decide(house, payout, approves=True) == "succeeded"
     assert await money(house, seller) == (40_000, 0)
 
 
-@pytest.mark.parametrize("by", ["operator", "seller"])
-async def test_a_payout_that_is_not_made_can_be_spent_again(house: House, by: str) -> None:
+async def test_nobody_takes_back_what_the_operator_is_paying_out(house: House) -> None:
     seller = await make_buyer(house, funds="100")
-    command = payments.request_payout(seller.user_id, BANK_TRANSFER, 60_000, "TND")
-    payout = (await act(house, seller.actor, command))["payment"]["id"]
-    if by == "operator":
-        assert await decide(house, payout, approves=False) == "failed"
-    else:
+    payout = await ask_payout(house, seller)
+    await act(house, OPERATOR, payments.take_up(payout))
+    with pytest.raises(no.PaymentNotOpen):
         await act(house, seller.actor, payments.cancel(payout))
+    with pytest.raises(no.PaymentNotOpen):
+        await act(house, OPERATOR, payments.take_up(payout))
+    assert [one.id for one in await waiting(house, PAYOUT)] == [payout]
+    assert await decide(house, payout, approves=True) == "succeeded"
+    with pytest.raises(no.PaymentNotFound):
+        await act(house, OPERATOR, payments.take_up(await begin(house, seller)))
+
+
+async def test_a_payout_taken_back_and_taken_up_at_once_has_one_end(house: House) -> None:
+    seller = await make_buyer(house, funds="100")
+    for n in range(10):
+        payout = await ask_payout(house, seller, 1_000)
+        both = [
+            act(house, seller.actor, payments.cancel(payout)),
+            act(house, OPERATOR, payments.take_up(payout)),
+        ]
+        ends = await asyncio.gather(*(both if n % 2 else both[::-1]), return_exceptions=True)
+        assert [isinstance(end, no.PaymentNotOpen) for end in ends].count(True) == 1
+        if await state(house, payout) == "pending":
+            await decide(house, payout, approves=False)
     assert await money(house, seller) == (100_000, 0)
 
 
+@pytest.mark.parametrize("by", ["operator", "the operator who took it", "seller"])
+async def test_a_payout_that_is_not_made_can_be_spent_again(house: House, by: str) -> None:
+    seller = await make_buyer(house, funds="100")
+    payout = await ask_payout(house, seller)
+    if by == "seller":
+        await act(house, seller.actor, payments.cancel(payout))
+    else:
+        if by != "operator":
+            await act(house, OPERATOR, payments.take_up(payout))
+        assert await decide(house, payout, approves=False) == "failed"
+    assert await money(house, seller) == (100_000, 0)
+
+
+async def test_a_payout_that_the_bank_returns_can_be_spent_again(house: House) -> None:
+    seller = await make_buyer(house, funds="100")
+    payout = await ask_payout(house, seller)
+    with pytest.raises(no.PaymentNotOpen):
+        await act(house, OPERATOR, payments.returned(payout))
+    await act(house, OPERATOR, payments.take_up(payout))
+    await decide(house, payout, approves=True)
+    # The bank has kept 5 TND of it.
+    told = await act(house, OPERATOR, payments.returned(payout, (55_000, "TND")))
+    with pytest.raises(no.ChargeBooked):
+        await act(house, OPERATOR, payments.returned(payout))
+    [stray] = await waiting(house, PAYOUT)
+    assert (stray.id, stray.origin_id) == (told["payment"]["id"], payout)
+    assert (stray.received_minor, stray.payee) == (55_000, "Bo\nTN59")
+    assert await read_breaches(house.pool, "J") == []
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, stray.id, approves=False)
+    assert await money(house, seller) == (40_000, 0)
+    assert await decide(house, stray.id, approves=True) == "cancelled"
+    assert await money(house, seller) == (95_000, 0)
+    assert (await mails(house))[-1] == ("payout_returned", seller.email)
+
+
+async def test_a_refund_by_hand_that_the_bank_returns_is_sent_once_more(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    await decide(house, payment_id, approves=True, received=(7, "TND"))
+    await decide(house, payment_id, approves=False)
+    [refund] = await waiting(house, REFUND)
+    await decide(house, refund.id, approves=True)
+    await act(house, OPERATOR, payments.returned(refund.id))
+    [again] = await waiting(house, REFUND)
+    assert await read_breaches(house.pool, "J") == []
+    assert await decide(house, again.id, approves=True) == "succeeded"
+
+
+async def test_what_came_in_was_not_sent_and_does_not_return(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id)
+    with pytest.raises(no.PaymentNotOpen):
+        await act(house, OPERATOR, payments.returned(payment_id))
+
+
 async def test_nobody_is_paid_out_what_is_not_there(house: House, buyer: Buyer) -> None:
-    command = payments.request_payout(buyer.user_id, BANK_TRANSFER, 1, "TND")
     with pytest.raises(no.InsufficientFunds):
-        await act(house, buyer.actor, command)
+        await ask_payout(house, buyer, 1)
 
 
 async def test_the_clock_may_cancel_what_nobody_proved(house: House, buyer: Buyer) -> None:
@@ -716,3 +784,194 @@ async def test_the_clock_may_cancel_what_nobody_proved(house: House, buyer: Buye
     assert (await stands(house, payment_id)).expires_at is not None
     await perform(house, CLOCK, payments.cancel(payment_id))
     assert await state(house, payment_id) == "cancelled"
+
+
+# ---- Money from the bank for what is over --------------------------------------------------------
+
+
+async def cancelled_with_its_escrow(house: House, shop: Shop, buyer: Buyer) -> str:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id, provider=BANK_TRANSFER)
+    await act(house, buyer.actor, payments.prove(payment_id, None))
+    await act(house, shop.actor, escrows.cancel(escrow.id))
+    return payment_id
+
+
+async def paid_from_the_wallet_meanwhile(house: House, shop: Shop, buyer: Buyer) -> str:
+    escrow = await make_escrow(house, shop, buyer)
+    payment_id = await begin_for(house, buyer, escrow.id, provider=BANK_TRANSFER)
+    await act(house, buyer.actor, payments.prove(payment_id, None))
+    await top_up(house, buyer.email, "100")
+    await act(house, buyer.actor, escrows.pay(escrow.id))
+    return payment_id
+
+
+async def lapsed(house: House, shop: Shop, buyer: Buyer) -> str:
+    payment_id = await begin_guest(house, await unregistered(house, shop))
+    await perform(house, CLOCK, payments.cancel(payment_id))
+    return payment_id
+
+
+async def rejected(house: House, shop: Shop, buyer: Buyer) -> str:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    await act(house, buyer.actor, payments.prove(payment_id, None))
+    await decide(house, payment_id, approves=False)
+    return payment_id
+
+
+Over = Callable[[House, Shop, Buyer], Coroutine[Any, Any, str]]
+
+
+@pytest.mark.parametrize(
+    "over", [cancelled_with_its_escrow, paid_from_the_wallet_meanwhile, lapsed, rejected]
+)
+@pytest.mark.parametrize("goes", ["to the wallet", "back"])
+async def test_a_transfer_that_comes_for_what_is_over_is_booked_and_waits(
+    house: House, shop: Shop, buyer: Buyer, over: Over, goes: str
+) -> None:
+    payment_id = await over(house, shop, buyer)
+    before = await stands(house, payment_id)
+    assert await decide(house, payment_id, approves=True, received=(250_000, "TND")) == (
+        "needs_operator"
+    )
+    [stray] = await waiting(house)
+    assert (stray.origin_id, stray.received_minor) == (payment_id, 250_000)
+    assert await stands(house, payment_id) == before
+    assert await read_breaches(house.pool, "J") == []
+    whom = buyer.email if stray.user_id else "guest@example.com"
+    assert (await mails(house))[-1] == ("payment_looked_at", whom)
+    if goes == "back" or stray.user_id is None:
+        assert await decide(house, stray.id, approves=False) == "cancelled"
+        [refund] = await waiting(house, REFUND)
+        assert await decide(house, refund.id, approves=True) == "succeeded"
+    else:
+        had, _ = await money(house, buyer)
+        assert await decide(house, stray.id, approves=True) == "succeeded"
+        assert await money(house, buyer) == (had + 250_000, 0)
+    assert (await waiting(house), await read_breaches(house.pool, "J")) == ([], [])
+
+
+async def test_a_line_of_the_statement_is_booked_once_whatever_it_is_for(
+    house: House, buyer: Buyer
+) -> None:
+    first = await begin(house, buyer, provider=BANK_TRANSFER)
+    other = await begin(house, buyer, provider=BANK_TRANSFER)
+    await decide(house, first, approves=True, received=(AMOUNT, "TND", "2026-11-21/7"))
+    for payment_id in (first, other):
+        with pytest.raises(no.ChargeBooked):
+            await decide(house, payment_id, approves=True, received=(AMOUNT, "TND", "2026-11-21/7"))
+    assert await decide(house, other, approves=True) == "succeeded"
+    with pytest.raises(no.ChargeBooked):
+        await decide(house, other, approves=True, received=(AMOUNT, "TND"))
+    await decide(house, other, approves=True, received=(AMOUNT, "TND", "2026-11-21/8"))
+    assert len(await waiting(house)) == 1
+    assert await money(house, buyer) == (2 * AMOUNT, 0)
+
+
+async def test_two_words_at_once_about_one_line_book_it_once(house: House, buyer: Buyer) -> None:
+    both = [await begin(house, buyer, provider=BANK_TRANSFER) for _n in range(2)]
+    said = await asyncio.gather(
+        *(decide(house, one, approves=True, received=(AMOUNT, "TND", "7")) for one in both),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in said) == ["ChargeBooked", "str"]
+    assert await money(house, buyer) == (AMOUNT, AMOUNT)
+
+
+async def test_a_second_transfer_for_what_waits_already_is_another_payment(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer, provider=BANK_TRANSFER)
+    await decide(house, payment_id, approves=True, received=(7, "TND"))
+    with pytest.raises(no.ChargeBooked):
+        await decide(house, payment_id, approves=True, received=(9, "TND"))
+    await decide(house, payment_id, approves=True, received=(9, "TND", "second"))
+    assert sorted(one.received_minor for one in await waiting(house)) == [7, 9]
+
+
+async def test_no_statement_tells_of_a_card(house: House, buyer: Buyer) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id)
+    with pytest.raises(no.PaymentNotOpen):
+        await decide(house, payment_id, approves=True, received=(AMOUNT, "TND"))
+
+
+async def test_a_guests_late_transfer_pays_only_what_can_still_be_paid_with_it(
+    house: House, shop: Shop
+) -> None:
+    escrow_id = await unregistered(house, shop)
+    payment_id = await begin_guest(house, escrow_id)
+    await perform(house, CLOCK, payments.cancel(payment_id))
+    await decide(house, payment_id, approves=True, received=(AMOUNT, "EUR"))
+    await decide(house, payment_id, approves=True, received=(AMOUNT, "TND", "2"))
+    euros, dinars = await waiting(house)
+    with pytest.raises(no.NotPayable):
+        await decide(house, euros.id, approves=True)
+    assert await decide(house, dinars.id, approves=True) == "succeeded"
+    paid = await reread(house, escrow_id)
+    assert (paid.status, paid.guest_provider) == ("paid", BANK_TRANSFER)
+
+
+# ---- How many, and in which order ----------------------------------------------------------------
+
+
+async def test_one_person_has_at_most_ten_payments_under_way(house: House, buyer: Buyer) -> None:
+    for _n in range(OPEN_MAX):
+        last = await begin(house, buyer, provider=BANK_TRANSFER)
+    with pytest.raises(no.TooManyPayments):
+        await begin(house, buyer, provider=BANK_TRANSFER)
+    await begin(house, await make_buyer(house), provider=BANK_TRANSFER)
+    await act(house, buyer.actor, payments.cancel(last))
+    await begin(house, buyer, provider=BANK_TRANSFER)
+
+
+async def test_what_waits_for_the_operator_is_listed_in_parts(house: House, buyer: Buyer) -> None:
+    ids = [await begin(house, buyer, provider=BANK_TRANSFER) for _n in range(5)]
+    for one in ids:
+        await act(house, buyer.actor, payments.prove(one, None))
+    seen: list[str] = []
+    while page := await list_payments(house.pool, (TOPUP,), None, 2, seen[-1] if seen else None):
+        seen += [one.id for one in page]
+    assert seen == ids
+
+
+async def test_a_step_of_an_escrow_locks_all_accounts_in_one_order(
+    house: House, shop: Shop, buyer: Buyer, owner: Any
+) -> None:
+    """Its own money and that of the payments which it cancels: who waits for one holds none."""
+    escrow = await make_escrow(house, shop, buyer)
+    await begin_for(house, buyer, escrow.id)
+    await top_up(house, buyer.email, "100")
+    accounts = await owner.fetch(
+        "SELECT id, kind FROM account WHERE owner = $1 ORDER BY id", buyer.user_id
+    )
+    assert {one["kind"] for one in accounts} == {"available", "pending"}
+    first, second = (one["id"] for one in accounts)
+    async with owner.transaction():
+        await owner.execute("SELECT FROM account WHERE id = $1 FOR UPDATE", first)
+        paying = asyncio.create_task(act(house, buyer.actor, escrows.pay(escrow.id)))
+        await until(lambda: owner.fetchval(WAITS))
+        await owner.execute("SELECT FROM account WHERE id = $1 FOR UPDATE NOWAIT", second)
+    await paying
+    assert (await reread(house, escrow.id)).status == "paid"
+
+
+WAITS = """
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+async def test_what_a_provider_sends_back_never_counts_as_what_came_in(
+    house: House, buyer: Buyer
+) -> None:
+    payment_id = await begin(house, buyer)
+    await hear(house, payment_id)
+    of_refund = Report(Outcome.SUCCEEDED, AMOUNT, "TND", "re_1", is_of_refund=True)
+    with pytest.raises(no.PaymentNotFound):
+        await payments.hear(house, SYSTEM, Heard(SANDBOX, payment_id, "re_1", of_refund))
+    refund = await sent_refund(house, buyer)
+    of_charge = Report(Outcome.SUCCEEDED, 7, "TND", "ch_9")
+    with pytest.raises(no.PaymentNotFound):
+        await payments.hear(house, SYSTEM, Heard(SANDBOX, refund.id, "ch_9", of_charge))
+    assert await money(house, buyer) == (AMOUNT, 0)

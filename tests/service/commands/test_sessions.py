@@ -278,7 +278,7 @@ async def test_a_session_expires_after_thirty_minutes_by_the_clock(place: Place)
     escrow, session_id = await place.to_pay()
     session = await place.stands(session_id)
     assert session.expires_at - session.created_at == timedelta(minutes=30)
-    almost = session.expires_at - timedelta(milliseconds=1)
+    almost = session.expires_at - timedelta(seconds=5)  # time goes on meanwhile
     assert await advance(place.house, almost) == []
     assert (await place.stands(session_id)).status == "pending"
     [fired] = await advance(place.house, session.expires_at)
@@ -322,7 +322,7 @@ async def test_a_sweep_passes_over_the_sessions_of_an_escrow_that_somebody_holds
         done = await sweep(place.house)
     try:
         assert [one.subject for one in done.fired] == [str(free)]
-        assert (await place.stands(held)).status == "pending"
+        assert await place.clocks(escrow) == {str(held)}
     finally:
         lets_go.set()
         await holder

@@ -6,11 +6,13 @@ import dataclasses
 import asyncpg
 import pytest
 
-from service.commands.mails import open_mailbox
+from service.commands.mails import SIGN_IN_LINK, open_mailbox
 from service.commands.perform import House
 from service.commands.visits import (
     PER_EMAIL_MAX,
     PER_IP_MAX,
+    PER_NETWORK_MAX,
+    PER_PHONE_MAX,
     PHONE,
     SIGN_IN,
     TRIES_MAX,
@@ -18,6 +20,8 @@ from service.commands.visits import (
     Proof,
     ask_code,
     ask_phone_code,
+    follow_link,
+    network_of,
     try_code,
 )
 from service.rules.errors import TooManyCodes
@@ -29,12 +33,16 @@ from tests.makers import make_buyer
 from tests.outbox import WORDS, send_all
 from workers.retention import tidy
 
-EMAIL, IP = "nour@example.org", "203.0.113.7"
+EMAIL, IP, PHONE_NUMBER = "nour@example.org", "203.0.113.7", "+21620123456"
+ELSEWHERE = "198.51.100.9"
+OWN, OTHER = hash_token("her browser"), hash_token("another browser")
 
 
-async def asked(house: House, email: str = EMAIL) -> tuple[str, str]:
+async def asked(
+    house: House, email: str = EMAIL, *, ip: str | None = IP, browser: bytes | None = None
+) -> tuple[str, str]:
     """The id of a new code, and its digits."""
-    code_id = await ask_code(house, email, IP, "en")
+    code_id = await ask_code(house, email, ip, "en", browser)
     return code_id, house.vault.code(SIGN_IN, code_id)
 
 
@@ -48,15 +56,24 @@ async def later(owner: asyncpg.Connection, seconds: int) -> None:
         )
 
 
-async def proof(house: House, code_id: str, digits: str, purpose: str = SIGN_IN) -> Proof:
-    return (await try_code(house, purpose, code_id, digits)).proof
+async def proof(
+    house: House, code_id: str, digits: str, purpose: str = SIGN_IN, browser: bytes | None = None
+) -> Proof:
+    return (await try_code(house, purpose, code_id, digits, browser)).proof
+
+
+async def link(house: House, email: str = EMAIL) -> str:
+    """The token of the link in the newest mail to this address."""
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
+    return mails[0].links[0].rpartition("/")[2]
 
 
 async def test_a_code_is_right_once(house: House) -> None:
     code_id, digits = await asked(house)
     assert len(digits) == 6
     assert digits.isdigit()
-    tried = await try_code(house, SIGN_IN, code_id, digits)
+    tried = await try_code(house, SIGN_IN, code_id, digits, None)
     assert (tried.proof, tried.code and tried.code.email) == (Proof.RIGHT, EMAIL)
     assert await proof(house, code_id, digits) is Proof.OVER
 
@@ -110,7 +127,7 @@ async def test_it_is_known_under_an_older_key_too(house: House) -> None:
 async def test_one_is_sent_each_half_minute_and_five_an_hour(
     house: House, owner: asyncpg.Connection
 ) -> None:
-    for _ in range(PER_EMAIL_MAX):
+    for _ in range(PER_NETWORK_MAX):
         await asked(house)
         with pytest.raises(TooManyCodes):
             await asked(house)
@@ -119,6 +136,121 @@ async def test_one_is_sent_each_half_minute_and_five_an_hour(
         await asked(house)
     await later(owner, 3600)
     await asked(house)
+
+
+async def test_codes_that_others_ask_for_and_try_keep_nobody_out(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    for _ in range(PER_NETWORK_MAX):
+        theirs, digits = await asked(house, ip=ELSEWHERE, browser=OTHER)
+        wrong = str((int(digits) + 1) % 10**6).zfill(6)
+        for _ in range(TRIES_MAX):
+            await proof(house, theirs, wrong, browser=OTHER)
+        await later(owner, 31)
+    with pytest.raises(TooManyCodes):
+        await asked(house, ip="198.51.100.200", browser=OTHER)
+    code_id, digits = await asked(house, browser=OWN)
+    assert await proof(house, code_id, digits, browser=OWN) is Proof.RIGHT
+
+
+async def test_where_an_address_was_sent_too_many_the_last_mails_link_still_works(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    for n in range(PER_EMAIL_MAX):
+        browser = hash_token(f"browser {n}")
+        last, digits = await asked(house, ip=f"198.51.{n}.1", browser=browser)
+    wrong = str((int(digits) + 1) % 10**6).zfill(6)
+    for _ in range(TRIES_MAX):
+        await proof(house, last, wrong, browser=browser)
+    await later(owner, 3500)
+    with pytest.raises(TooManyCodes):
+        await asked(house, browser=OWN)
+    tried = await follow_link(house, last, house.vault.link_token(SIGN_IN_LINK, last))
+    assert (tried.proof, tried.code and tried.code.email) == (Proof.RIGHT, EMAIL)
+
+
+async def test_only_the_browser_that_asked_gives_the_code_and_others_burn_no_try(
+    house: House,
+) -> None:
+    code_id, digits = await asked(house, browser=OWN)
+    for given in [digits] * (TRIES_MAX + 1):
+        assert await proof(house, code_id, given, browser=OTHER) is Proof.ELSEWHERE
+        assert await proof(house, code_id, given) is Proof.ELSEWHERE
+    assert await proof(house, code_id, digits, browser=OWN) is Proof.RIGHT
+
+
+async def test_a_mailed_link_is_right_once_and_for_an_hour(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    code_id, _ = await asked(house, browser=OWN)
+    token = await link(house)
+    for forged in ("", "A" * 43, house.vault.link_token(SIGN_IN, code_id), token + "="):
+        assert (await follow_link(house, code_id, forged)).proof is Proof.WRONG
+    answers = await asyncio.gather(*(follow_link(house, code_id, token) for _ in range(3)))
+    assert sorted(one.proof.value for one in answers) == ["over", "over", "right"]
+    await later(owner, 3600)
+    late, _ = await asked(house, browser=OWN)
+    await later(owner, 3599)
+    await tidy(house)
+    await later(owner, 2)
+    over = await follow_link(house, late, house.vault.link_token(SIGN_IN_LINK, late))
+    assert over.proof is Proof.OVER
+
+
+async def test_a_code_that_was_used_leaves_no_link_and_a_phones_has_none(house: House) -> None:
+    code_id, digits = await asked(house, browser=OWN)
+    assert await proof(house, code_id, digits, browser=OWN) is Proof.RIGHT
+    over = await follow_link(house, code_id, house.vault.link_token(SIGN_IN_LINK, code_id))
+    assert over.proof is Proof.OVER
+    buyer = await make_buyer(house)
+    phone_id = await ask_phone_code(house, buyer.email, PHONE_NUMBER, IP, "en")
+    none = await follow_link(house, phone_id, house.vault.link_token(SIGN_IN_LINK, phone_id))
+    assert none.proof is Proof.WRONG
+
+
+async def test_a_browser_that_asks_twice_at_once_is_sent_one_code(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    answers = await asyncio.gather(*(asked(house, browser=OWN) for _ in range(4)))
+    assert len(set(answers)) == 1
+    assert await house.pool.fetchval("SELECT count(*) FROM mail") == 1
+    with pytest.raises(TooManyCodes):
+        await asked(house, browser=OTHER)
+    await later(owner, 31)
+    code_id, digits = await asked(house, browser=OWN)
+    assert (code_id, digits) != answers[0]
+    wrong = str((int(digits) + 1) % 10**6).zfill(6)
+    for _ in range(TRIES_MAX):
+        await proof(house, code_id, wrong, browser=OWN)
+    with pytest.raises(TooManyCodes):  # nobody is led back to what is over
+        await asked(house, browser=OWN)
+
+
+@pytest.mark.parametrize(
+    ("ip", "network"),
+    [
+        ("203.0.113.7", "203.0.113.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("somewhere", "somewhere"),
+        (None, None),
+    ],
+)
+def test_what_shares_a_network(ip: str | None, network: str | None) -> None:
+    assert network_of(ip) == network
+
+
+async def test_a_refused_address_of_the_internet_is_told_to_the_operator_with_the_setting(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(PER_IP_MAX):
+        await asked(house, f"somebody-{n}@example.org")
+    assert "TRUSTED_PROXIES" not in capsys.readouterr().out
+    with pytest.raises(TooManyCodes):
+        await asked(house, "one-more@example.org")
+    told = capsys.readouterr().out
+    assert "TRUSTED_PROXIES" in told
+    assert IP in told
+    assert "one-more" not in told
 
 
 async def test_of_several_who_ask_at_once_one_is_sent_a_code(house: House) -> None:
@@ -135,6 +267,18 @@ async def test_an_address_of_the_internet_asks_for_thirty_an_hour(house: House) 
         await asked(house, "one-more@example.org")
 
 
+async def test_a_phone_is_sent_five_codes_an_hour_whoever_asks(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    for n in range(PER_PHONE_MAX):
+        await ask_phone_code(house, f"somebody-{n}@example.org", PHONE_NUMBER, None, "en")
+    with pytest.raises(TooManyCodes):
+        await ask_phone_code(house, "one-more@example.org", PHONE_NUMBER, None, "en")
+    await ask_phone_code(house, "one-more@example.org", "+21620999999", None, "en")
+    await later(owner, 3600)
+    await ask_phone_code(house, "another@example.org", PHONE_NUMBER, None, "en")
+
+
 async def test_who_asks_for_many_addresses_at_once_gets_no_more_than_one_by_one(
     house: House,
 ) -> None:
@@ -149,8 +293,8 @@ async def test_a_code_is_mailed_in_the_language_of_whoever_has_the_account(
 ) -> None:
     buyer = await make_buyer(house)
     await owner.execute("UPDATE app_user SET language = 'ar' WHERE email = $1", buyer.email)
-    await ask_code(house, buyer.email, IP, "fr")
-    await ask_code(house, EMAIL, IP, "fr")
+    await ask_code(house, buyer.email, IP, "fr", None)
+    await ask_code(house, EMAIL, IP, "fr", None)
     mails = await house.pool.fetch(
         "SELECT recipient, language FROM mail WHERE template = 'sign_in_code'"
     )
@@ -165,12 +309,13 @@ async def test_nothing_of_a_code_is_kept(house: House) -> None:
         code_id,
     )
     assert len(rows) == 2
-    assert [row["said"] for row in rows if digits in row["said"]] == []
+    secrets = (digits, house.vault.link_token(SIGN_IN_LINK, code_id))
+    assert [row["said"] for row in rows if any(one in row["said"] for one in secrets)] == []
 
 
 async def test_a_phone_is_verified_by_its_code(house: House) -> None:
     buyer = await make_buyer(house)
-    code_id = await ask_phone_code(house, buyer.email, "+21620123456", IP, "en")
+    code_id = await ask_phone_code(house, buyer.email, PHONE_NUMBER, IP, "en")
     digits = house.vault.code(PHONE, code_id)
     assert await proof(house, code_id, digits, SIGN_IN) is Proof.OVER
     assert await proof(house, code_id, digits, PHONE) is Proof.RIGHT
@@ -178,15 +323,18 @@ async def test_a_phone_is_verified_by_its_code(house: House) -> None:
     assert user is not None
     assert user.person.is_phone_verified
     phone = "SELECT phone FROM app_user WHERE email = $1"
-    assert await house.pool.fetchval(phone, buyer.email) == "+21620123456"
+    assert await house.pool.fetchval(phone, buyer.email) == PHONE_NUMBER
 
 
-async def test_a_codes_mail_leads_to_the_page_that_asks_for_it(house: House) -> None:
+async def test_a_codes_mail_leads_to_its_page_and_the_one_to_sign_in_signs_in(
+    house: House,
+) -> None:
     buyer = await make_buyer(house)
-    phone_id = await ask_phone_code(house, buyer.email, "+21620123456", IP, "en")
+    phone_id = await ask_phone_code(house, buyer.email, PHONE_NUMBER, IP, "en")
     code_id, _ = await asked(house)
     await send_all(house)
-    for email, path in ((buyer.email, f"phone/{phone_id}"), (EMAIL, f"sign-in/{code_id}")):
+    token = house.vault.link_token(SIGN_IN_LINK, code_id)
+    for email, path in ((buyer.email, f"phone/{phone_id}"), (EMAIL, f"sign-in/{code_id}/{token}")):
         [mail] = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
         assert mail.links == [f"{house.policy.public_url}/{path}"]
 

@@ -16,7 +16,7 @@ from yarl import URL
 from service.commands.perform import Answer
 from service.ingress import bodies
 from service.ingress.errors import Family
-from service.ingress.middlewares import HOUSE, Line, client_ip
+from service.ingress.middlewares import HOUSE, Line, client_ip, logged_id
 from service.ingress.route import Auth, Route, Subject, is_entity_id
 from service.rules.errors import (
     BalanceTooLarge,
@@ -707,7 +707,13 @@ async def test_every_answer_of_a_limited_path_says_what_remains(ingress, enrolle
             assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}Z", got["X-RateLimit-Reset"])
         assert left == [(200, "3"), (401, "2"), (404, "1"), (200, "0"), (429, "0")]
         assert body["retryAfter"] == int(got["Retry-After"]) >= 1
-        for path in ("/elsewhere", "/api/v1/sandbox/users/a", "/healthz", "/nowhere"):
+        for path in (
+            "/elsewhere",
+            "/api/v1/sandbox/users/a",
+            "/healthz",
+            "/nowhere",
+            "/payments/notifications/stripe",
+        ):
             status, _, got = await ask(client, "GET", path, headers=dev.headers)
             assert status != 429
             assert not any(name in got for name in LIMITS)
@@ -804,6 +810,19 @@ async def test_a_request_is_one_line_without_secrets_or_addresses_of_people(clie
     text = json.dumps(lines)
     for secret in (dev.key, "mina", "some-token"):
         assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "logged"),
+    [
+        ("6f9619ff-8b86-4011-b42d-00c04fc964ff", "6f9619ff"),
+        ("0123456789abcdef01234567", "0123456789abcdef01234567"),
+        ("mina@example.com", None),
+        ("0123456789abcdef01234567-aaaaaaaaaaa", None),
+    ],
+)
+def test_of_a_sessions_handle_the_log_has_the_beginning_alone(name, logged):
+    assert logged_id(name) == logged
 
 
 async def test_made_up_methods_and_paths_do_not_fill_the_metrics(client):

@@ -83,7 +83,8 @@ async def test_a_button_is_pressed_and_the_provider_tells_us(shown: Shown) -> No
     async with browser() as session:
         async with session.get(shown.page) as page:
             text = await page.text()
-            assert f"form-action 'self' {shown.url}" in page.headers["Content-Security-Policy"]
+            # From where it sends people back to, they may be sent on to any shop.
+            assert "form-action 'self' https: http:;" in page.headers["Content-Security-Policy"]
         assert "100.000 TND" in text.replace("\xa0", " ")
         assert "A &lt;camera&gt;" in text
         assert await press(shown, session, "yes") == (303, f"{shown.url}/healthz")

@@ -283,7 +283,7 @@ async def test_the_same_key_gives_the_same_secret_once(call, developer, owner):
     assert answers[0] == answers[1]
     assert len((await call(developer, "GET"))[1]["webhooks"]) == 1
     secret = answers[0][1]["webhook"]["secret"].encode()
-    kept = "SELECT body FROM idempotency WHERE developer_id = $1"
+    kept = "SELECT body FROM idempotency WHERE caller_id = $1"
     assert secret not in await owner.fetchval(kept, developer.developer_id)
     sealed = "SELECT sealed FROM endpoint_secret ORDER BY id DESC LIMIT 1"
     assert secret not in await owner.fetchval(sealed)

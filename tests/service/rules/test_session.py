@@ -15,6 +15,7 @@ from service.rules.aggregate import Escrow
 from service.rules.errors import Refused
 from service.rules.escrow import FINAL, INSTANT, MODES, PROOF, STANDARD, STATUSES, STEPS, take
 from service.rules.machine import ActorKind, Role
+from service.rules.outlook import NOBODY_YET, as_registered, person
 from service.rules.session import (
     ACTIONS,
     CANCELLED,
@@ -22,13 +23,10 @@ from service.rules.session import (
     EVERY,
     EXPIRED,
     MINUTES,
-    NOBODY_YET,
     OF_SESSIONS,
     PENDING,
-    as_registered,
     check,
     moot,
-    person,
     role_of,
 )
 from service.wire.sessions import Action

@@ -1,5 +1,7 @@
 """What every provider keeps: one suite over the sandbox's own and over Stripe's library."""
 
+import contextlib
+
 import pytest
 
 from service.gateways.payments.provider import Notification, Reversal
@@ -75,6 +77,7 @@ async def test_a_payer_who_does_not_pay_has_not_paid(outside):
         lambda headers, body: ({}, body),
         lambda headers, body: ({k: v[:-1] + "g" for k, v in headers.items()}, body),
         lambda headers, body: (dict.fromkeys(headers, "é"), body),
+        lambda headers, body: (dict.fromkeys(headers, "\udcff"), body),  # no UTF-8, as it comes in
         lambda headers, body: (headers, b""),
         lambda headers, body: (headers, b"\xff"),
     ],
@@ -84,6 +87,28 @@ async def test_what_was_tampered_with_is_refused(outside, forge):
     await outside.pay(placed.provider_reference)
     with pytest.raises(NotificationRefused):
         outside.provider.read(*forge(*await outside.door.next()))
+
+
+async def test_a_page_that_was_closed_is_paid_by_nobody(outside):
+    placed = await outside.provider.place(ordered())
+    await outside.provider.withdraw(placed.provider_reference)
+    asked = await outside.provider.ask(placed.provider_reference)
+    assert asked.outcome is Outcome.CANCELLED
+
+
+async def test_what_was_paid_before_its_page_was_closed_stays_paid(outside):
+    placed = await outside.provider.place(ordered())
+    await outside.pay(placed.provider_reference)
+    with contextlib.suppress(GatewayFailure):  # a provider may say that it is over already
+        await outside.provider.withdraw(placed.provider_reference)
+    asked = await outside.provider.ask(placed.provider_reference)
+    assert asked.outcome is Outcome.SUCCEEDED
+
+
+async def test_a_page_that_is_not_there_cannot_be_closed(outside):
+    with pytest.raises(GatewayFailure) as failure:
+        await outside.provider.withdraw("cs_unknown")
+    assert failure.value.permanent
 
 
 async def test_header_names_may_be_in_any_case(outside):

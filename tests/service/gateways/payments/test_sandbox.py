@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 
 from service.gateways.payments import sandbox as gateway
@@ -164,6 +165,27 @@ def test_what_the_ledger_cannot_keep_is_not_taken(sandbox, minor, currency):
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"outcome": "won"}', b"{"])
 def test_what_is_signed_and_says_nothing_is_refused(sandbox, body):
+    headers = {gateway.SIGNATURE: gateway._signature(gateway._derived(SECRET_KEYS[0]), body)}
+    with pytest.raises(NotificationRefused, match="cannot be read"):
+        sandbox.read(headers, body)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"paymentId": 5},
+        {"charge": 7},
+        {"id": None},
+        {"reference": ["a"]},
+        {"amountMinor": True},
+        {"amountMinor": 1.5},
+        {"amountMinor": 50_000.0},
+        {"currency": 3},
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_and_never_coerced(sandbox, wrong):
+    [sending] = sandbox.notifications(charge())
+    body = orjson.dumps(orjson.loads(sending.body) | wrong)
     headers = {gateway.SIGNATURE: gateway._signature(gateway._derived(SECRET_KEYS[0]), body)}
     with pytest.raises(NotificationRefused, match="cannot be read"):
         sandbox.read(headers, body)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import stripe as library
@@ -68,6 +70,14 @@ async def test_whether_asking_again_helps_is_read_off_the_answer(
         assert failure.value.permanent is permanent
         assert KEY not in str(failure.value)
     assert len(counter.asked) == len(calls)  # the library does not try again behind our back
+
+
+@pytest.mark.parametrize("minutes", [30, 15, 0])
+async def test_a_page_may_be_asked_for_until_its_payment_ends(stripe, counter, minutes):
+    ends = datetime.now(UTC) + timedelta(minutes=minutes)
+    placed = await stripe.place(replace(ordered(), expires_at=ends))
+    asked = counter.pages[placed.provider_reference]["expires_at"]
+    assert ends + timedelta(minutes=30) < datetime.fromtimestamp(asked, UTC)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"object": "refund"}', b'{"object": "charge"}'])
@@ -143,6 +153,23 @@ async def test_what_stripe_cannot_express_is_refused_before_it_is_asked(
 @pytest.mark.parametrize(("amount_minor", "currency"), [(10_010, "TND"), (1, "USD"), (1, "EUR")])
 def test_what_stripe_can_express_passes(amount_minor, currency):
     assert StripeProvider.check(None, amount_minor, currency) is None  # it reads no account
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metadata": {"amana_payment": [1]}},
+        {"metadata": {"amana_payment": 3}},
+        {"id": 5},
+        {"payment_intent": 5},
+        {"amount_total": 30_000.0},
+        {"amount_total": True},
+        {"currency": 5},
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_and_never_coerced(unasked, wrong):
+    with pytest.raises(NotificationRefused, match="cannot be read"):
+        unasked.read(*event(SESSION | wrong))
 
 
 def event(thing, *, secret=SECRET, at=None, **fields):

@@ -91,7 +91,11 @@ async def test_another_developer_has_none(call, developer, enrolled):
     assert await call(await enrolled(), "GET", SIGNATURE) == (200, {"hasSignature": False})
 
 
-GIF_OF_4097 = GIF[:6] + (4097).to_bytes(2, "little") + GIF[8:]
+def gif_of(width: int, height: int) -> bytes:
+    return GIF[:6] + width.to_bytes(2, "little") + height.to_bytes(2, "little") + GIF[10:]
+
+
+TOO_LARGE = "must be at most 4096 pixels wide and high, and have at most 1,000,000 pixels"
 NOT_A_URI = "must be a base64 data URI of a PNG, JPEG, GIF or WEBP image"
 NOT_ITS_TYPE = "must hold an image of the type that it declares"
 
@@ -122,10 +126,9 @@ NOT_ITS_TYPE = "must hold an image of the type that it declares"
         ({"signatureImage": data_uri(PNG[:8] + bytes(60))}, NOT_ITS_TYPE),
         ({"signatureImage": data_uri(PNG[:-1])}, NOT_ITS_TYPE),
         ({"signatureImage": data_uri(PICTURES["webp"], "jpeg")}, NOT_ITS_TYPE),
-        (
-            {"signatureImage": data_uri(GIF_OF_4097, "gif")},
-            "must be at most 4096 pixels wide and high",
-        ),
+        ({"signatureImage": data_uri(gif_of(4097, 1), "gif")}, TOO_LARGE),
+        ({"signatureImage": data_uri(gif_of(1, 4097), "gif")}, TOO_LARGE),
+        ({"signatureImage": data_uri(gif_of(1000, 1001), "gif")}, TOO_LARGE),
         ({"signatureImage": data_uri(b"<svg/>" * 20)}, NOT_ITS_TYPE),
         ({"signatureImage": data_uri(b"%PDF-1.7" * 20)}, NOT_ITS_TYPE),
         (
@@ -139,6 +142,12 @@ async def test_what_is_no_such_image_is_refused_and_changes_nothing(
 ):
     assert await call(developer, "PUT", SIGNATURE, body) == refused("signatureImage", sentence)
     assert await call(developer, "GET", SIGNATURE) == (200, {"hasSignature": False})
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 1000), (4096, 244)])
+async def test_an_image_of_just_a_million_pixels_is_taken(call, developer, width, height):
+    body = {"signatureImage": data_uri(gif_of(width, height), "gif")}
+    assert (await call(developer, "PUT", SIGNATURE, body))[0] == 200
 
 
 async def test_an_image_of_just_512_kib_is_taken(call, developer):

@@ -15,6 +15,7 @@ import aiohttp
 from service.store.vault import hash_token
 
 TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
+NONCE = re.compile(r'name="once" value="([^"]+)"')
 FORM = re.compile(r'<form method="post" action="([^"]+)".*?</form>', re.S)
 TAGS = re.compile(r"<[^>]+>")
 
@@ -38,6 +39,11 @@ class Page:
         """The first form's token."""
         return TOKEN.search(self.text)[1]
 
+    @property
+    def nonce(self) -> str:
+        """What tells this page's forms from those of every other."""
+        return NONCE.search(self.text)[1]
+
 
 class Browser:
     """One person's browser: it sends its cookie, follows nothing, and keeps nothing."""
@@ -54,13 +60,14 @@ class Browser:
     async def send(self, path, **fields):
         """The page's first form, with these fields; the page is looked at for its token."""
         page = await self.get(path)
-        return await self.post(path, {"form_token": page.token, **fields})
+        return await self.post(path, {"form_token": page.token, "once": page.nonce, **fields})
 
     async def post_files(self, path, files, **fields):
         """The page's first form, with these (name, content) files and these fields."""
         page = await self.get(path)
         form = aiohttp.FormData()
         form.add_field("form_token", page.token)
+        form.add_field("once", page.nonce)
         for name, text in fields.items():
             form.add_field(name, text)
         if not files:

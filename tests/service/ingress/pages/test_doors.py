@@ -28,7 +28,7 @@ from service.commands import (
     visits,
 )
 from service.commands.charges import HouseBook
-from service.commands.mails import open_mailbox
+from service.commands.mails import SIGN_IN_LINK, open_mailbox
 from service.commands.payments import Wish
 from service.commands.perform import House
 from service.gateways.files import ObjectStorage, open_storage
@@ -270,9 +270,16 @@ async def an_address(_world: World, who: str) -> Asked:
 async def a_code(world: World, _who: str) -> Asked:
     """The right digits for somebody's e-mail."""
     email = f"{secrets.token_hex(4)}@example.com"
-    code_id = await visits.ask_code(world.house, email, None, "en")
+    code_id = await visits.ask_code(world.house, email, None, "en", None)
     code = world.house.vault.code(visits.SIGN_IN, code_id)
     return Asked({"code": code_id}, "", "sign_in_code", {"code": code})
+
+
+async def a_codes_link(world: World, who: str) -> Asked:
+    """What is mailed with a code."""
+    asked = await a_code(world, who)
+    token = world.house.vault.link_token(SIGN_IN_LINK, asked.path["code"])
+    return Asked({**asked.path, "token": token}, "", "sign_in_link", {})
 
 
 async def a_phones_code(world: World, _who: str) -> Asked:
@@ -472,6 +479,8 @@ TABLE: tuple[Row, ...] = (
     everybody("POST /sign-in/{code}",       TO_HOME, a_code),
     Row("GET /sign-in/{code}",              "404",     "404",        "404",    "404",  "404",
         a_phones_code, "a phone's"),
+    everybody("GET /sign-in/{code}/{token}",  "200", a_codes_link),
+    everybody("POST /sign-in/{code}/{token}", TO_HOME, a_codes_link),
     Row("GET /sign-out",                    "-> /sign-in", "200",    "200",    "200",  "200"),
     everybody("POST /sign-out",             "-> /sign-in", plain("sign_out")),
     Row("GET /register",                    "sign-in", "200",        TO_HOME,  TO_HOME, TO_HOME),

@@ -2,6 +2,8 @@
 
 import re
 import secrets
+from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -9,15 +11,19 @@ import aiohttp
 import pytest
 
 from service.cli.house import open_house
-from service.commands import developers, payments, sessions
-from service.commands.payments import Wish
+from service.commands import amendments, developers, payments, sessions
+from service.commands.payments import Heard, Wish
+from service.commands.perform import perform
 from service.ingress.main import make_app
-from service.rules.machine import Actor, ActorKind
+from service.rules.machine import SYSTEM, Actor, ActorKind
 from service.rules.payment import (
     ACCEPT_PAY,
     BANK_TRANSFER,
+    OPEN_MAX,
     SANDBOX,
     TOPUP,
+    Outcome,
+    Report,
     page_of,
     transfer_reference,
 )
@@ -29,7 +35,7 @@ from service.wire.sessions import NewSession
 from tests.attachments import PNG
 from tests.books import assert_sound
 from tests.house import CLEAN
-from tests.makers import act, arrange, make_buyer, make_escrow, make_shop, reread
+from tests.makers import act, arrange, jump, make_buyer, make_escrow, make_shop, reread
 from tests.service.ingress.conftest import listening
 from tests.service.ingress.pages.people import cookie_of
 
@@ -57,9 +63,8 @@ class Place:
     async def stands(self, payment_id):
         return await read_payment(self.house.pool, payment_id)
 
-    async def guest(self):
-        """An instant escrow of somebody who has not registered, its session, their payment."""
-        escrow = await make_escrow(self.house, self.shop, buyer_email="guest@example.com")
+    async def session(self, escrow, email):
+        """A checkout session in which this person pays the escrow; its id."""
         await arrange(
             self.house,
             lambda tx: developers.allow_redirects(
@@ -67,21 +72,39 @@ class Place:
             ),
         )
         wanted = NewSession.model_validate(
-            {"action": "accept_pay", "targetUserEmail": "guest@example.com", "redirectUrl": BACK}
+            {"action": "accept_pay", "targetUserEmail": email, "redirectUrl": BACK}
         )
         made = await act(
             self.house,
             self.shop.actor,
             sessions.create(self.shop.developer_id, escrow.id, wanted),
         )
+        return made["sessionId"]
+
+    async def guest(self):
+        """An instant escrow of somebody who has not registered, its session, their payment."""
+        escrow = await make_escrow(self.house, self.shop, buyer_email="guest@example.com")
+        session_id = await self.session(escrow, "guest@example.com")
         payment = await self.begin(
             None,
             kind=ACCEPT_PAY,
             escrow_id=escrow.id,
-            session_id=UUID(made["sessionId"]),
+            session_id=UUID(session_id),
             payer_email="guest@example.com",
         )
-        return escrow, made["sessionId"], payment
+        return escrow, session_id, payment
+
+    async def card(self):
+        """An escrow of the buyer, its session, their payment by card."""
+        escrow = await make_escrow(self.house, self.shop, self.buyer)
+        session_id = await self.session(escrow, self.buyer.email)
+        wish = {"kind": ACCEPT_PAY, "escrow_id": escrow.id, "session_id": UUID(session_id)}
+        return escrow, session_id, await self.begin(self.buyer, SANDBOX, **wish)
+
+    async def pay(self, payment):
+        """The provider has the money."""
+        report = Report(Outcome.SUCCEEDED, payment.amount_minor, payment.currency, "ch_1")
+        await payments.hear(self.house, SYSTEM, Heard(SANDBOX, payment.id, "ref", report))
 
     async def signed_in(self, buyer):
         """A browser of theirs."""
@@ -272,6 +295,46 @@ async def test_a_rejected_guest_tries_again_from_the_same_link(place: Place) -> 
     assert (await reread(place.house, escrow.id)).status == "paid"
 
 
+@pytest.mark.parametrize("ended", ["expired", "turned away"])
+async def test_a_guest_does_not_go_on_once_the_session_is_over(place: Place, ended: str) -> None:
+    _, session_id, payment = await place.guest()
+    async with place.browser() as browser:
+        await send(browser, payment, "prove", PNG)
+        await place.decide(payment, approves=False)
+        token = TOKEN.search(await look(browser, payment))[1]
+        if ended == "expired":
+            await jump(place.house, timedelta(hours=25))
+        else:
+            await act(place.house, GUEST, sessions.turn_away(UUID(session_id)))
+        sent = await send(browser, payment, "again", token=token)
+        assert sent[:2] == (303, f"/checkout/{session_id}")
+        async with browser.get(f"/checkout/{session_id}") as page:
+            assert 'name="act" value="guest"' not in await page.text()
+    assert await place.owner.fetchval(COUNT_FOR_ESCROWS) == 1
+
+
+async def test_a_guest_proves_nothing_once_the_session_has_expired(place: Place) -> None:
+    _, session_id, payment = await place.guest()
+    async with place.browser() as browser:
+        token = TOKEN.search(await look(browser, payment))[1]
+        await jump(place.house, timedelta(minutes=31))
+        sent = await send(browser, payment, "prove", PNG, token)
+        assert sent[:2] == (303, f"/checkout/{session_id}")
+    assert (await place.stands(payment.id)).state == "created"
+    assert await place.owner.fetchval("SELECT count(*) FROM file") == 0
+
+
+async def test_what_stands_against_trying_again_is_told(place: Place) -> None:
+    payment = await place.begin(place.buyer)
+    await act(place.house, place.buyer.actor, payments.cancel(payment.id))
+    for _n in range(OPEN_MAX):
+        await place.begin(place.buyer)
+    async with await place.signed_in(place.buyer) as browser:
+        status, _, text = await send(browser, payment, "again")
+    assert status == 400
+    assert "ten payments under way" in text
+
+
 # ---- By card ------------------------------------------------------------------------------------
 
 
@@ -284,3 +347,63 @@ async def test_the_provider_is_asked_once_on_the_way_back(place: Place) -> None:
         status, location, _ = await send(browser, payment, "again")
     assert status == 303
     assert "/sandbox/pay/sbx_" in location
+
+
+async def test_whoever_has_paid_by_card_goes_back_to_the_shop(place: Place) -> None:
+    escrow, session_id, payment = await place.card()
+    await place.pay(payment)
+    assert (await reread(place.house, escrow.id)).status == "paid"
+    async with (
+        await place.signed_in(place.buyer) as browser,
+        browser.get(page_of(payment), allow_redirects=False) as page,
+    ):
+        assert page.status == 303
+        assert page.headers["Location"] == f"{BACK}?session_id={session_id}&status=completed"
+
+
+async def test_whoever_has_paid_too_late_goes_back_to_the_checkout(place: Place) -> None:
+    escrow, session_id, payment = await place.card()
+    changes = amendments.Changes(amount=Decimal(90))
+    await act(place.house, place.shop.actor, amendments.update(escrow.id, changes))
+    await place.pay(payment)
+    async with (
+        await place.signed_in(place.buyer) as browser,
+        browser.get(page_of(payment), allow_redirects=False) as page,
+    ):
+        assert page.headers["Location"] == f"/checkout/{session_id}"
+
+
+async def test_a_payments_form_may_end_at_the_shop(place: Place) -> None:
+    _, _, payment = await place.card()
+    async with (
+        await place.signed_in(place.buyer) as browser,
+        browser.get(page_of(payment)) as page,
+    ):
+        assert "https://shop.example" in page.headers["Content-Security-Policy"]
+
+
+async def test_a_page_that_is_loaded_again_and_again_asks_the_provider_now_and_then(
+    place: Place,
+) -> None:
+    payment = await place.begin(place.buyer, SANDBOX)
+    async with await place.signed_in(place.buyer) as browser:
+        handed = payments.hand_over(payment.id, f"sbx_{payment.id}", "http://page.test")
+        await perform(place.house, SYSTEM, handed)
+        await place.owner.execute(CHARGE, f"sbx_{payment.id}", payment.id)
+        await look(browser, payment)
+        first = (await place.stands(payment.id)).asked_at
+        assert first is not None
+        for _n in range(3):
+            await look(browser, payment)
+        assert (await place.stands(payment.id)).asked_at == first
+        await place.owner.execute("UPDATE payment SET asked_at = asked_at - interval '6 s'")
+        await look(browser, payment)
+        assert (await place.stands(payment.id)).asked_at > first
+
+
+COUNT_FOR_ESCROWS = "SELECT count(*) FROM payment WHERE kind = 'accept_pay'"
+CHARGE = """
+INSERT INTO sandbox_charge (reference, payment_id, amount_minor, currency, description, return_url,
+                            expires_at)
+VALUES ($1, $2, 100000, 'TND', 'A', 'http://a.test', now() + interval '30 minutes')
+"""

@@ -107,7 +107,7 @@ async def test_a_code_is_its_owners_and_for_its_purpose_only(place, house, owner
     token = app_house.vault.link_token("form/phone_code", thief._cookie)
     sent = {"form_token": token, "code": code}
     assert (await thief.post(answer.location, sent)).status == 404
-    code_id = await ask_code(app_house, buyer.email, None, "en")
+    code_id = await ask_code(app_house, buyer.email, None, "en", None)
     assert (await bo.get(f"/phone/{code_id}")).status == 404
     assert (await bo.get(f"/sign-in/{code_in(answer.location)}")).status == 404
     digits = app_house.vault.code(SIGN_IN, code_id)

@@ -132,6 +132,7 @@ async def test_a_name_that_cannot_be_kept_is_refused_and_nobody_registers(place,
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await walker.post(path, quoted, **kind)
     assert answer.status in (400, 413)
+    assert "at most 100 characters" not in answer.words
     assert await read_user(house.pool, EMAIL) is None
 
 

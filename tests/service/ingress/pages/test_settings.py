@@ -50,6 +50,8 @@ async def test_what_is_saved_is_how_the_person_is_spoken_to_from_then_on(ingress
     [
         ({"first_name": " "}, {"first_name"}),
         ({"last_name": "w" * 101}, {"last_name"}),
+        ({"first_name": "a\u202eb"}, {"first_name"}),
+        ({"last_name": "a\nb"}, {"last_name"}),
         ({"language": "tlh"}, {"language"}),
         ({"timezone": "Mars/Phobos"}, {"timezone"}),
         ({"first_name": "", "last_name": "", "timezone": "x"},
@@ -80,6 +82,9 @@ async def test_signing_out_everywhere_ends_every_session_of_this_person_only(ing
         somebody = await signed_in(client, owner, other.email)
         answer = await here.send(PATH, act="sign_out_everywhere")
         assert answer.status == 303
+        given = answer.headers["Set-Cookie"]  # the next forms know nothing that other tabs know
+        assert given.startswith("amana_session=")
+        assert here._cookie not in given
         for browser in (here, there):
             assert (await browser.get(PATH)).status == 303
         assert (await somebody.get(PATH)).status == 200

@@ -6,11 +6,13 @@ import re
 import pytest
 
 from service.commands import developers, sessions
-from service.commands.visits import PER_EMAIL_MAX, SIGN_IN
+from service.commands.mails import open_mailbox
+from service.commands.visits import PER_NETWORK_MAX, SIGN_IN
 from service.ingress.middlewares import HOUSE
 from service.ingress.routes import ROUTES
 from service.wire.sessions import NewSession
 from tests.makers import act, arrange, make_buyer, make_escrow, make_shop
+from tests.outbox import WORDS, send_all
 from tests.service.ingress.pages.people import Browser, signed_in
 from tests.service.ingress.pages.test_arrival import EMAIL, Walker, coded, entered
 
@@ -182,11 +184,12 @@ async def test_a_code_that_is_over_says_so_and_leads_to_another(place, owner):
 
 async def test_a_code_signs_in_once(place):
     client, app_house = place
-    walker, thief = Walker(client), Walker(client)
+    walker = Walker(client)
     page, code = await coded(walker, app_house)
-    token = (await thief.get(page)).token
+    first = Browser(client, walker._cookie)
+    token = (await first.get(page)).token
     assert (await walker.send(page, code=code)).status == 303
-    late = await thief.post(page, {"form_token": token, "code": code})
+    late = await first.post(page, {"form_token": token, "code": code})
     assert (late.status, "Set-Cookie" in late.headers) == (400, False)
 
 
@@ -211,14 +214,86 @@ async def coded_anew(walker, house, email):
 
 async def test_no_more_than_five_codes_an_hour_are_mailed_to_an_address(place, house, owner):
     client, app_house = place
-    for _ in range(PER_EMAIL_MAX):
+    for _ in range(PER_NETWORK_MAX):
         await coded(Walker(client), app_house)
         await owner.execute(
             "UPDATE sign_in_code SET created_at = created_at - interval '31 seconds'"
         )
     answer = await Walker(client).send("/sign-in", email=EMAIL)
     assert answer.status == 429
-    assert len(await recipients(house)) == PER_EMAIL_MAX
+    assert len(await recipients(house)) == PER_NETWORK_MAX
+
+
+async def test_the_address_sent_twice_is_one_mail_and_leads_to_one_code(place, house):
+    client, app_house = place
+    walker = Walker(client)
+    asking = "/sign-in?next=/dashboard/wallet"
+    sent = {"form_token": (await walker.get(asking)).token, "email": EMAIL}
+    answers = await asyncio.gather(*(walker.post(asking, sent) for _ in range(2)))
+    assert {one.status for one in answers} == {303}
+    [path] = {one.location for one in answers}
+    assert await recipients(house) == [EMAIL]
+    code = app_house.vault.code(SIGN_IN, re.match(r"/sign-in/([0-9a-f]{24})", path)[1])
+    assert (await walker.send(path, code=code)).location == "/dashboard/wallet"
+
+
+# ---- The link -----------------------------------------------------------------------------------
+
+
+async def mailed(house, email=EMAIL):
+    """The path of the link in the newest mail to this address."""
+    await send_all(house)
+    mails = await open_mailbox(house.pool, WORDS, house.policy, house.vault, email)
+    return mails[0].links[0].removeprefix(house.policy.public_url)
+
+
+async def test_the_mails_link_signs_in_in_any_browser_and_by_a_press_only(place):
+    client, app_house = place
+    walker = Walker(client)
+    page, _ = await coded(walker, app_house)
+    link = await mailed(app_house)
+    assert link.startswith(f"{page.partition('?')[0]}/")
+    phone = Walker(client)
+    for _ in range(2):  # a mailbox looks at links by itself
+        shown = await phone.get(link)
+        assert shown.status == 200
+        assert EMAIL not in shown.text
+    answer = await phone.send(link)
+    assert (answer.status, answer.location) == (303, "/dashboard")
+    assert EMAIL in (await phone.get("/register")).text
+    again = await phone.get(link)
+    assert (again.status, again.location) == (303, "/dashboard")
+    thief = Walker(client)
+    assert "of no use any more" in (await thief.get(link)).words
+    token = app_house.vault.link_token("form/sign_in_link", thief._cookie)
+    late = await thief.post(link, {"form_token": token})
+    assert (late.status, "Set-Cookie" in late.headers) == (400, False)
+
+
+@pytest.mark.parametrize("forge", [lambda token: "A" * 43, lambda token: token[:-1], str.upper])
+async def test_a_forged_link_is_no_page(place, forge):
+    client, app_house = place
+    walker = Walker(client)
+    await coded(walker, app_house)
+    start, _, token = (await mailed(app_house)).rpartition("/")
+    assert (await walker.get(f"{start}/{forge(token)}")).status == 404
+    sent = {"form_token": app_house.vault.link_token("form/sign_in_link", walker._cookie)}
+    assert (await walker.post(f"{start}/{forge(token)}", sent)).status == 404
+
+
+async def test_another_browser_is_told_that_the_code_is_not_for_it_and_burns_no_try(place):
+    client, app_house = place
+    walker, thief = Walker(client), Walker(client)
+    page, code = await coded(walker, app_house)
+    shown = await thief.get(page)
+    assert 'name="code"' not in shown.text
+    assert "only in the browser that asked for it" in shown.words
+    token = app_house.vault.link_token("form/sign_in_code", thief._cookie)
+    for _ in range(6):
+        answer = await thief.post(page, {"form_token": token, "code": code})
+        assert (answer.status, "Set-Cookie" in answer.headers) == (400, False)
+        assert "only in the browser that asked for it" in answer.words
+    assert (await walker.send(page, code=code)).status == 303
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Every step is taken through its page by who may; what is refused says why and changes nothing."""
 
 import asyncio
+import re
+from pathlib import Path
 
+import aiohttp
 import pytest
 
-from service.commands import disputes
+from service.commands import disputes, papers
 from service.ingress.pages import contract, escrow, settings, static, step
 from service.ingress.pages.standing import PAGES
 from service.ingress.route import Auth, Route
 from service.rules.dispute import Split
+from service.rules.files import StoredFile
 from service.store.escrows import read_escrow
 from tests.attachments import PNG
 from tests.books import count_rows
@@ -28,6 +32,22 @@ ROUTES = (
 )  # fmt: skip
 
 SIGNED = ("sellers_signature", "buyers_signature")
+CSS = Path(static.__file__).parent / "static" / "pages.css"
+LINES = """() => {
+    const block = document.querySelector("blockquote"), text = block.firstChild;
+    const style = getComputedStyle(block), outer = block.getBoundingClientRect();
+    const start = outer.left + parseFloat(style.borderLeftWidth) + parseFloat(style.paddingLeft);
+    let at = 0;
+    return text.data.split("\\n").map(line => {
+        const range = document.createRange();
+        range.setStart(text, at);
+        range.setEnd(text, at + line.length);
+        at += line.length + 1;
+        const box = range.getBoundingClientRect();
+        return [line, box.top, Math.round(box.left - start), Math.round(outer.right - box.right)];
+    }).filter(([line]) => line);
+}"""
+"""Every line: itself, its top, how far it is from where lines begin, and from where they end."""
 
 # (step, who, mode, status, further steps, what is filled in, status after it, what is seen of it)
 STEPS = [
@@ -78,17 +98,17 @@ async def test_a_step_is_taken_by_who_may_and_sent_twice_does_no_more(
         assert f'href="{path_of(made, name)}"' in (await person.get(path_of(made))).text
         page = await person.get(path_of(made, name))
         assert page.status == 200
-        sent = {"form_token": page.token, **fields}
+        sent = {"form_token": page.token, "once": page.nonce, **fields}
         answer = await person.post(path_of(made, name), sent)
         assert (answer.status, answer.location) == (303, f"{path_of(made)}?done=yes")
         taken = await reread(house, made.id)
         assert taken.status == after
         assert taken.seq > made.seq
+        rows = await count_rows(house)
         again = await person.post(path_of(made, name), sent)
-        if name == "answer_dispute":  # one may say it twice
-            return
-        assert again.status == 409
+        assert (again.status, again.location) == (answer.status, answer.location)
         assert await reread(house, made.id) == taken
+        assert await count_rows(house) == rows
         assert "Done." in (await person.get(f"{path_of(made)}?done=yes")).words
 
 
@@ -158,6 +178,34 @@ async def test_a_page_that_was_left_open_says_what_has_happened_meanwhile(ingres
         assert page.status == 409
         assert "only once the seller has delivered" in page.words
         assert (await reread(house, made.id)).status == "disputed"
+
+
+async def test_an_answer_with_files_sent_twice_is_one_statement_and_keeps_its_files_once(
+    ingress, house, owner, tmp_path
+):
+    made, emails = await arranged(house, "quick", "disputed")
+    path = path_of(made, "answer_dispute")
+    async with ingress(ROUTES) as client:
+        person = await signed_in(client, owner, emails["seller"])
+        page = await person.get(path)
+
+        async def answer():
+            form = aiohttp.FormData()
+            for name, text in (
+                ("form_token", page.token), ("once", page.nonce), ("text", "It is."),
+            ):  # fmt: skip
+                form.add_field(name, text)
+            form.add_field("files", PNG, filename="a.png")
+            return await person.post(path, form)
+
+        answers = [*await asyncio.gather(answer(), answer()), await answer()]
+        assert {one.status for one in answers} == {303}
+    counts = await house.pool.fetchrow(
+        "SELECT (SELECT count(*) FROM dispute_statement) AS statements,"
+        " (SELECT count(*) FROM file) AS files,"
+        " (SELECT count(*) FROM mail WHERE template = 'dispute_answered') AS mails"
+    )
+    assert dict(counts) == {"statements": 1, "files": 1, "mails": 1}
 
 
 async def test_two_tabs_at_once_take_a_step_once(ingress, house, owner):
@@ -252,7 +300,16 @@ async def test_a_proof_is_sent_corrected_and_accepted(ingress, house, owner):
         assert answer.status == 303
         assert "Sharper, please" in (await seller.get(path_of(made))).words
         assert (await seller.post_files(path, [("b.png", PNG)])).status == 303
-        answer = await buyer.send(path_of(made, "review_proof"), act="accept")
+        path = path_of(made, "review_proof")
+        for fields in (
+            {}, {"act": ""}, {"act": "agree"}, {"correction": "Blurred"},
+            {"act": "accept", "correction": "Blurred"},
+        ):  # fmt: skip
+            page = await buyer.send(path, **fields)
+            assert (page.status, "correction-error" in page.text) == (400, True)
+            assert fields.get("correction", "") in page.text
+        assert (await reread(house, made.id)).proof.phase == "submitted_waiting_buyer_review"
+        answer = await buyer.send(path, act="accept")
         assert answer.status == 303
         assert (await seller.send(path_of(made, "deliver"))).status == 303
     taken = await reread(house, made.id)
@@ -319,6 +376,53 @@ async def test_a_frozen_escrow_offers_nothing(ingress, house, owner):
         assert 'class="primary"' not in page.text
 
 
+async def test_a_contracts_page_links_its_newest_document_with_what_is_printed_on_it(
+    ingress, house, owner
+):
+    made, emails = await arranged(house, "standard", "pending")
+    [due] = await papers.claim(house)
+    order = await papers.drawn_up(house, due)
+    file = StoredFile("d" * 64, "application/pdf", 1000, "e" * 64, "contract.pdf")
+    assert await papers.keep(house, order, file)
+    async with ingress(ROUTES) as client:
+        for email in emails.values():
+            page = await (await signed_in(client, owner, email)).get(path_of(made, "contract"))
+            assert f'href="/files/{file.key}?' in page.text
+            assert "Open as PDF" in page.words
+            printed = re.findall(r"[0-9a-f]{64}", page.words)
+            assert printed == [order.fingerprint]
+
+
+@pytest.mark.parametrize("terms", ["\u0633\n" * 5000, "&\n" * 5000, "\u0633" * 10_000])
+async def test_a_contract_of_the_longest_terms_is_a_small_page_however_short_its_lines(
+    ingress, house, owner, terms
+):
+    made, emails = await arranged(house, "standard", "pending", contract_terms=terms.strip())
+    async with ingress(ROUTES) as client:
+        seller = await signed_in(client, owner, emails["seller"])
+        for name in ("contract", "sign_contract"):
+            page = await seller.get(path_of(made, name))
+            assert page.status == 200
+            assert len(page.text.encode()) + len(CSS.read_bytes()) <= 50_000
+
+
+async def test_each_line_of_a_contract_stands_in_its_own_direction(ingress, house, owner, phone):
+    terms = "One, of 12.\n\u0627\u0644\u0633\u0637\u0631 12.\n\nThree."
+    made, emails = await arranged(house, "standard", "pending", contract_terms=terms)
+    page = await phone("en")
+    async with ingress(ROUTES) as client:
+        url = str(client._base_url).rstrip("/")
+        cookie = await cookie_of(owner, emails["seller"])
+        await page.context.add_cookies([{"name": "amana_session", "value": cookie, "url": url}])
+        await page.goto(url + path_of(made, "contract"))
+        lines = await page.evaluate(LINES)
+    (_, first, left, _), (_, second, _, right), (_, third, again, _) = lines
+    assert first < second < third
+    assert third - second > 1.5 * (second - first)  # the empty line
+    assert (left, again) == (0, 0)
+    assert right == 0
+
+
 @pytest.mark.parametrize(
     "terms", ["Line one.\n\u0627\u0644\u0633\u0637\u0631 123\n\u202egnp.elif", HOSTILE]
 )
@@ -331,10 +435,11 @@ async def test_a_contract_is_shown_whole_and_inert(ingress, house, owner, terms)
             path_of(made, "contract")
         )
         assert page.status == 200
-        assert page.text.count('<p dir="auto">') == terms.count("\n") + 1
+        [shown] = re.findall("<blockquote>(.*?)</blockquote>", page.text, re.S)
+        assert shown.count("\n") == terms.count("\n")
         assert "\u202e" not in page.text
         assert "<script" not in page.text
-        assert contract.fingerprint(made.contract) in page.text
+        assert "The document is being made." in page.words
         assert "Bo Y signed as the buyer on" in page.words
         assert "The seller has not signed yet." in page.words
         assert f'href="{path_of(made, "sign_contract")}"' in page.text
