@@ -646,6 +646,7 @@ CREATE TABLE lane (
     sample_minute   integer NOT NULL DEFAULT 0,
     sample_attempts integer[] NOT NULL DEFAULT '{0,0,0,0,0}' CHECK (cardinality(sample_attempts) = 5),
     sample_failures integer[] NOT NULL DEFAULT '{0,0,0,0,0}' CHECK (cardinality(sample_failures) = 5),
+    told_since      timestamptz,
     CHECK ((breaker = 'closed') = (breaker_until IS NULL))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
 CREATE INDEX lane_due ON lane (next_due_at) WHERE next_due_at < 'infinity';
@@ -971,7 +972,7 @@ BEGIN
             LIMIT slots - cardinality(mine)
         ), claimed AS (
             UPDATE delivery d
-            SET claim_token = gen_random_uuid(), attempt = d.attempt + 1,
+            SET claim_token = gen_random_uuid(), attempt = least(d.attempt + 1, 32767),
                 visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
             FROM chosen c WHERE d.id = c.id
             RETURNING d.id, c.is_retry, c.is_slow

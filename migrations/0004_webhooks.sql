@@ -71,6 +71,7 @@ ALTER TABLE lane
     ADD COLUMN sample_minute integer NOT NULL DEFAULT 0,
     ADD COLUMN sample_attempts integer[] NOT NULL DEFAULT '{0,0,0,0,0}' CHECK (cardinality(sample_attempts) = 5),
     ADD COLUMN sample_failures integer[] NOT NULL DEFAULT '{0,0,0,0,0}' CHECK (cardinality(sample_failures) = 5),
+    ADD COLUMN told_since timestamptz,
     ADD CHECK ((breaker = 'closed') = (breaker_until IS NULL));
 UPDATE lane SET first_due_at = next_due_at;
 CREATE INDEX lane_tripped ON lane (breaker) WHERE breaker <> 'closed';
@@ -327,7 +328,7 @@ BEGIN
             LIMIT slots - cardinality(mine)
         ), claimed AS (
             UPDATE delivery d
-            SET claim_token = gen_random_uuid(), attempt = d.attempt + 1,
+            SET claim_token = gen_random_uuid(), attempt = least(d.attempt + 1, 32767),
                 visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
             FROM chosen c WHERE d.id = c.id
             RETURNING d.id, c.is_retry, c.is_slow

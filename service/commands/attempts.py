@@ -15,6 +15,7 @@ from service.rules.errors import (
     DeliveryNotFound,
     DeliverySettling,
     EndpointDisabled,
+    TooManyAttempts,
     WebhookNotFound,
 )
 from service.rules.events import TEST
@@ -30,6 +31,8 @@ from service.wire.deliveries import DeliveryAnswer, Viewer, seen_headers, seen_t
 from service.wire.events import envelope
 from service.wire.webhooks import EndpointData, ToldWebhook
 
+ATTEMPTS_MAX = 1000
+"""Of one delivery, however often it is sent again: its log has a bound."""
 STEP = "test"
 """The audit trail's word for a test event; the feed and recoveries leave it out."""
 
@@ -43,6 +46,7 @@ def resend(developer_id: str, endpoint_id: str, delivery_id: UUID) -> Command:
         WebhookNotFound, DeliveryNotFound: the developer has no such endpoint, it no such delivery.
         EndpointDisabled: nothing is sent there.
         BodyNotKept: the event's bytes are kept no longer.
+        TooManyAttempts: it was sent again so often already.
         DeliverySettling: its receipt is still to be passed on to the escrow.
     """
 
@@ -53,6 +57,8 @@ def resend(developer_id: str, endpoint_id: str, delivery_id: UUID) -> Command:
             raise DeliveryNotFound
         if await attempts.read_body(tx, before.event_id, before.recorded_at) is None:
             raise BodyNotKept
+        if before.attempt >= ATTEMPTS_MAX:
+            raise TooManyAttempts(count=before.attempt)
         if await attempts.resend(tx, delivery_id):
             await attempts.hurry_lane(tx, endpoint_id)
             await _note(tx, endpoint_id, "resend")

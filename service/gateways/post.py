@@ -34,6 +34,8 @@ from service.rules.delivery import Fault, Reply
 CONNECT_SECONDS = 3.0
 READ_MAX_BYTES = 64 * 1024
 KEEP_MAX_BYTES = 8 * 1024
+INTERIM_MAX = 4
+"""Answers of 1xx that are read over; who sends them without end is read no further."""
 HEAD_LINE_MAX_BYTES = 8190
 IDLE_CONNECTION_SECONDS = 15.0
 NAME_CACHE_SECONDS = 30
@@ -251,10 +253,11 @@ async def _ask(
         max_field_size=HEAD_LINE_MAX_BYTES,
     )
     transport.write(wire)
-    while True:
+    for _ in range(INTERIM_MAX + 1):
         message, answer = await protocol.read()
         if not 100 <= message.code <= 199 or message.code == 101:
             return message, answer
+    raise aiohttp.ClientPayloadError("interim answers without end")
 
 
 def _peer(transport: asyncio.Transport) -> str | None:

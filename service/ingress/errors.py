@@ -233,6 +233,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.EndpointDisabled,
             no.DeliverySettling,
             no.BodyNotKept,
+            no.TooManyAttempts,
             no.RecoveryUnderWay,
         ),
     ),

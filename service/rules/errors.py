@@ -107,6 +107,12 @@ class DeliverySettling(Refused):
     code = "DELIVERY_SETTLING"
 
 
+class TooManyAttempts(Refused):
+    """This delivery was attempted {count} times; no more of it is sent."""
+
+    code = "TOO_MANY_ATTEMPTS"
+
+
 class BodyNotKept(Refused):
     """What was to be delivered is not kept any longer."""
 

@@ -195,7 +195,10 @@ MAILS = Told.EXHAUSTED | Told.DAY | Told.THREE_DAYS
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A lane's run of failures, as far as its developer is told of it."""
+    """A lane's run of failures, as far as its developer is told of it.
+
+    `told_since` is when the run began that `told` speaks of: perhaps one that is over.
+    """
 
     failing_since: datetime | None
     exhausted_at: datetime | None
@@ -203,6 +206,7 @@ class Run:
     failure_count: int
     breaker: Breaker
     told: Told
+    told_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +233,15 @@ def notices(run: Run, now: datetime) -> Notices:
     due = Told.EXHAUSTED if run.exhausted_at else Told.NOTHING
     due |= Told.DAY if lasted >= MAILED_AFTER else Told.NOTHING
     due |= Told.THREE_DAYS if lasted >= MAILED_AGAIN_AFTER else Told.NOTHING
-    fresh = due & ~run.told
+    told = run.told if run.told_since == run.failing_since else run.told & Told.FAILING
+    fresh = due & ~told
     fails = bool(due) or run.breaker is not Breaker.CLOSED
     last = Told(1 << (fresh.value.bit_length() - 1)) if fresh else Told.NOTHING
     return Notices(
-        fails=fails and Told.FAILING not in run.told,
+        fails=fails and Told.FAILING not in told,
         mail=last,
         disables=_is_given_up(run, now),
-        told=run.told | due | (Told.FAILING if fails else Told.NOTHING),
+        told=told | due | (Told.FAILING if fails else Told.NOTHING),
     )
 
 

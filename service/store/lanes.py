@@ -186,7 +186,8 @@ class Troubled:
 READ_TROUBLED = """
 SELECT e.id, e.developer_id, d.email AS developer_email, e.url,
        coalesce((SELECT u.language FROM app_user u WHERE u.id = d.user_id), 'en') AS language,
-       l.failing_since, l.exhausted_at, l.last_attempt_at, l.failure_count, l.breaker, l.told
+       l.failing_since, l.exhausted_at, l.last_attempt_at, l.failure_count, l.breaker, l.told,
+       l.told_since
 FROM lane l
 JOIN webhook_endpoint e ON e.id = l.endpoint_id
 JOIN developer d ON d.id = e.developer_id
@@ -196,7 +197,8 @@ ORDER BY e.id
 """
 # Relies on the endpoints' locks.
 NOTE_TOLD = """
-UPDATE lane l SET told = given.told FROM unnest($1::text[], $2::int[]) AS given (id, told)
+UPDATE lane l SET told = given.told, told_since = l.failing_since
+FROM unnest($1::text[], $2::int[]) AS given (id, told)
 WHERE l.endpoint_id = given.id
 """
 
@@ -218,6 +220,7 @@ async def read_troubled(reader: Reader, ids: Sequence[str] | None = None) -> lis
                 failure_count=row["failure_count"],
                 breaker=Breaker(row["breaker"]),
                 told=Told(row["told"]),
+                told_since=row["told_since"],
             ),
         )
         for row in rows

@@ -150,6 +150,7 @@ def endless(head: bytes, block: bytes) -> Answer:
 
 endless_body = endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
                        b"10000\r\n" + b"x" * 65536 + b"\r\n")  # fmt: skip
+endless_interim = endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 40)
 endless_head = endless(b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"y" * 1000 + b"\r\n")
 
 

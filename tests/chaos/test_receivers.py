@@ -22,6 +22,7 @@ from tests.chaos.outside import (
     byte_a_second,
     endless_body,
     endless_head,
+    endless_interim,
     in_turn,
     never_accepting,
     reset,
@@ -51,6 +52,7 @@ ONCE: dict[str, tuple[Answer, Outcome]] = {
     "byte a second": (byte_a_second, ("pending", 1, 0, "timeout")),
     "endless body": (endless_body, ("delivered", 1, 200, None)),
     "endless head": (endless_head, ("pending", 1, 0, "protocol")),
+    "endless interim": (endless_interim, ("pending", 1, 0, "protocol")),
     "gzip bomb": (
         says("200 OK", "Content-Encoding: gzip", body=BOMB),
         ("delivered", 1, 200, None),
@@ -80,7 +82,9 @@ DISABLED = {
     "gone": "the receiver answered 410 Gone",
     "asks to disable": "the receiver answered `webhook-delivery: disable`",
 }
-COSTLY = ("byte a second", "endless body", "endless head", "gzip bomb", "too slow")
+COSTLY = (
+    "byte a second", "endless body", "endless head", "endless interim", "gzip bomb", "too slow",
+)  # fmt: skip
 
 
 def busy_until(seconds: int) -> Answer:

@@ -1,6 +1,7 @@
 """A lane's window, breaker and run of failures, row by row of webhooks.md 5."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -263,7 +264,7 @@ def run(
     """Failures since so long ago, the last of them now, or so long after the first."""
     since = None if lasted is None else NOW - lasted
     last = NOW if since is None or over is None else since + over
-    return Run(since, NOW if exhausted else None, last, count, breaker, told)
+    return Run(since, NOW if exhausted else None, last, count, breaker, told, since)
 
 
 def told_over(spans: Sequence[tuple[timedelta, bool]]) -> list[Told]:
@@ -287,6 +288,13 @@ def test_mails_go_out_at_the_first_exhausted_delivery_after_a_day_and_after_thre
     standard = [(DAY, False), (3 * DAY, False), (76 * HOUR, True), (4 * DAY, True)]
     assert told_over(standard) == [Told.DAY, Told.THREE_DAYS, Told.EXHAUSTED, 0]
     assert told_over([(4 * DAY, True)]) == [Told.THREE_DAYS]
+
+
+def test_a_run_that_began_unseen_is_mailed_as_any_other() -> None:
+    everything = Told.FAILING | Told.EXHAUSTED | Told.DAY | Told.THREE_DAYS
+    of_another = replace(run(DAY, told=everything), told_since=NOW - 9 * DAY)
+    said = notices(of_another, NOW)
+    assert (said.fails, said.mail, said.told) == (False, Told.DAY, Told.FAILING | Told.DAY)
 
 
 @pytest.mark.parametrize("breaker", [Breaker.OPEN, Breaker.HALF_OPEN])

@@ -268,6 +268,19 @@ async def test_what_is_kept_no_longer_cannot_be_sent_again(
     assert told["delivery"]["request"]["body"] is None
 
 
+async def test_what_was_attempted_a_thousand_times_is_sent_no_more(
+    call, house, owner, shop, receiver, courier
+):
+    made = await a_life(house, shop, receiver, courier)
+    _, listed = await call(shop, "GET", f"/{made['id']}/deliveries")
+    tail = f"/{made['id']}/deliveries/{listed['deliveries'][0]['id']}"
+    await owner.execute("UPDATE delivery SET attempt = 1000")
+    before = await owner.fetch("SELECT * FROM delivery ORDER BY id")
+    status, answer = await call(shop, "POST", f"{tail}/resend")
+    assert (status, answer["code"]) == (409, "TOO_MANY_ATTEMPTS")
+    assert await owner.fetch("SELECT * FROM delivery ORDER BY id") == before
+
+
 async def test_a_test_event_goes_to_this_endpoint_alone_and_verifies(
     call, house, shop, receiver, courier
 ):
