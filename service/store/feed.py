@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from service.store.db import Reader
 
-SCANNED = 20_000
+SCANNED = 5_000
 """So many of the house's events are looked at in one statement, whosever they are."""
 
 

@@ -6,7 +6,7 @@ from service.store.feed import START, Position, Stretch, read_end, read_feed
 from service.wire.deliveries import LATEST, FeedQuery, feed_bytes, read_cursor, write_cursor
 from service.wire.event_types import EventTypes, event_types
 
-STRETCHES = 10
+STRETCHES = 2
 """So many stretches of the house's events are looked at before a page is sent short."""
 
 
