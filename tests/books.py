@@ -177,8 +177,8 @@ async def count_rows(house: House) -> dict[str, int]:
         "escrow_role",
         "event", "file", "idempotency", "identity_document", "identity_verification", "invitation",
         "mail", "milestone", "milestone_escrow", "milestone_funding",
-        "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "transfer",
-        "webhook_body",
+        "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "recovery",
+        "transfer", "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
 

@@ -19,6 +19,7 @@ from service.gateways.limiter import Limiter
 from service.gateways.payments.opening import open_providers
 from service.gateways.sms import HttpTexter
 from service.health import Check, Health, require_schema
+from service.ingress.api.deliveries import SAMPLES
 from service.ingress.api.mailbox import WORDS
 from service.ingress.api.payments import PROVIDERS
 from service.ingress.auth import KeyRing, KeyUse
@@ -42,6 +43,7 @@ from service.ingress.pages.paying import BANK_DETAILS, WAYS
 from service.ingress.pages.phone import TEXTER
 from service.ingress.route import Route
 from service.ingress.routes import routes
+from service.ingress.told import sample_of
 from service.ingress.uploads import STORAGE
 from service.logs import configure_logs
 from service.settings import Settings
@@ -75,6 +77,7 @@ def make_app(
     table = routes(settings.policy()) if table is None else table
     app[DOCUMENT] = Document(table)
     paths = {route.path for route in table}
+    app[SAMPLES] = sample_of
     for route in table:
         line = Line(route)
         pattern = as_pattern(route.path, paths)

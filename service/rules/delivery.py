@@ -74,6 +74,7 @@ class DisableReason(StrEnum):
 
     GONE = "the receiver answered 410 Gone"
     ASKED = "the receiver answered `webhook-delivery: disable`"
+    FAILING = "no attempt has succeeded for five days"
 
 
 UNREACHABLE = frozenset({Fault.BLOCKED, Fault.BAD_URL})
@@ -122,6 +123,7 @@ class Reply:
     address: str | None = None
     dns_ms: int | None = None
     connect_ms: int | None = None
+    tls_ms: int | None = None
     first_byte_ms: int | None = None
     total_ms: int = 0
 

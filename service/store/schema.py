@@ -17,7 +17,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 4
+CURRENT_VERSION = 5
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
@@ -59,8 +59,8 @@ GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotenc
     identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
     purchase_proof, checkout_session, visit, sign_in_code, payment, sandbox_charge,
     sandbox_refund, file, paper, proof_submission, proof_attachment, dispute_statement,
-    dispute_evidence, dispute_offer, signature_image, identity_document, milestone_escrow,
-    escrow_role, milestone, milestone_funding TO {role};
+    dispute_evidence, dispute_offer, signature_image, identity_document, recovery,
+    milestone_escrow, escrow_role, milestone, milestone_funding TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
     delivery, identity_verification, cancellation_request, dispute, purchase_proof,
@@ -71,6 +71,8 @@ GRANT UPDATE (last_number) ON dispute_counter TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
 GRANT UPDATE (correction) ON proof_submission TO {role};
 GRANT UPDATE (outcome) ON dispute_offer TO {role};
+GRANT UPDATE (state, is_missing, after_event, count, recovered, due_at, finished_at)
+    ON recovery TO {role};
 GRANT UPDATE (state, received_minor, received_currency, charge_reference, provider_reference,
     page_url, proof_file, note, seq, expires_at, asked_at, ask_at, decided_by, settled_at)
     ON payment TO {role};

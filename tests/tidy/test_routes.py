@@ -48,9 +48,10 @@ def test_only_a_write_takes_a_body_and_only_a_read_a_query(route: Route) -> None
 def test_an_id_in_the_path_has_its_subject(route: Route) -> None:
     # A milestone's index is a place in its escrow, not an id.
     parameters = [p for p in re.findall(r"{(\w+)}", route.path) if p != "index"]
-    assert route.is_page or len(parameters) <= 1, "a second id needs a subject of its own"
     if route.path.startswith("/api/"):
-        assert parameters == ([route.subject.parameter] if route.subject else [])
+        chain = route.subject.chain() if route.subject else ()
+        assert parameters == [subject.parameter for subject in chain]
+        assert all(subject.lies_in for subject in chain[1:]), "whose is it, of those in the path?"
 
 
 @EVERY

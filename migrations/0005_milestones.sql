@@ -101,17 +101,17 @@ DECLARE
     touched text[];
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.recorded_at, v.from_state,
-               v.to_state
+        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.recorded_at, v.position,
+               v.from_state, v.to_state
         FROM event v
         WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
         ORDER BY v.recorded_at
         LIMIT most
         FOR NO KEY UPDATE SKIP LOCKED
     ), made AS (
-        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, type, acknowledges, visible_at,
-                              created_at)
-        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.type, a.acknowledges,
+        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
+                              visible_at, created_at)
+        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.position, t.type, a.acknowledges,
                least(t.recorded_at, moment), moment
         FROM taken t
         CROSS JOIN LATERAL (
@@ -152,10 +152,27 @@ BEGIN
 
     IF touched IS NOT NULL THEN
         PERFORM FROM lane l WHERE l.endpoint_id = ANY (touched) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
-        UPDATE lane l SET next_due_at = moment WHERE l.endpoint_id = ANY (touched) AND l.next_due_at > moment;
+        UPDATE lane l SET next_due_at = least(l.next_due_at, moment), first_due_at = least(l.first_due_at, moment)
+        WHERE l.endpoint_id = ANY (touched) AND greatest(l.next_due_at, l.first_due_at) > moment;
     END IF;
     RETURN fanned;
 END $$;
+
+-- Whose webhooks and whose feed tell of this event; fan_out asks the same.
+CREATE OR REPLACE FUNCTION hears(developer text, as_user text, kind text, subject text) RETURNS boolean
+STABLE LANGUAGE sql
+RETURN CASE kind
+    WHEN 'escrow' THEN EXISTS (
+        SELECT FROM escrow x WHERE x.id = subject
+          AND (x.creator_id = developer OR x.seller_id = as_user OR x.buyer_id = as_user
+               OR EXISTS (SELECT FROM escrow_role r
+                          WHERE x.mode = 'milestone' AND r.escrow_id = x.id AND r.user_id = as_user)))
+    WHEN 'developer' THEN subject = developer
+    WHEN 'endpoint' THEN EXISTS (
+        SELECT FROM webhook_endpoint e WHERE e.id = subject AND e.developer_id = developer)
+    WHEN 'identity' THEN EXISTS (
+        SELECT FROM identity_verification i WHERE i.id = subject AND i.developer_id = developer)
+    ELSE false END;
 
 -- milestone reading: begin
 -- What a door or a command sees of a milestone escrow. Its balance is the ledger account's.

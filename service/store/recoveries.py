@@ -1,0 +1,217 @@
+"""Recoveries: what an endpoint has missed, put on its way again in chunks. All times are real.
+
+Law: what was delivered, or is on its way, is never touched; running a chunk twice changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from service.store.attempts import CLOCKS_APART
+from service.store.db import Reader, Row, Transaction
+from service.store.ids import first_uuid
+from service.wire.deliveries import RecoveryState
+
+EVENTS_A_CHUNK = 5000
+"""Of the house's events so many are looked at in a chunk: most are of other developers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A recovery as it stands. `count` is what was found to be sent, `recovered` what was sent on.
+
+    `after_event`: how far it has come, among the failed deliveries or, if `is_missing`, among the
+    events without one.
+    """
+
+    id: UUID
+    endpoint_id: str
+    since: datetime
+    until: datetime
+    state: RecoveryState
+    is_missing: bool
+    after_event: UUID | None
+    count: int
+    recovered: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def _recovery(row: Row) -> Recovery:
+    return Recovery(**dict(row))
+
+
+HAS_OPEN = "SELECT EXISTS (SELECT FROM recovery WHERE endpoint_id = $1 AND finished_at IS NULL)"
+# How many of the window were given up or wait for a retry, along the unique index of endpoint and
+# event. What is in flight, or due anyway, is on its way.
+COUNT_FAILED = """
+SELECT count(*) FROM delivery d
+WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3 AND d.recorded_at < $4
+  AND (d.state IN ('exhausted', 'cancelled')
+       OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
+"""
+INSERT_RECOVERY = """
+INSERT INTO recovery (id, endpoint_id, since, until, count, due_at, created_at)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp())
+RETURNING id, endpoint_id, since, until, state, is_missing, after_event, count, recovered,
+          created_at, finished_at
+"""
+
+
+async def has_open(tx: Transaction, endpoint_id: str) -> bool:
+    """Whether a recovery of the endpoint is under way. Relies on the endpoint's lock."""
+    return bool(await tx.fetchval(HAS_OPEN, endpoint_id))
+
+
+async def insert_recovery(
+    tx: Transaction, recovery_id: UUID, endpoint_id: str, since: datetime, until: datetime
+) -> Recovery:
+    """A new recovery, due at once, with the number of deliveries that it has found so far."""
+    count = await tx.fetchval(COUNT_FAILED, endpoint_id, _floor(since), since, until)
+    row = await tx.fetchrow(INSERT_RECOVERY, recovery_id, endpoint_id, since, until, count)
+    if row is None:
+        raise AssertionError("an insert without its row")
+    return _recovery(row)
+
+
+LIST_RECOVERIES = """
+SELECT id, endpoint_id, since, until, state, is_missing, after_event, count, recovered, created_at,
+       finished_at
+FROM recovery WHERE endpoint_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2
+"""
+
+
+async def list_recoveries(reader: Reader, endpoint_id: str, limit: int) -> list[Recovery]:
+    """At most `limit` recoveries of the endpoint, newest first."""
+    return [_recovery(row) for row in await reader.fetch(LIST_RECOVERIES, endpoint_id, limit)]
+
+
+# The recovery that has waited longest, skipping what another worker holds. The endpoint is locked
+# after it; the order is this one everywhere: recovery, endpoint, deliveries, lane.
+LOCK_RECOVERY = """
+SELECT id, endpoint_id, since, until, state, is_missing, after_event, count, recovered, created_at,
+       finished_at
+FROM recovery WHERE finished_at IS NULL
+ORDER BY due_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+
+async def lock_recovery(tx: Transaction) -> Recovery | None:
+    """One that is under way, locked until the end of this transaction; None if there is none."""
+    row = await tx.fetchrow(LOCK_RECOVERY)
+    return _recovery(row) if row else None
+
+
+# Relies on the endpoint's lock. What has no body any more stays as it is: nothing could be sent.
+RESEND_FAILED = """
+WITH chunk AS MATERIALIZED (
+    SELECT d.id, d.event_id FROM delivery d
+    WHERE d.endpoint_id = $1 AND d.event_id > $2 AND d.event_id < $3
+      AND d.recorded_at >= $4 AND d.recorded_at < $5
+      AND (d.state IN ('exhausted', 'cancelled')
+           OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
+      AND EXISTS (SELECT FROM webhook_body b
+                  WHERE b.event_id = d.event_id AND b.recorded_at = d.recorded_at)
+    ORDER BY d.event_id LIMIT $6
+    FOR NO KEY UPDATE
+), sent AS (
+    UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL
+    FROM chunk c WHERE d.id = c.id
+    RETURNING d.id
+)
+SELECT (SELECT count(*) FROM sent) AS sent, (SELECT count(*) FROM chunk) AS seen,
+       (SELECT c.event_id FROM chunk c ORDER BY c.event_id DESC LIMIT 1) AS last
+"""
+# Events that were never turned into a delivery there: from before the endpoint was made, or while
+# it was disabled. Only such as were fanned out: the others are on their way by themselves. The
+# columns are those of fan_out.
+DELIVER_MISSING = """
+WITH scanned AS MATERIALIZED (
+    SELECT v.id, v.subject_id, v.subject_kind, v.type, v.recorded_at, v.from_state, v.to_state,
+           v.step, v.fanned_at, v.position
+    FROM event v WHERE v.id > $2 AND v.id < $3 ORDER BY v.id LIMIT $6
+), made AS (
+    INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
+                          visible_at, created_at)
+    SELECT ordered_uuid(clock_timestamp()), e.id, s.id, s.recorded_at, s.position, s.type,
+           EXISTS (SELECT FROM escrow x WHERE s.subject_kind = 'escrow' AND x.id = s.subject_id
+                     AND x.creator_id = e.developer_id AND s.type = 'escrow.status.updated'
+                     AND s.from_state = 'pending' AND s.to_state = 'paid' AND x.mode = 'instant'
+                     AND x.auto_complete = 'on_ack'),
+           clock_timestamp(), clock_timestamp()
+    FROM scanned s
+    JOIN webhook_endpoint e ON e.id = $1
+    JOIN developer p ON p.id = e.developer_id
+    WHERE s.type IS NOT NULL AND s.fanned_at IS NOT NULL AND s.step <> 'test'
+      AND s.recorded_at >= $4 AND s.recorded_at < $5 AND s.subject_id <> e.id
+      AND e.events && ARRAY['*', s.type, split_part(s.type, '.', 1) || '.*']
+      AND NOT EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.event_id = s.id)
+      AND EXISTS (SELECT FROM webhook_body b
+                  WHERE b.event_id = s.id AND b.recorded_at = s.recorded_at)
+      AND hears(p.id, p.user_id, s.subject_kind, s.subject_id)
+    ORDER BY s.id
+    ON CONFLICT (endpoint_id, event_id) DO NOTHING
+    RETURNING id
+)
+SELECT (SELECT count(*) FROM made) AS sent, (SELECT count(*) FROM scanned) AS seen,
+       (SELECT s.id FROM scanned s ORDER BY s.id DESC LIMIT 1) AS last
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one chunk did; `last` is the event up to which it came, None at the end."""
+
+    sent: int
+    last: UUID | None
+
+
+async def resend_failed(tx: Transaction, recovery: Recovery, size: int) -> Chunk:
+    """The window's next deliveries that have failed fall due. Relies on the endpoint's lock."""
+    return await _chunk(tx, RESEND_FAILED, recovery, size)
+
+
+async def deliver_missing(tx: Transaction, recovery: Recovery) -> Chunk:
+    """Deliveries for the window's next events that have none. Relies on the endpoint's lock."""
+    return await _chunk(tx, DELIVER_MISSING, recovery, EVENTS_A_CHUNK)
+
+
+async def _chunk(tx: Transaction, statement: str, recovery: Recovery, size: int) -> Chunk:
+    row = await tx.fetchrow(
+        statement,
+        recovery.endpoint_id,
+        recovery.after_event or _floor(recovery.since),
+        first_uuid(recovery.until + (tx.now - tx.real_now) + CLOCKS_APART),
+        recovery.since,
+        recovery.until,
+        size,
+    )
+    if row is None:
+        raise AssertionError("a count without a row")
+    return Chunk(row["sent"], row["last"] if row["seen"] else None)
+
+
+# Due at once: whoever polls next goes on. Relies on the recovery's lock.
+MOVE_RECOVERY = """
+UPDATE recovery SET state = $2, is_missing = $3, after_event = $4, count = greatest(count, $5),
+    recovered = $5, due_at = clock_timestamp(),
+    finished_at = CASE WHEN $2 IN ('done', 'cancelled') THEN clock_timestamp() END
+WHERE id = $1
+"""
+
+
+async def move_recovery(
+    tx: Transaction,
+    recovery: Recovery,
+    *,
+    state: str,
+    is_missing: bool,
+    after_event: UUID | None,
+    recovered: int,
+) -> None:
+    """How far the recovery has come, or that it has ended."""
+    await tx.execute(MOVE_RECOVERY, recovery.id, state, is_missing, after_event, recovered)
+
+
+def _floor(since: datetime) -> UUID:
+    return first_uuid(since - CLOCKS_APART)
