@@ -22,18 +22,23 @@ from service.rules.engagement import (
 from service.rules.errors import (
     DailyCapReached,
     InsufficientFunds,
+    MilestoneEscrowNotFound,
     OnlyOwnWallet,
     ResolverMustBeIndependent,
 )
 from service.rules.milestone import Done
-from service.rules.milestone_steps import Share, StatusChange
-from service.rules.milestone_terms import Terms, check_terms
+from service.rules.milestone_steps import Share, StatusChange, check_frozen
+from service.rules.milestone_terms import RECIPIENTS_MAX, Terms, check_terms
 from service.store import events
 from service.store.db import Transaction
 from service.store.developers import count_today, read_company
 from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
-from service.store.milestones import insert_milestone_escrow, lock_payer
+from service.store.milestones import (
+    insert_milestone_escrow,
+    lock_payer,
+    read_milestone_escrow,
+)
 from service.store.users import await_registrations, read_users
 from service.wire.milestones import (
     DistributionGiven,
@@ -183,6 +188,7 @@ def update(escrow_id: str, terms: Terms, *, expected_version: int | None = None)
     """The platform puts other terms in place; where nothing differs, nothing happens."""
 
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
+        await _check_unlocked(tx, escrow_id, terms)
         holders = await _holders(tx, terms.emails)  # before the escrow: registrations wait first
         escrow = await lock(tx, escrow_id)
         done = rules.update(
@@ -259,6 +265,18 @@ async def _drafted(tx: Transaction, developer_id: str, terms: Terms) -> Mileston
     return escrow
 
 
+async def _check_unlocked(tx: Transaction, escrow_id: str, terms: Terms) -> None:
+    """Fields and role, before an e-mail is locked: whoever may not update keeps nobody waiting.
+
+    A clock's step that is due changes neither; all is checked again under the lock.
+    """
+    escrow = await read_milestone_escrow(tx, escrow_id)
+    if escrow is None:
+        raise MilestoneEscrowNotFound
+    check_frozen(escrow)
+    rules.check_update(escrow, terms, tx.actor)
+
+
 async def _holders(tx: Transaction, emails: Sequence[str]) -> dict[str, Holder]:
     """Who is behind each e-mail: a user whose e-mail is verified, or nobody yet."""
     found = await read_users(tx, emails)
@@ -275,10 +293,13 @@ async def _holders(tx: Transaction, emails: Sequence[str]) -> dict[str, Holder]:
 async def _shares(
     tx: Transaction, escrow: MilestoneEscrow, given: Sequence[DistributionGiven]
 ) -> list[Share]:
-    """The recipients looked up: by a role's e-mail here, else by the user's own."""
+    """The recipients looked up: by a role's e-mail here, else by the user's own.
+
+    No more of them than a list may have: a longer one is refused before who they are matters.
+    """
     parts = parts_of(given, escrow.currency)
     here = {holder.email: holder.user_id for holder in escrow.holders() if holder.user_id}
-    others = sorted({email for email, _ in parts if email not in here})
+    others = sorted({email for email, _ in parts[:RECIPIENTS_MAX] if email not in here})
     users = await read_users(tx, others) if others else {}
     ids = here | {email: user.person.id for email, user in users.items() if user.is_email_verified}
     return [Share(Holder(email, ids.get(email)), amount) for email, amount in parts]

@@ -581,6 +581,16 @@ def _resolved(one: Milestone, text: str | None) -> Milestone:
 # ---- Update -------------------------------------------------------------------------------------
 
 
+def check_update(escrow: MilestoneEscrow, terms: Terms, actor: Actor) -> None:
+    """What stands against an update before anybody who is named is looked up: fields, then role.
+
+    Raises:
+        OfMilestones: the first check that fails.
+    """
+    check_terms(terms, standing=len(escrow.milestones))
+    _require(Role.PLATFORM, escrow, actor, no.OnlyPlatformCanUpdate)
+
+
 def update(
     escrow: MilestoneEscrow,
     terms: Terms,
@@ -591,8 +601,7 @@ def update(
     expected_version: int | None = None,
 ) -> Done | None:
     """Other terms; None where they are those that stand. `holders`: who is behind each e-mail."""
-    check_terms(terms, standing=len(escrow.milestones))
-    _require(Role.PLATFORM, escrow, actor, no.OnlyPlatformCanUpdate)
+    check_update(escrow, terms, actor)
     if terms.roles[Role.PLATFORM] != escrow.roles[Role.PLATFORM].email:
         raise no.PlatformCannotBeChanged
     if escrow.is_disputed:

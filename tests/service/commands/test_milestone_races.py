@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import pytest
 
 from service.commands import milestones
@@ -16,7 +17,7 @@ from service.rules.errors import Refused
 from service.rules.machine import Actor, Role
 from service.store.ledger import read_balance
 from tests.books import assert_sound
-from tests.makers import jump
+from tests.makers import jump, make_buyer
 from tests.milestones import (
     Crew,
     approve,
@@ -213,4 +214,61 @@ async def test_the_resolver_and_the_clock_do_not_both_decide(house: House, crew:
         assert outcome == "ESCROW_NOT_IN_DISPUTE"
         after = await look(house, escrow.id)
         assert (after.status, after.refunded_minor) == ("resolved", 100_000_000)
+    await assert_sound(house)
+
+
+# ---- Who waits for whom -------------------------------------------------------------------------
+
+NEWCOMER = "a-newcomer@example.com"
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('register/' || $1, 0))"
+
+
+@pytest.mark.parametrize(
+    ("who", "count", "code"),
+    [
+        ("stranger", 2, "ONLY_PLATFORM_CAN_UPDATE"),
+        ("stranger", 300, "TOO_MANY_MILESTONES"),
+        ("platform", 300, "TOO_MANY_MILESTONES"),
+    ],
+)
+async def test_an_update_that_is_refused_by_its_terms_or_its_role_waits_for_nobody(
+    house: House, owner: asyncpg.Connection, crew: Crew, who: str, count: int, code: str
+):
+    """And so takes no lock for an e-mail: the cluster's table of locks has room for few."""
+    escrow = await make_milestones(house, crew, amounts=("60", "40"))
+    terms = make_milestone_terms(crew, amounts=["1"] * count, receivers=[NEWCOMER])
+    actor = crew.stranger.actor if who == "stranger" else crew.actor(Role.PLATFORM)
+    async with owner.transaction():
+        await owner.fetchval(LOCK, NEWCOMER)  # somebody is registering
+        async with asyncio.timeout(2):
+            assert await attempt(house, actor, milestones.update(escrow.id, terms)) == code
+
+
+async def test_a_creation_that_is_refused_waits_for_nobody(
+    house: House, owner: asyncpg.Connection, crew: Crew
+):
+    terms = make_milestone_terms(crew, amounts=["1"] * 300, receivers=[NEWCOMER])
+    async with owner.transaction():
+        await owner.fetchval(LOCK, NEWCOMER)
+        async with asyncio.timeout(2):
+            command = milestones.create(crew.shop.developer_id, terms)
+            assert await attempt(house, crew.shop.actor, command) == "TOO_MANY_MILESTONES"
+
+
+async def test_an_update_waits_for_whoever_registers_and_links_them(
+    house: House, owner: asyncpg.Connection, crew: Crew
+):
+    escrow = await make_milestones(house, crew, amounts=("60", "40"))
+    terms = make_milestone_terms(crew, amounts=("60", "40"), receivers=[NEWCOMER])
+    command = milestones.update(escrow.id, terms)
+    async with owner.transaction():
+        await owner.fetchval(LOCK, NEWCOMER)
+        waiting = asyncio.create_task(attempt(house, crew.actor(Role.PLATFORM), command))
+        done, _ = await asyncio.wait([waiting], timeout=0.3)
+        assert not done
+    assert await waiting == "done"
+    await make_buyer(house, NEWCOMER, "0")
+    receiver = (await look(house, escrow.id)).milestones[0].receiver
+    assert receiver is not None
+    assert receiver.user_id is not None
     await assert_sound(house)
