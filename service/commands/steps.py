@@ -23,6 +23,7 @@ from service.rules.errors import EscrowNotFound, Refused
 from service.rules.escrow import Taken, choose, take
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import MODE
+from service.rules.milestone_terms import MILESTONES_MAX
 from service.rules.session import moot
 from service.store import events, ledger
 from service.store.db import Transaction
@@ -32,6 +33,10 @@ from service.store.ids import event_id
 from service.store.parts import write_parts
 from service.store.sessions import cancel_sessions
 from service.wire.events import Setting, escrow_event
+
+DUE_STEPS_MAX = MILESTONES_MAX + 20
+"""Due on one escrow at once: the disputes of all its milestones; in the other family a few rows in
+a row, after a long absence."""
 
 log = structlog.get_logger()
 
@@ -101,6 +106,18 @@ async def fire_due_of(
         if escrows[deadline.escrow_id].mode == MODE:
             await fire_resolver(tx, deadline)
     return fired
+
+
+async def fire_all_due_of(tx: Transaction, escrow_id: str) -> None:
+    """Take every due step of this escrow, the earliest first, by the clock.
+
+    Raises:
+        AssertionError: a step that was taken is due again and again.
+    """
+    for _ in range(DUE_STEPS_MAX):
+        if not await fire_due_of(tx, [escrow_id]):
+            return
+    raise AssertionError(f"escrow {escrow_id} has a due step that stays")
 
 
 def _by_clock(tx: Transaction, deadline: Deadline, escrow: Escrow) -> Taken:

@@ -10,7 +10,7 @@ import pytest
 
 from service.commands import escrows
 from service.commands.perform import (
-    DUE_STEPS_LIMIT,
+    DUE_ROUNDS,
     TRIES,
     Answer,
     Command,
@@ -136,7 +136,7 @@ async def test_a_clock_that_never_ends_is_a_bug_not_a_loop(house: House):
 
     with pytest.raises(AssertionError, match="due step that stays"):
         await perform(house, shop.actor, command)
-    assert len(tries) == DUE_STEPS_LIMIT + 1
+    assert len(tries) == DUE_ROUNDS + 1
 
 
 # 2. One answer a key -----------------------------------------------------------------------------
