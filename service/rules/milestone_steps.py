@@ -269,8 +269,8 @@ def change_status(
     escrow: MilestoneEscrow, changes: Sequence[StatusChange], actor: Actor, now: datetime
 ) -> Done:
     """The provider says how milestones stand."""
-    check_batch([change.index for change in changes])
     _require(Role.SERVICE_PROVIDER, escrow, actor, no.OnlyServiceProviderCanChangeStatus)
+    check_batch([change.index for change in changes])
     if not all(change.status for change in changes):
         raise no.EmptyMilestoneStatus
     for change in changes:
@@ -325,8 +325,8 @@ def release_milestones(
     escrow: MilestoneEscrow, indexes: Sequence[int], actor: Actor, now: datetime
 ) -> Done:
     """Multi: each of the milestones' amounts is paid out."""
-    check_batch(indexes)
     _require(Role.RELEASE_SIGNER, escrow, actor, no.OnlyReleaseSignerCanRelease)
+    check_batch(indexes)
     _check_indexes(escrow, indexes)
     for index in indexes:
         _refuse_over(escrow, index)

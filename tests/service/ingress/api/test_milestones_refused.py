@@ -115,6 +115,8 @@ async def test_change_status_checks_in_order(world: World):
     far = f"{path}/milestones/9/status"
     ask = ("POST", far)
     await no("ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS", 403, "stranger", *ask, {"status": ""})
+    batch = ("stranger", "POST", f"{path}/milestones/status", {"updates": []})
+    await no("ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS", 403, *batch)
     await no("EMPTY_MILESTONE_STATUS", 422, "serviceProvider", *ask, {"status": "  "})
     await no("STRING_TOO_LONG", 422, "serviceProvider", *ask, {"status": "x" * 51})
     long = {"status": "done", "evidence": "x" * 501}
@@ -193,7 +195,8 @@ async def test_release_of_multi_checks_in_order(world: World):
     def named(*indexes: int):
         return {"milestoneIndexes": list(indexes)}
 
-    await no("ONLY_RELEASE_SIGNER_CAN_RELEASE", 403, "stranger", *ask, named(9, 0))
+    for indexes in ((), (0, 0), range(51), (9, 0)):
+        await no("ONLY_RELEASE_SIGNER_CAN_RELEASE", 403, "stranger", *ask, named(*indexes))
     await no("MILESTONE_NOT_FOUND", 404, "releaseSigner", *ask, named(0, 9))
     await world.released(path, 0)
     await no("MILESTONE_ALREADY_RELEASED", 409, "releaseSigner", *ask, named(0))
