@@ -1,7 +1,8 @@
 """The milestone family's tables: the coupling, and every step from every standing."""
 
 import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -18,7 +19,7 @@ from service.rules.engagement import (
     Milestone,
     MilestoneEscrow,
 )
-from service.rules.errors import OfMilestones, Refused
+from service.rules.errors import OfMilestones, Refused, UnauthorizedToDispute
 from service.rules.machine import NOWHERE, Actor, ActorKind, Role
 from service.rules.milestone import (
     APPROVED,
@@ -36,7 +37,7 @@ from service.rules.milestone import (
     state_of,
     status_of,
 )
-from service.rules.milestone_outlook import outlook
+from service.rules.milestone_outlook import OF_THE_WHOLE, outlook
 from service.rules.milestone_steps import (
     REFUSALS,
     Share,
@@ -61,7 +62,10 @@ from service.rules.milestone_terms import MilestoneTerms, Terms
 from service.rules.postings import held
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-USERS = {role: f"{n:024x}" for n, role in enumerate(ROLES, 1)}
+NOBODY = Role.PAYER
+"""Who holds no role."""
+HOLDERS = (*ROLES, Role.MILESTONE_RECEIVER)
+USERS = {role: f"{n:024x}" for n, role in enumerate((*HOLDERS, NOBODY), 1)}
 PAYER = Holder("payer@example.com", "f" * 24)
 FLAGS = {
     OPEN: {},
@@ -77,9 +81,18 @@ def as_holder(role: Role) -> Actor:
 
 
 def an_escrow(mode: str, *states: str, held_minor: int = 0) -> MilestoneEscrow:
-    """One in these states of its milestones, each worth 100, with so much in its pool."""
+    """One in these states of its milestones, each worth 100, with so much in its pool.
+
+    In multi the first has a receiver of its own.
+    """
+    own = Holder("own@example.com", USERS[Role.MILESTONE_RECEIVER])
     milestones = tuple(
-        Milestone(f"Part {n}", amount_minor=100 if mode == MULTI else None, **FLAGS[state])
+        Milestone(
+            f"Part {n}",
+            amount_minor=100 if mode == MULTI else None,
+            receiver=own if mode == MULTI and n == 0 else None,
+            **FLAGS[state],
+        )
         for n, state in enumerate(states)
     )
     bare = MilestoneEscrow(
@@ -164,55 +177,78 @@ def test_nothing_leads_out_of_a_final_status():
     assert all(row.target == row.source for row in STEPS if row.source in FINAL)
 
 
-def attempts(escrow: MilestoneEscrow) -> list[tuple[str, object]]:
+@dataclass(frozen=True)
+class Attempt:
+    """A step that is tried, in whose role, and how."""
+
+    step: str
+    role: Role
+    take: Callable[[], Done | None]
+
+
+def step_of(escrow: MilestoneEscrow, step: str, index: int, role: Role) -> Attempt:
+    """This step, on this milestone where it is about one, by whoever holds the role."""
+    actor, single = as_holder(role), escrow.is_single
+    pool = escrow.held_minor
+    part = [Share(Holder("receiver@example.com", USERS[Role.RECEIVER]), min(pool, 100) or 1)]
+    whole = [replace(part[0], amount_minor=pool or 1)]
+    takes: dict[str, Callable[[], Done | None]] = {
+        "change_milestone_status": lambda: change_status(
+            escrow, [StatusChange(index, "done")], actor, NOW
+        ),
+        "approve_milestone": lambda: approve(escrow, [index], actor, NOW),
+        "note_dispute": lambda: note(escrow, "-", index, actor, NOW),
+        "release": lambda: (
+            release(escrow, actor, NOW)
+            if single
+            else release_milestones(escrow, [index], actor, NOW)
+        ),
+        "dispute": lambda: (
+            dispute(escrow, "-", actor, NOW)
+            if single
+            else dispute_milestones(escrow, [index], "-", actor, NOW)
+        ),
+        "resolve_dispute": lambda: (
+            resolve(escrow, whole, actor, NOW)
+            if single
+            else resolve_milestone(escrow, index, part, actor, NOW)
+        ),
+        "withdraw_remaining": lambda: withdraw_remaining(escrow, part, actor, NOW),
+        "update": lambda: update(escrow, _more(escrow), _holders(escrow), actor, NOW),
+    }
+    return Attempt(step, role, takes[step])
+
+
+TAKEN_BY_PEOPLE = (
+    "change_milestone_status",
+    "approve_milestone",
+    "note_dispute",
+    "release",
+    "dispute",
+    "resolve_dispute",
+    "withdraw_remaining",
+    "update",
+)
+
+
+def attempts(escrow: MilestoneEscrow) -> list[Attempt]:
     """Every step that can be tried on an escrow, with whoever takes it."""
-    everybody = [as_holder(role) for role in ROLES]
-    to = Holder("receiver@example.com", USERS[Role.RECEIVER])
-    part = [Share(to, min(escrow.held_minor, 100) or 1)]
-    tries: list[tuple[str, object]] = [("fund", lambda: _funded(escrow))]
-    for actor in everybody:
-        for index in range(len(escrow.milestones)):
-            tries += [
-                (
-                    "change",
-                    lambda a=actor, i=index: change_status(
-                        escrow, [StatusChange(i, "done")], a, NOW
-                    ),
-                ),
-                ("approve", lambda a=actor, i=index: approve(escrow, [i], a, NOW)),
-                ("note", lambda a=actor, i=index: note(escrow, "-", i, a, NOW)),
-            ]
-            if escrow.release_mode == MULTI:
-                tries += [
-                    ("release", lambda a=actor, i=index: release_milestones(escrow, [i], a, NOW)),
-                    (
-                        "dispute",
-                        lambda a=actor, i=index: dispute_milestones(escrow, [i], "-", a, NOW),
-                    ),
-                    (
-                        "resolve",
-                        lambda a=actor, i=index: resolve_milestone(escrow, i, part, a, NOW),
-                    ),
-                ]
-        tries.append(("withdraw", lambda a=actor: withdraw_remaining(escrow, part, a, NOW)))
-        tries.append(
-            ("update", lambda a=actor: update(escrow, _more(escrow), _holders(escrow), a, NOW))
-        )
-        if escrow.release_mode == SINGLE:
-            whole = [Share(to, escrow.held_minor or 1)]
-            tries += [
-                ("release", lambda a=actor: release(escrow, a, NOW)),
-                ("dispute", lambda a=actor: dispute(escrow, "-", a, NOW)),
-                ("resolve", lambda a=actor, w=whole: resolve(escrow, w, a, NOW)),
-            ]
+    tries = [Attempt("fund", Role.PAYER, lambda: _funded(escrow))]
+    tries += [
+        step_of(escrow, step, index, role)
+        for role in HOLDERS
+        for step in TAKEN_BY_PEOPLE
+        for index in range(1 if step in OF_THE_WHOLE else len(escrow.milestones))
+    ]
     if escrow.is_disputed:
         index = (
             None
             if escrow.is_single
             else next(i for i, one in enumerate(escrow.milestones) if one.disputed)
         )
-        tries.append(("expire", lambda: expire(escrow, index, NOW, NOW)))
-    return tries  # fmt: skip
+        clocks = Attempt("resolve_dispute", Role.CLOCK, lambda: expire(escrow, index, NOW, NOW))
+        tries.append(clocks)
+    return tries
 
 
 def _funded(escrow: MilestoneEscrow) -> Done:
@@ -232,7 +268,10 @@ def terms_of(escrow: MilestoneEscrow) -> Terms:
         platform_fee_bps=escrow.platform_fee_bps,
         roles={role: holder.email for role, holder in escrow.roles.items()},
         milestones=tuple(
-            MilestoneTerms(one.description, one.amount_minor) for one in escrow.milestones
+            MilestoneTerms(
+                one.description, one.amount_minor, one.receiver.email if one.receiver else None
+            )
+            for one in escrow.milestones
         ),
     )
 
@@ -251,26 +290,28 @@ def _holders(escrow: MilestoneEscrow) -> dict[str, Holder]:
 @pytest.mark.parametrize("mode", RELEASE_MODES)
 def test_every_step_from_every_standing_is_a_row_or_a_refusal(mode: str, held_minor: int):
     """And its money balances: nothing is made, nothing is lost, the sums follow the postings."""
-    taken: set[str] = set()
+    taken: set[tuple[str, bool]] = set()
     for states in standings(mode):
         escrow = an_escrow(mode, *states, held_minor=held_minor)
-        for name, attempt in attempts(escrow):
+        for one in attempts(escrow):
             try:
-                done = attempt()  # type: ignore[operator]  # a closure of the list above
+                done = one.take()
             except OfMilestones:
                 continue
             if done is None:
                 continue
-            taken.add(name)
-            check_done(done)
-    expected = {"fund", "change", "approve", "dispute", "note", "expire", "update"}
+            taken.add((one.step, one.role is Role.CLOCK))
+            check_done(done, one.role)
+    expected = {"fund", "change_milestone_status", "approve_milestone", "dispute", "note_dispute",
+                "update"}  # fmt: skip
     if held_minor >= 300:
-        expected |= {"release", "resolve", "withdraw"}
-    assert taken >= expected
+        expected |= {"release", "resolve_dispute", "withdraw_remaining"}
+    assert taken >= {(step, False) for step in expected} | {("resolve_dispute", True)}
 
 
-def check_done(done: Done) -> None:
+def check_done(done: Done, role: Role) -> None:
     before, after = done.before, done.after
+    assert role in done.row.who, (done.row.name, role)
     assert TABLE.find(done.row.name, before.status, before.release_mode, after.status) == done.row
     assert after.status == status_of(after)
     assert after.seq == before.seq + len(done.events)
@@ -282,9 +323,8 @@ def check_done(done: Done) -> None:
         after.held_minor + after.released_minor + after.refunded_minor + after.fees_minor
     )
     assert all(p.amount_minor > 0 and p.currency == after.currency for p in done.postings)
-    assert sum(one.amount_minor for one in after.fundings) == after.funded_minor or not (
-        before.fundings
-    )
+    if before.fundings or not before.funded_minor:  # those of a final standing are not told
+        assert sum(one.amount_minor for one in after.fundings) == after.funded_minor
     for old, new in zip(before.milestones, after.milestones, strict=False):
         was, now = state_of(old), state_of(new)
         assert was == now or any(
@@ -299,14 +339,96 @@ def test_any_way_through_the_table_keeps_the_money():
         mode = RELEASE_MODES[life % 2]
         escrow = an_escrow(mode, OPEN, OPEN, OPEN)
         for _ in range(25):
-            _, attempt = chance.choice(attempts(escrow))
+            one = chance.choice(attempts(escrow))
             try:
-                done = attempt()  # type: ignore[operator]  # as above
+                done = one.take()
             except OfMilestones:
                 continue
             if done is not None:
-                check_done(done)
+                check_done(done, one.role)
                 escrow = done.after
+
+
+# ---- Who may ------------------------------------------------------------------------------------
+
+# Of milestones.md 2; `own` is the receiver of the first milestone, `none` is nobody of the escrow.
+WHO_MAY = """
+                         appr prov plat sign reso rece own  none
+change_milestone_status  -    yes  -    -    -    -    -    -
+approve_milestone        yes  -    -    -    -    -    -    -
+release                  -    -    -    yes  -    -    -    -
+dispute                  yes  yes  yes  yes  -    yes  yes  -
+note_dispute             yes  yes  yes  yes  yes  yes  yes  -
+resolve_dispute          -    -    -    -    yes  -    -    -
+withdraw_remaining       -    -    -    -    yes  -    -    -
+update                   -    -    yes  -    -    -    -    -
+"""
+TOLD = {
+    "change_milestone_status": "ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS",
+    "approve_milestone": "ONLY_APPROVER_CAN_APPROVE",
+    "release": "ONLY_RELEASE_SIGNER_CAN_RELEASE",
+    "dispute": "UNAUTHORIZED_TO_DISPUTE",
+    "note_dispute": "ONLY_ROLE_HOLDERS_CAN_NOTE",
+    "resolve_dispute": "ONLY_DISPUTE_RESOLVER",
+    "withdraw_remaining": "ONLY_DISPUTE_RESOLVER",
+    "update": "ONLY_PLATFORM_CAN_UPDATE",
+}
+READY = {
+    "release": (APPROVED, APPROVED),
+    "note_dispute": (DISPUTED, DISPUTED),
+    "resolve_dispute": (DISPUTED, DISPUTED),
+    "withdraw_remaining": (RELEASED, RESOLVED),
+}
+"""The standing in which a step can be taken, where that is not the first one."""
+COLUMNS = (*ROLES, Role.MILESTONE_RECEIVER, NOBODY)
+
+
+def cells() -> list[tuple[str, Role, bool]]:
+    """Each step and single role of the matrix, and whether it may."""
+    rows = [line.split() for line in WHO_MAY.strip().splitlines()[1:]]
+    return [
+        (step, role, may == "yes")
+        for step, *ticks in rows
+        for role, may in zip(COLUMNS, ticks, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("mode", RELEASE_MODES)
+@pytest.mark.parametrize(("step", "role", "may"), cells())
+def test_each_single_role_takes_its_own_steps_and_no_other(
+    mode: str, step: str, role: Role, may: bool
+):
+    states = READY.get(step, (OPEN, OPEN))
+    if mode == SINGLE and step == "withdraw_remaining":
+        states = (RELEASED, RELEASED)
+    escrow = an_escrow(mode, *states, held_minor=200)
+    if mode == SINGLE and role is Role.MILESTONE_RECEIVER:
+        may = False  # single release has no receivers but the one
+    attempt = step_of(escrow, step, 0, role)
+    if may:
+        done = attempt.take()
+        assert done is not None
+        check_done(done, role)
+        return
+    with pytest.raises(OfMilestones) as refused:
+        attempt.take()
+    is_judge = (step, role) == ("dispute", Role.DISPUTE_RESOLVER)
+    assert refused.value.code == ("RESOLVER_CANNOT_DISPUTE" if is_judge else TOLD[step])
+
+
+def test_the_table_says_the_same():
+    for step, role, may in cells():
+        assert may == any(role in row.who for row in STEPS if row.name == step), (step, role)
+    named = {step for step, _, _ in cells()}
+    others = {"create", "fund", "link_role", "freeze", "unfreeze"}
+    assert named | others == {row.name for row in STEPS}
+    assert named == set(TAKEN_BY_PEOPLE) == set(TOLD)
+
+
+def test_a_milestones_own_receiver_disputes_no_other_milestone():
+    escrow = an_escrow(MULTI, OPEN, OPEN)
+    with pytest.raises(UnauthorizedToDispute):
+        step_of(escrow, "dispute", 1, Role.MILESTONE_RECEIVER).take()
 
 
 # ---- What comes next ----------------------------------------------------------------------------
