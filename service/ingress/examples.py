@@ -359,6 +359,7 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
                     ],
                 }
             ],
+            "anybody": [{"step": "fund", "legal": True}],
             "deadlines": [],
         },
     ),

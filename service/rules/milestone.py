@@ -5,7 +5,7 @@ Three of them: the escrow's steps in `single` and in `multi` (`STEPS`), a milest
 milestones are. The order of a step's checks stands in `milestone_steps.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -235,6 +235,11 @@ STEPS = (
 )
 # fmt: on
 TABLE = Table(FAMILY, STEPS, FINAL)
+WHO: Mapping[str, frozenset[str]] = {
+    name: frozenset(role for row in STEPS if row.name == name for role in row.who)
+    for name in dict.fromkeys(row.name for row in STEPS)
+}
+"""Step -> the roles that take it, in the table's order. Nothing else says who may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
 """What may happen next to a milestone escrow: each role's steps, legal now, or why not.
 
-Law: nothing is predicted by other rules: each step is tried on the checks themselves, with the
-least that it needs. Whoever is not registered yet is looked at as if they were.
+Law: whose a step is, is read off the table (`WHO`), and nothing is predicted by other rules: each
+is tried on the checks themselves, with the least that it needs. Whoever is not registered yet is
+looked at as if they were.
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.rules.engagement import ROLES, Holder, MilestoneEscrow
+from service.rules.engagement import Holder, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Actor, ActorKind, Role
+from service.rules.milestone import WHO
 from service.rules.milestone_steps import (
     Share,
     StatusChange,
@@ -26,8 +29,10 @@ from service.rules.milestone_steps import (
     resolve,
     resolve_milestone,
     roles_of,
+    update,
     withdraw_remaining,
 )
+from service.rules.milestone_terms import MILESTONES_MAX, MilestoneTerms, standing_terms
 
 NOBODY_YET = "0" * 24
 Try = Callable[[MilestoneEscrow, int, Actor, datetime], object]
@@ -47,6 +52,10 @@ class MilestoneProspect:
 
 def _status(escrow: MilestoneEscrow, index: int, actor: Actor, now: datetime) -> object:
     return change_status(escrow, [StatusChange(index, "done")], actor, now)
+
+
+def _approve(escrow: MilestoneEscrow, index: int, actor: Actor, now: datetime) -> object:
+    return approve(escrow, [index], actor, now)
 
 
 def _release(escrow: MilestoneEscrow, index: int, actor: Actor, now: datetime) -> object:
@@ -87,54 +96,75 @@ def _all_of(amount: int, to: Holder) -> list[Share]:
     return [Share(to, amount)] if amount else []
 
 
-_OWN: Mapping[Role, tuple[tuple[str, Try], ...]] = {
-    Role.APPROVER: (
-        (
-            "approve_milestone",
-            lambda escrow, index, actor, now: approve(escrow, [index], actor, now),
-        ),
-    ),
-    Role.SERVICE_PROVIDER: (("change_milestone_status", _status),),
-    Role.PLATFORM: (),
-    Role.RELEASE_SIGNER: (("release", _release),),
-    Role.DISPUTE_RESOLVER: (("resolve_dispute", _resolve), ("withdraw_remaining", _withdraw)),
-    Role.RECEIVER: (),
+def _update(escrow: MilestoneEscrow, _: int, actor: Actor, now: datetime) -> object:
+    """One more milestone; where there is room for none, other words for the last."""
+    terms = standing_terms(escrow)
+    parts, added = terms.milestones, MilestoneTerms("-", None if escrow.is_single else 1)
+    if len(parts) == MILESTONES_MAX:
+        parts, added = parts[:-1], replace(parts[-1], description="-")
+    holders = {holder.email: holder for holder in escrow.holders()}
+    return update(escrow, replace(terms, milestones=(*parts, added)), holders, actor, now)
+
+
+TRIES: Mapping[str, Try] = {
+    "fund": _fund,
+    "change_milestone_status": _status,
+    "approve_milestone": _approve,
+    "release": _release,
+    "dispute": _dispute,
+    "note_dispute": _note,
+    "resolve_dispute": _resolve,
+    "withdraw_remaining": _withdraw,
+    "update": _update,
 }
-OF_THE_WHOLE = frozenset({"fund", "note_dispute", "withdraw_remaining"})
+"""A step that people take -> how it is tried on one milestone. Whose it is, is the table's."""
+OF_THE_WHOLE = frozenset({"fund", "note_dispute", "withdraw_remaining", "update"})
 OF_EACH_ALWAYS = frozenset({"approve_milestone", "change_milestone_status"})
 """The steps that are about single milestones in single release too."""
 
 
 def outlook(escrow: MilestoneEscrow, role: Role, now: datetime) -> list[MilestoneProspect]:
-    """Every step of this role, as it stands now."""
-    user_id = escrow.roles[role].user_id or NOBODY_YET
-    actor = Actor(ActorKind.USER, user_id=user_id)
-    escrow = _as_if_registered(escrow, role)
-    steps = _OWN[role]
-    if role is not Role.DISPUTE_RESOLVER:
-        steps = (*steps, ("dispute", _dispute))
-    return [_prospect(escrow, name, attempt, actor, now) for name, attempt in steps]
+    """Every step of this role, as it stands now; of `Role.PAYER`: what anybody may do."""
+    if role is Role.PAYER:
+        return _prospects(escrow, {role}, NOBODY_YET, now)
+    holder = escrow.roles[role]
+    if holder.user_id is not None:
+        return _prospects(escrow, {role}, holder.user_id, now)
+    roles = {**escrow.roles, role: replace(holder, user_id=NOBODY_YET)}
+    return _prospects(replace(escrow, roles=roles), {role}, NOBODY_YET, now)
+
+
+def outlook_of_receiver(
+    escrow: MilestoneEscrow, receiver: Holder, now: datetime
+) -> list[MilestoneProspect]:
+    """Every step of a milestone's own receiver, by this one capacity."""
+    user_id = receiver.user_id or NOBODY_YET
+    seen = replace(
+        escrow,
+        milestones=tuple(
+            replace(one, receiver=replace(receiver, user_id=user_id))
+            if one.receiver == receiver
+            else one
+            for one in escrow.milestones
+        ),
+    )
+    return _prospects(seen, {Role.MILESTONE_RECEIVER}, user_id, now)
 
 
 def outlook_of(escrow: MilestoneEscrow, user_id: str, now: datetime) -> list[MilestoneProspect]:
     """Every step of this user, in whatever roles, each once; `fund` is there for everybody."""
-    held = roles_of(escrow, user_id)
+    return _prospects(escrow, {*roles_of(escrow, user_id), Role.PAYER}, user_id, now)
+
+
+def _prospects(
+    escrow: MilestoneEscrow, held: AbstractSet[Role], user_id: str, now: datetime
+) -> list[MilestoneProspect]:
     actor = Actor(ActorKind.USER, user_id=user_id)
-    steps: list[tuple[str, Try]] = [one for role in ROLES if role in held for one in _OWN[role]]
-    if held and Role.DISPUTE_RESOLVER not in held:
-        steps.append(("dispute", _dispute))
-    if held:
-        steps.append(("note_dispute", _note))
-    steps.append(("fund", _fund))
-    return [_prospect(escrow, name, attempt, actor, now) for name, attempt in steps]
-
-
-def _as_if_registered(escrow: MilestoneEscrow, role: Role) -> MilestoneEscrow:
-    holder = escrow.roles[role]
-    if holder.user_id is not None:
-        return escrow
-    roles = {one: escrow.roles[one] for one in ROLES}
-    return replace(escrow, roles={**roles, role: replace(holder, user_id=NOBODY_YET)})
+    return [
+        _prospect(escrow, name, TRIES[name], actor, now)
+        for name, who in WHO.items()
+        if name in TRIES and who & held
+    ]
 
 
 def _prospect(

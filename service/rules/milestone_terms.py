@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.rules import errors as no
-from service.rules.engagement import SINGLE
+from service.rules.engagement import SINGLE, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.money import MAX_MINOR, to_decimal
 
@@ -67,6 +67,28 @@ class Terms:
         """Everybody who is named, each once, roles before milestones."""
         receivers = [one.receiver for one in self.milestones if one.receiver is not None]
         return tuple(dict.fromkeys((*self.roles.values(), *receivers)))
+
+
+def standing_terms(escrow: MilestoneEscrow) -> Terms:
+    """The terms as they stand."""
+    return Terms(
+        release_mode=escrow.release_mode,
+        engagement_id=escrow.engagement_id,
+        title=escrow.title,
+        description=escrow.description,
+        currency=escrow.currency,
+        amount_minor=escrow.amount_minor if escrow.is_single else None,
+        platform_fee_bps=escrow.platform_fee_bps,
+        roles={role: holder.email for role, holder in escrow.roles.items()},
+        milestones=tuple(
+            MilestoneTerms(
+                one.description, one.amount_minor, one.receiver.email if one.receiver else None
+            )
+            for one in escrow.milestones
+        ),
+        receiver_memo=escrow.receiver_memo,
+        resolver_deadline_days=escrow.resolver_deadline_days,
+    )
 
 
 def check_terms(terms: Terms, *, standing: int = 0) -> None:

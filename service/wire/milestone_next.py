@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.rules.engagement import ROLES, MilestoneEscrow
+from service.rules.engagement import ROLES, Holder, MilestoneEscrow
 from service.rules.machine import Role
-from service.rules.milestone_outlook import MilestoneProspect, outlook
+from service.rules.milestone_outlook import MilestoneProspect, outlook, outlook_of_receiver
 from service.wire.base import Wire, absent
 from service.wire.milestones import NAME_OF
 from service.wire.next import NextDeadline, Open, resolver_deadline
+
+RECEIVER_OF_ITS_OWN = "milestoneReceiver"
 
 
 class MilestoneNextStep(Wire):
@@ -25,11 +27,15 @@ class MilestoneNextStep(Wire):
 
 
 class MilestoneNextRole(Wire):
-    """A role, who holds it, and their steps."""
+    """A role, who holds it, and their steps.
+
+    Milestones' own receivers have the role `milestoneReceiver`, and `milestoneIndexes`: which.
+    """
 
     role: str
     email: str
     registered: bool
+    milestone_indexes: list[int] | None = absent()
     steps: list[MilestoneNextStep]
 
 
@@ -44,10 +50,11 @@ class MilestoneNextEscrow(Wire):
 
 
 class MilestoneNextAnswer(Wire):
-    """200 of `GET /milestone-escrows/:id/next`."""
+    """200 of `GET /milestone-escrows/:id/next`; `anybody`: the steps that need no role."""
 
     escrow: MilestoneNextEscrow
     roles: list[MilestoneNextRole]
+    anybody: list[MilestoneNextStep]
     deadlines: list[NextDeadline]
 
 
@@ -63,7 +70,8 @@ def milestone_next(
             frozen=escrow.frozen,
             version=escrow.version,
         ),
-        roles=[_role(escrow, role, now) for role in ROLES],
+        roles=[*(_role(escrow, role, now) for role in ROLES), *_receivers(escrow, now)],
+        anybody=[_step(one) for one in outlook(escrow, Role.PAYER, now)],
         deadlines=[resolver_deadline(*one) for one in deadlines],
     )
 
@@ -76,6 +84,24 @@ def _role(escrow: MilestoneEscrow, role: Role, now: datetime) -> MilestoneNextRo
         registered=holder.user_id is not None,
         steps=[_step(one) for one in outlook(escrow, role, now)],
     )
+
+
+def _receivers(escrow: MilestoneEscrow, now: datetime) -> list[MilestoneNextRole]:
+    """Milestones' own receivers, each once, in the order of their first milestone."""
+    owned: dict[Holder, list[int]] = {}
+    for index, one in enumerate(escrow.milestones):
+        if one.receiver is not None:
+            owned.setdefault(one.receiver, []).append(index)
+    return [
+        MilestoneNextRole.model_construct(
+            role=RECEIVER_OF_ITS_OWN,
+            email=holder.email,
+            registered=holder.user_id is not None,
+            milestone_indexes=indexes,
+            steps=[_step(one) for one in outlook_of_receiver(escrow, holder, now)],
+        )
+        for holder, indexes in owned.items()
+    ]
 
 
 def _step(one: MilestoneProspect) -> MilestoneNextStep:

@@ -68,8 +68,9 @@ class Choice:
 
 
 def choices(escrow: MilestoneEscrow, user_id: str, voice: Voice, now: datetime) -> list[Choice]:
-    """Every step of this person, what goes on first."""
-    found = sorted(outlook_of(escrow, user_id, now), key=lambda one: PAGES.index(one.step))
+    """Every step of this person that has a page, what goes on first."""
+    mine = [one for one in outlook_of(escrow, user_id, now) if one.step in PAGES]
+    found = sorted(mine, key=lambda one: PAGES.index(one.step))
     return [
         Choice(
             one.step,

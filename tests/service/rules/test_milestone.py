@@ -32,12 +32,18 @@ from service.rules.milestone import (
     RESOLVED,
     STEPS,
     TABLE,
+    WHO,
     Done,
     coupled,
     state_of,
     status_of,
 )
-from service.rules.milestone_outlook import OF_THE_WHOLE, outlook
+from service.rules.milestone_outlook import (
+    OF_THE_WHOLE,
+    TRIES,
+    outlook,
+    outlook_of_receiver,
+)
 from service.rules.milestone_steps import (
     REFUSALS,
     Share,
@@ -58,7 +64,7 @@ from service.rules.milestone_steps import (
     update,
     withdraw_remaining,
 )
-from service.rules.milestone_terms import MilestoneTerms, Terms
+from service.rules.milestone_terms import MILESTONES_MAX, MilestoneTerms, Terms, standing_terms
 from service.rules.postings import held
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -256,28 +262,8 @@ def _funded(escrow: MilestoneEscrow) -> Done:
     return fund(escrow, PAYER, 50, NOW)
 
 
-def terms_of(escrow: MilestoneEscrow) -> Terms:
-    """The terms that stand."""
-    return Terms(
-        release_mode=escrow.release_mode,
-        engagement_id=escrow.engagement_id,
-        title=escrow.title,
-        description=escrow.description,
-        currency=escrow.currency,
-        amount_minor=escrow.amount_minor if escrow.is_single else None,
-        platform_fee_bps=escrow.platform_fee_bps,
-        roles={role: holder.email for role, holder in escrow.roles.items()},
-        milestones=tuple(
-            MilestoneTerms(
-                one.description, one.amount_minor, one.receiver.email if one.receiver else None
-            )
-            for one in escrow.milestones
-        ),
-    )
-
-
 def _more(escrow: MilestoneEscrow) -> Terms:
-    terms = terms_of(escrow)
+    terms = standing_terms(escrow)
     added = MilestoneTerms("One more", None if escrow.is_single else 100)
     return replace(terms, milestones=(*terms.milestones, added))
 
@@ -446,6 +432,44 @@ def test_what_the_outlook_calls_legal_is_what_the_rules_take(mode: str):
         assert (shown["withdraw_remaining"].obstacle is None) == (escrow.status in FINAL)
         if mode == SINGLE:
             assert (shown["release"].obstacle is None) == (escrow.status == "pendingRelease")
+
+
+def test_every_role_is_shown_the_steps_that_the_table_gives_it():
+    escrow = an_escrow(MULTI, OPEN, OPEN)
+    [own, _] = [one.receiver for one in escrow.milestones]
+    assert own is not None
+    shown = {role: [one.step for one in outlook(escrow, role, NOW)] for role in (*ROLES, NOBODY)}
+    shown[Role.MILESTONE_RECEIVER] = [one.step for one in outlook_of_receiver(escrow, own, NOW)]
+    for role, steps in shown.items():
+        assert steps == [name for name, who in WHO.items() if role in who], role
+    assert set(TRIES) == {name for name, who in WHO.items() if who & {*HOLDERS, NOBODY}}
+    assert shown[Role.PLATFORM] == ["dispute", "note_dispute", "update"]
+    assert shown[NOBODY] == ["fund"]
+
+
+def test_a_milestones_own_receiver_is_shown_their_own_even_before_they_register():
+    escrow = an_escrow(MULTI, OPEN, OPEN)
+    waiting = Holder("later@example.com")
+    parts = tuple(replace(one, receiver=waiting) for one in escrow.milestones[:1])
+    escrow = replace(escrow, milestones=(*parts, escrow.milestones[1]))
+    legal = {one.step: one.indexes for one in outlook_of_receiver(escrow, waiting, NOW)}
+    assert legal["dispute"] == (0,)
+
+
+@pytest.mark.parametrize("mode", RELEASE_MODES)
+def test_an_update_is_shown_where_something_can_be_changed(mode: str):
+    def seen(*states: str, held_minor: int = 0) -> tuple[bool, str | None]:
+        escrow = an_escrow(mode, *states, held_minor=held_minor)
+        one = next(p for p in outlook(escrow, Role.PLATFORM, NOW) if p.step == "update")
+        return one.obstacle is None, one.obstacle.code if one.obstacle else None
+
+    assert seen(OPEN, OPEN) == seen(OPEN, APPROVED, held_minor=50) == (True, None)
+    assert seen(OPEN, APPROVED) == (False, "MILESTONE_APPROVED_CANNOT_CHANGE")
+    assert seen(DISPUTED, DISPUTED) == (False, "ESCROW_IN_DISPUTE")
+    assert seen(RELEASED, RELEASED) == (False, "ESCROW_ALREADY_RELEASED")
+    full = [OPEN] * MILESTONES_MAX
+    assert seen(*full) == seen(*full, held_minor=50) == (True, None)
+    assert seen(*full[:-1], APPROVED, held_minor=50) == (False, "ESCROW_PROPERTIES_MISMATCH")
 
 
 def test_every_refusal_of_a_step_is_listed_once_and_is_one_of_this_family_or_shared():

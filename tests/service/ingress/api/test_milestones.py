@@ -396,6 +396,29 @@ async def test_next_says_who_may_do_what(world: World):
     assert steps["disputeResolver"]["resolve_dispute"]["code"] == "MILESTONE_NOT_IN_DISPUTE"
     withdraw = steps["disputeResolver"]["withdraw_remaining"]
     assert (withdraw["legal"], withdraw["code"]) == (False, "ESCROW_NOT_FULLY_PROCESSED")
+    assert steps["platform"]["update"]["legal"]
+    assert [(one["step"], one["legal"]) for one in told["anybody"]] == [("fund", True)]
+
+
+async def test_next_has_the_milestones_own_receivers(world: World):
+    body = world.body(amounts=("60", "40", "10", "5"))
+    stranger, later = world.crew.stranger.email, "later@example.com"
+    for index, email in ((0, later), (1, stranger), (3, stranger)):
+        body["milestones"][index]["receiver"] = email
+    path = f"/{(await world.done('developer', 'POST', '', body))['id']}"
+    await world.disputed(path, 1)
+    _, told = await world.ask("developer", "GET", f"{path}/next")
+    assert len(told["roles"]) == 8
+    first, second = told["roles"][6:]
+    assert (first["role"], first["email"], first["registered"]) == (
+        "milestoneReceiver", later, False,
+    )  # fmt: skip
+    assert (second["email"], second["registered"]) == (stranger, True)
+    assert (first["milestoneIndexes"], second["milestoneIndexes"]) == ([0], [1, 3])
+    legal = [
+        {s["step"]: s.get("milestoneIndexes") for s in one["steps"]} for one in (first, second)
+    ]
+    assert [one["dispute"] for one in legal] == [[0], [3]]
 
 
 async def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World):
