@@ -12,7 +12,6 @@ from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
 from service.rules.milestone_session import moot
 from service.rules.milestone_steps import check_frozen, expire
-from service.rules.session import EVERY
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, stop_kinds
@@ -52,7 +51,7 @@ async def record(tx: Transaction, done: Done) -> None:
     """Move, post, tell: the step that was taken."""
     tx.taken.append(done)
     await move_milestone_escrow(tx, done)
-    await cancel_sessions(tx, [(done.after.id, action, EVERY) for action in moot(done)])
+    await cancel_sessions(tx, [(done.after.id, *over) for over in moot(done)])
     await _turn(tx, done)
     await ledger.post_transfers(tx, entries_of(done))
     await events.append_events(tx, told(tx, done))

@@ -94,6 +94,15 @@ def state_of(one: Milestone) -> str:
     return APPROVED if one.approved else OPEN
 
 
+def open_steps(escrow: MilestoneEscrow) -> frozenset[str]:
+    """The steps for which some milestone stands right; nothing is approved twice."""
+    states = {state_of(one) for one in escrow.milestones}
+    steps = {row.name for row in MILESTONE_STEPS if row.source in states}
+    if all(one.approved or one.is_over for one in escrow.milestones):
+        steps.discard("approve_milestone")
+    return frozenset(steps)
+
+
 # ---- The coupling -------------------------------------------------------------------------------
 
 States = Sequence[str]

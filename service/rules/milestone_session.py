@@ -11,9 +11,10 @@ from service.rules import errors as no
 from service.rules.engagement import FINAL, ROLES, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Role
-from service.rules.milestone import Done
+from service.rules.milestone import Done, open_steps
 from service.rules.milestone_outlook import outlook
 from service.rules.milestone_steps import check_fund
+from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
 WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
@@ -70,16 +71,27 @@ def _check_legal(escrow: MilestoneEscrow, role: Role, action: str, now: datetime
         raise prospect.obstacle
 
 
-def moot(done: Done) -> list[str]:
-    """The actions whose pending sessions this step ends: it was their step, or it is too late.
+def moot(done: Done) -> list[tuple[str, str]]:
+    """(action, e-mail) of the pending sessions that this step ends; EVERY stands for all of them.
 
-    Milestones of multi release, approvals and statuses come one by one: their sessions stay.
+    It is too late for all but the remainder; no milestone stands right for it any more, whichever
+    way its step was taken; or an update has given the role to somebody else.
     """
-    if done.after.status in FINAL and done.before.status not in FINAL:
-        return [action for action in ACTIONS if action != WITHDRAW]
-    if done.row.name == DISPUTE and done.after.is_single:
-        return [DISPUTE]
-    return []
+    before, after = done.before, done.after
+    if after.status in FINAL and before.status not in FINAL:
+        return [(action, EVERY) for action in ACTIONS if action != WITHDRAW]
+    late = open_steps(before) - open_steps(after)
+    lost = {
+        action
+        for action, (role, _) in WHOSE.items()
+        if before.roles[role].email != after.roles[role].email
+    }
+    gone = {holder.email for holder in before.holders()} - {
+        holder.email for holder in after.holders()
+    }
+    return [(action, EVERY) for action in ACTIONS if action in late | lost] + [
+        (DISPUTE, email) for email in sorted(gone)
+    ]
 
 
 OF_SESSIONS: tuple[type[Refused], ...] = (

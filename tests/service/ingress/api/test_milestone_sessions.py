@@ -164,6 +164,51 @@ async def test_the_end_of_an_escrow_ends_its_sessions_but_for_the_remainder(worl
     await assert_sound(world.house)
 
 
+async def test_a_step_that_was_taken_by_another_way_ends_its_sessions(world: World):
+    path = await world.made(amounts=("60", "40"), funded="100")
+    approving = await opened(world, path, "approve_milestone", "approver")
+    disputing = await opened(world, path, "dispute", "receiver")
+    await world.approved(path, 0)
+    assert await standing(world, approving) == "pending"
+    releasing = await opened(world, path, "release", "releaseSigner")
+    await world.approved(path, 1)
+    assert await standing(world, approving) == "cancelled"
+    await world.disputed(path, 0)
+    assert [await standing(world, one) for one in (releasing, disputing)] == ["pending"] * 2
+    await world.disputed(path, 1)
+    assert [await standing(world, one) for one in (releasing, disputing)] == ["cancelled"] * 2
+    resolving = await opened(world, path, "resolve_dispute", "disputeResolver")
+    body = {"milestoneIndex": 0, "distributions": world.shares(("receiver", "60"))}
+    await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", body)
+    assert await standing(world, resolving) == "pending"
+    await assert_sound(world.house)
+
+
+async def test_the_last_release_of_what_is_approved_ends_the_sessions_to_release(world: World):
+    path = await world.made(amounts=("60", "40"), funded="100")
+    await world.approved(path, 0)
+    releasing = await opened(world, path, "release", "releaseSigner")
+    body = {"milestoneIndexes": [0]}
+    await world.done("releaseSigner", "POST", f"{path}/release", body)
+    assert await standing(world, releasing) == "cancelled"
+
+
+async def test_a_role_that_was_given_to_another_ends_its_sessions(world: World):
+    path = await world.made()
+    was, others = "approver", ("serviceProvider", "receiver")
+    sessions = [
+        await opened(world, path, "approve_milestone", was),
+        await opened(world, path, "dispute", was),
+        await opened(world, path, "change_milestone_status", others[0]),
+        await opened(world, path, "dispute", others[1]),
+    ]
+    body = world.body()
+    body["roles"]["approver"] = world.crew.stranger.email
+    await world.done("platform", "PUT", path, body)
+    left = [await standing(world, one) for one in sessions]
+    assert left == ["cancelled", "cancelled", "pending", "pending"]
+
+
 async def test_anybody_acts_in_the_sandbox(world: World):
     path = await world.made()
 
