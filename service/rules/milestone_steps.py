@@ -52,7 +52,9 @@ from service.rules.milestone_terms import (
     check_terms,
     check_text,
     shown,
+    too_large,
 )
+from service.rules.money import MAX_MINOR
 from service.rules.payouts import Distribution, Payout, back_to_payers, distribution, payout
 from service.rules.postings import Posting, distribute, hold, pay, refund, wallet, withdraw
 
@@ -229,6 +231,8 @@ def check_fund(escrow: MilestoneEscrow, amount: int, expected_version: int | Non
     """
     if amount <= 0:
         raise no.AmountMustBePositive
+    if amount > MAX_MINOR:
+        raise too_large(escrow.currency)
     if expected_version is not None and expected_version != escrow.version:
         raise _other_version(escrow, expected_version)
     _refuse_final(escrow)
@@ -436,7 +440,7 @@ def note(
 
 def resolve(escrow: MilestoneEscrow, shares: Sequence[Share], actor: Actor, now: datetime) -> Done:
     """Single: the whole balance is distributed."""
-    _check_shares(shares)
+    _check_shares(escrow, shares)
     _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
     if not escrow.is_disputed:
         raise no.EscrowNotInDispute
@@ -458,7 +462,7 @@ def resolve_milestone(
 ) -> Done:
     """Multi: up to the milestone's amount is distributed; the rest stays in the pool."""
     _check_indexes(escrow, [index])
-    _check_shares(shares)
+    _check_shares(escrow, shares)
     _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
     _refuse_over(escrow, index)
     if not escrow.milestones[index].disputed:
@@ -518,7 +522,7 @@ def withdraw_remaining(
     escrow: MilestoneEscrow, shares: Sequence[Share], actor: Actor, now: datetime
 ) -> Done:
     """What is left over of a final escrow is paid out, all or part of it, without a fee."""
-    _check_shares(shares)
+    _check_shares(escrow, shares)
     _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
     if not escrow.is_over:
         raise no.EscrowNotFullyProcessed
@@ -533,9 +537,11 @@ def withdraw_remaining(
     return done("withdraw_remaining", escrow, _paid(escrow, [leg]), [leg], now)
 
 
-def _check_shares(shares: Sequence[Share]) -> None:
+def _check_shares(escrow: MilestoneEscrow, shares: Sequence[Share]) -> None:
     if any(share.amount_minor <= 0 for share in shares):
         raise no.AmountsMustBePositive
+    if any(share.amount_minor > MAX_MINOR for share in shares):
+        raise too_large(escrow.currency)
     if len(shares) > RECIPIENTS_MAX:
         raise no.TooManyDistributions(limit=RECIPIENTS_MAX)
     emails = [share.to.email for share in shares]
@@ -790,7 +796,7 @@ _OF_TERMS = (
     no.TooManyMilestones, no.FlagsMustBeFalse, no.StringTooLong, no.ResolverMustBeIndependent,
 )  # fmt: skip
 _OF_SHARES = (
-    no.AmountsMustBePositive, no.TooManyDistributions, no.DuplicateRecipient,
+    no.AmountsMustBePositive, no.AmountTooLarge, no.TooManyDistributions, no.DuplicateRecipient,
     no.RecipientNotRegistered, no.OnlyDisputeResolver,
 )  # fmt: skip
 _OVER = (no.EscrowAlreadyReleased, no.EscrowAlreadyResolved)

@@ -82,6 +82,21 @@ async def test_an_amount_beyond_the_bound_is_too_large(world: World):
     await world.refused("AMOUNT_TOO_LARGE", 422, "developer", "POST", "", half)
 
 
+async def test_no_amount_of_a_step_is_beyond_the_bound(world: World):
+    """Above what the ledger keeps it is the amount that is wrong, whatever the pool has."""
+    no, over = world.refused, "900000000.000001"
+    single, multi = await world.made(), await world.made(amounts=("60", "40"))
+    for path in (single, multi):
+        await no("AMOUNT_TOO_LARGE", 422, "payer", "POST", f"{path}/fund", {"amount": over})
+        most = {"amount": "900000000"}
+        await no("FUNDING_LIMIT_EXCEEDED", 409, "payer", "POST", f"{path}/fund", most)
+        body = {"distributions": world.shares((NOBODY, over))}
+        await no("AMOUNT_TOO_LARGE", 422, "stranger", "POST", f"{path}/withdraw-remaining", body)
+        index = {} if path == single else {"milestoneIndex": 0}
+        ask = ("stranger", "POST", f"{path}/resolve-dispute", {**body, **index})
+        await no("AMOUNT_TOO_LARGE", 422, *ask)
+
+
 # ---- Fund ---------------------------------------------------------------------------------------
 
 
