@@ -692,7 +692,7 @@ def _terms_of(one: Milestone) -> tuple[str, int | None, str | None]:
 
 
 def _refuse_other_terms(escrow: MilestoneEscrow, amended: MilestoneEscrow) -> None:
-    """Once money was here, milestones may be appended and open ones be described anew."""
+    """Once money was here, milestones may be appended and unapproved ones be described anew."""
     others = [name for name in changed_fields(escrow, amended) if name != "milestones"]
     if others:
         raise no.EscrowPropertiesMismatch(reason=f"{others[0]} cannot be changed once funded.")
@@ -700,8 +700,7 @@ def _refuse_other_terms(escrow: MilestoneEscrow, amended: MilestoneEscrow) -> No
         raise no.EscrowPropertiesMismatch(reason="No milestone can be removed once funded.")
     for index, old in enumerate(escrow.milestones):
         was, now = _terms_of(old), _terms_of(amended.milestones[index])
-        is_open = not (old.approved or old.is_over)
-        if was[1:] != now[1:] or (was[0] != now[0] and not is_open):
+        if was[1:] != now[1:] or (was[0] != now[0] and old.approved):
             raise no.EscrowPropertiesMismatch(
                 reason=f"Milestone {index} cannot be changed so once funded."
             )

@@ -439,6 +439,29 @@ async def test_once_funded_only_open_descriptions_and_more_milestones_are_taken(
     assert after["milestones"][0]["approved"]
 
 
+async def test_the_description_of_what_was_never_approved_can_be_edited_after_its_resolution(
+    world: World,
+):
+    path = await world.made(amounts=("60", "40"), funded="60")
+    await world.resolved(path, "50", 0)
+    body = world.body(amounts=("60", "40"))
+    body["milestones"][0]["description"] = "Else"
+    after = await world.done("platform", "PUT", path, body)
+    assert (after["version"], after["milestones"][0]["description"]) == (2, "Else")
+    body["milestones"][0]["amount"] = "61"
+    await world.refused("ESCROW_PROPERTIES_MISMATCH", 409, "platform", "PUT", path, body)
+
+
+async def test_the_sum_that_get_adds_in_multi_is_ignored_by_put(world: World):
+    """Whoever appends a milestone to what GET returned sends the old sum back."""
+    path = await world.made(amounts=("60", "40"))
+    _, got = await world.ask("developer", "GET", path)
+    more = [*got["escrow"]["milestones"], {"description": "More", "amount": "5"}]
+    body = {**got["escrow"], "milestones": more}
+    assert body["amount"] == "100.000000"
+    assert (await world.done("platform", "PUT", path, body))["amount"] == "105.000000"
+
+
 async def test_what_was_funded_and_has_left_again_counts_as_funded(world: World):
     path = await world.made(amounts=("60", "40"), funded="60")
     await world.released(path, 0)
