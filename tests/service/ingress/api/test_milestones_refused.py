@@ -4,10 +4,12 @@ Each test is a ladder: it begins with a request that fails every check, and take
 at a time. What is refused has changed no row of any table.
 """
 
+import orjson
 import pytest
 
 from service.rules.machine import Role
-from tests.service.ingress.api.milestone_world import World, make_world
+from tests.makers import top_up
+from tests.service.ingress.api.milestone_world import PATH, World, make_world
 
 NOBODY = "nobody-yet@example.com"
 
@@ -54,6 +56,9 @@ async def test_create_checks_in_order(world: World, amounts):
     body["milestones"] = [{**one, "approved": False} for one in flagged]
     await no("STRING_TOO_LONG", 422, "developer", "POST", "", body)
     body["title"] = "x" * 200
+    body["milestones"][0]["description"] = "x" * 501
+    await no("STRING_TOO_LONG", 422, "developer", "POST", "", body)
+    body["milestones"][0]["description"] = "x" * 500
     await no("RESOLVER_MUST_BE_INDEPENDENT", 422, "developer", "POST", "", body)
     body["roles"] = roles(world)
     assert (await world.done("developer", "POST", "", body))["status"] == "working"
@@ -284,6 +289,26 @@ async def test_dispute_of_multi_checks_in_order(world: World):
     assert (await world.done("receiver", *ask, about(4)))["milestones"][4]["disputed"]
 
 
+async def test_a_note_checks_in_order(world: World):
+    no = world.refused
+    path = await world.made(amounts=("60", "40"))
+    ask = ("POST", f"{path}/dispute-notes")
+    long = {"text": "x" * 2001, "milestoneIndex": 9}
+    await no("STRING_TOO_LONG", 422, "stranger", *ask, long)
+    given = {**long, "text": "x" * 2000}
+    await no("ONLY_ROLE_HOLDERS_CAN_NOTE", 403, "stranger", *ask, given)
+    await no("ONLY_ROLE_HOLDERS_CAN_NOTE", 403, "payer", *ask, given)
+    await no("MILESTONE_NOT_FOUND", 404, "receiver", *ask, given)
+    about = {"text": "Look.", "milestoneIndex": 1}
+    await no("MILESTONE_NOT_IN_DISPUTE", 409, "receiver", *ask, about)
+    await no("ESCROW_NOT_IN_DISPUTE", 409, "receiver", *ask, {"text": "Look."})
+    await world.disputed(path, 0)
+    await no("MILESTONE_NOT_IN_DISPUTE", 409, "receiver", *ask, about)
+    for who in ("approver", "platform", "releaseSigner", "disputeResolver", "receiver"):
+        await world.done(who, *ask, {"text": "Look."})
+    await world.done("receiver", *ask, {"text": "Look.", "milestoneIndex": 0})
+
+
 # ---- Resolution ---------------------------------------------------------------------------------
 
 
@@ -333,6 +358,8 @@ async def test_resolve_of_multi_checks_in_order(world: World):
     await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, to(0, ("receiver", "0")))
     many = {"milestoneIndex": 0, "distributions": crowd}
     await no("TOO_MANY_DISTRIBUTIONS", 422, "stranger", *ask, many)
+    twice = to(0, (NOBODY, "1"), (NOBODY.upper(), "1"))
+    await no("DUPLICATE_RECIPIENT", 422, "stranger", *ask, twice)
     await no("RECIPIENT_NOT_REGISTERED", 422, "stranger", *ask, to(0, (NOBODY, "1")))
     await no("ONLY_DISPUTE_RESOLVER", 403, "stranger", *ask, to(0, ("receiver", "99")))
     await no("MILESTONE_ALREADY_RELEASED", 409, by, *ask, to(0, ("receiver", "99")))
@@ -357,6 +384,8 @@ async def test_withdraw_remaining_checks_in_order(world: World):
     crowd = [{"email": f"p{n}@example.com", "amount": "1"} for n in range(51)]
     await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, to(("receiver", "0")))
     await no("TOO_MANY_DISTRIBUTIONS", 422, "stranger", *ask, {"distributions": crowd})
+    twice = to((NOBODY, "1"), (NOBODY.upper(), "1"))
+    await no("DUPLICATE_RECIPIENT", 422, "stranger", *ask, twice)
     await no("RECIPIENT_NOT_REGISTERED", 422, "stranger", *ask, to((NOBODY, "1")))
     await no("ONLY_DISPUTE_RESOLVER", 403, "stranger", *ask, to(("receiver", "1")))
     await no("ESCROW_NOT_FULLY_PROCESSED", 409, by, *ask, to())
@@ -400,9 +429,52 @@ async def test_update_checks_in_order(world: World):
     for change in ({"title": "Another"}, {"platformFeeBps": 499}, {"amount": "101"}):
         changed = world.body(**change)
         await no("ESCROW_PROPERTIES_MISMATCH", 409, "platform", "PUT", live, changed)
-    for path in (disputed, released, resolved):  # also with what stands already
-        status, _ = await world.ask("platform", "PUT", path, world.body())
-        assert status == 409
+    for path, code in (
+        (disputed, "ESCROW_IN_DISPUTE"),
+        (released, "ESCROW_ALREADY_RELEASED"),
+        (resolved, "ESCROW_ALREADY_RESOLVED"),
+    ):  # also with what stands already
+        await no(code, 409, "platform", "PUT", path, world.body())
+
+
+@pytest.mark.parametrize("amounts", [(), ("60", "40")])
+async def test_an_update_checks_every_field_before_the_role(world: World, amounts):
+    """And before anything that the escrow's standing says: this one is disputed."""
+    path = await world.made(amounts=amounts, funded="100")
+    await world.disputed(path, *([0] if amounts else []))
+    resolver_twice = roles(world, disputeResolver=world.crew.email(Role.APPROVER))
+    body = world.body(amounts=amounts, platformFeeBps=9901, title="x" * 201, roles=resolver_twice)
+    first, second = body["milestones"]
+    flagged = {**first, "released": True}
+    ask = ("stranger", "PUT", path)
+
+    async def no(code: str, status: int = 422) -> None:
+        await world.refused(code, status, *ask, body)
+
+    body["milestones"] = [first, {**second, "amount": "0"}, flagged] if amounts else []
+    if not amounts:
+        body["amount"] = "0"
+    await no("PLATFORM_FEE_TOO_HIGH")
+    body["platformFeeBps"] = 9900
+    await no("AMOUNT_MUST_BE_POSITIVE")
+    if not amounts:
+        body["amount"] = "900000000.000001"
+        await no("AMOUNT_TOO_LARGE")
+        body["amount"] = "100"
+    body["milestones"] = []
+    await no("NO_MILESTONE_DEFINED")
+    body["milestones"] = [first, second, flagged] * 17
+    await no("TOO_MANY_MILESTONES")
+    body["milestones"] = [{**first, "approved": True}, {**second, "disputed": True}, flagged]
+    await no("FLAGS_MUST_BE_FALSE")
+    body["milestones"][2] = {**first, "description": "x" * 501}
+    await no("STRING_TOO_LONG")
+    body["title"] = "x" * 200
+    await no("STRING_TOO_LONG")
+    body["milestones"][2] = {**first, "description": "x" * 500}
+    await no("RESOLVER_MUST_BE_INDEPENDENT")
+    body["roles"] = roles(world)
+    await no("ONLY_PLATFORM_CAN_UPDATE", 403)
 
 
 async def test_an_approved_milestone_of_an_unfunded_escrow_keeps_the_terms(world: World):
@@ -536,6 +608,53 @@ async def test_a_batch_has_its_own_codes(world: World):
             ("platform", "/dispute", {"reason": "-", "milestoneIndexes": indexes}),
         ):
             await no(code, 422, who, "POST", path + tail, body)
+
+
+async def test_a_batch_is_all_or_nothing(world: World):
+    """The first of each is sound, the second is not: `refused` sees that no row has changed."""
+    no = world.refused
+    path = await world.made(amounts=("60", "40", "10"), funded="110")
+    await world.released(path, 1)
+    updates = [{"index": index, "status": "done"} for index in (0, 1)]
+    for who, tail, body, code, status in (
+        ("approver", "/milestones/approve", {"indexes": [0, 1]}, "MILESTONE_ALREADY_RELEASED", 409),
+        ("approver", "/milestones/approve", {"indexes": [0, 3]}, "MILESTONE_NOT_FOUND", 404),
+        ("serviceProvider", "/milestones/status", {"updates": updates},
+         "MILESTONE_ALREADY_RELEASED", 409),
+        ("serviceProvider", "/milestones/status",
+         {"updates": [updates[0], {"index": 2, "status": " "}]}, "EMPTY_MILESTONE_STATUS", 422),
+        ("platform", "/dispute", {"reason": "-", "milestoneIndexes": [0, 1]},
+         "MILESTONE_ALREADY_RELEASED", 409),
+    ):  # fmt: skip
+        await no(code, status, who, "POST", path + tail, body)
+    await world.approved(path, 0)
+    body = {"milestoneIndexes": [0, 2]}
+    await no("MILESTONE_NOT_COMPLETED", 409, "releaseSigner", "POST", f"{path}/release", body)
+
+
+async def test_nobody_is_paid_beyond_what_a_wallet_may_hold(world: World):
+    path = await world.made(funded="100", platformFeeBps=0)
+    await top_up(world.house, world.crew.email(Role.RECEIVER), "899999950", "USDC")
+    await world.approved(path, 0, 1)
+    ask = ("POST", f"{path}/release")
+    await world.refused("AMOUNT_TOO_LARGE", 422, "releaseSigner", *ask)
+    await world.disputed(path)
+    body = {"distributions": world.shares(("receiver", "100"))}
+    ask = ("POST", f"{path}/resolve-dispute", body)
+    await world.refused("AMOUNT_TOO_LARGE", 422, "disputeResolver", *ask)
+    payer = world.crew.payer.email
+    body["distributions"] = world.shares(("receiver", "50"), (payer, "50"))
+    await world.done("disputeResolver", *ask)
+
+
+@pytest.mark.parametrize(("amount", "told"), [("1e2", "100.000000"), ("12.5E-1", "1.250000")])
+async def test_an_exponent_form_of_a_number_is_the_number_that_it_says(
+    world: World, amount: str, told: str
+):
+    headers = {"X-API-Key": world.keys["developer"], "Content-Type": "application/json"}
+    raw = orjson.dumps(world.body(amount="AMOUNT")).replace(b'"AMOUNT"', amount.encode())
+    async with world.client.post(PATH, data=raw, headers=headers) as response:
+        assert (response.status, (await response.json())["escrow"]["amount"]) == (201, told)
 
 
 async def test_a_mode_has_its_own_fields(world: World):
