@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ from service.wire.base import OwnBody, Query, WholeNumber, Wire, absent
 from service.wire.text import Email, Text
 
 AMOUNT = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
-INDEX = re.compile(r"-?[0-9]{1,9}")
+INDEX = re.compile(r"[0-9]{1,9}|-[1-9][0-9]{0,8}")
 
 
 def _amount(given: object) -> object:
@@ -223,10 +223,13 @@ class BalancesQuery(Query):
         return [one.strip() for one in self.ids.split(",")]
 
 
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 def _moment(text: object) -> object:
     if not isinstance(text, str):
         return text
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+    if DAY.fullmatch(text):
         text += "T00:00:00Z"
     try:
         moment = datetime.fromisoformat(text)
@@ -237,7 +240,17 @@ def _moment(text: object) -> object:
     return moment
 
 
+def _end(text: object) -> object:
+    """A day ends when the next one begins."""
+    moment = _moment(text)
+    if isinstance(moment, datetime) and isinstance(text, str) and DAY.fullmatch(text):
+        return moment + timedelta(days=1)
+    return moment
+
+
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+EndMoment = Annotated[datetime, BeforeValidator(_end)]
+"""The first instant that is left out; a date stands for the whole of its day (UTC)."""
 ROLE_NAMES = {
     "approver": Role.APPROVER,
     "serviceProvider": Role.SERVICE_PROVIDER,
@@ -251,7 +264,7 @@ NAME_OF = {role: name for name, role in ROLE_NAMES.items()}
 
 
 class MilestoneQuery(Query):
-    """The query of `GET /milestone-escrows`."""
+    """The query of `GET /milestone-escrows`. A start after the end finds nothing."""
 
     engagement_id: str | None = None
     title: str | None = None
@@ -270,8 +283,13 @@ class MilestoneQuery(Query):
     ) = None
     role_email: Email | None = None
     participant: Email | None = None
-    start_date: Moment | None = None
-    end_date: Moment | None = None
+    start_date: Annotated[
+        Moment | None, Field(description="Created then or later: a day (UTC), or an instant.")
+    ] = None
+    end_date: Annotated[
+        EndMoment | None,
+        Field(description="Created on that day or sooner; of an instant: before it."),
+    ] = None
     min_amount: AmountGiven | None = None
     max_amount: AmountGiven | None = None
     order_by: Literal["createdAt", "updatedAt", "amount"] = "createdAt"

@@ -309,6 +309,22 @@ async def test_each_filter_keeps_what_it_says(world: World):
     assert await listed(world, "stranger") == []
 
 
+async def test_an_end_date_is_a_whole_day_and_an_instant_an_instant(world: World):
+    path = await world.made()
+    _, got = await world.ask("developer", "GET", path)
+    made = got["escrow"]["createdAt"]
+    today = made[:10]
+    for query, found in (
+        ({"startDate": today, "endDate": today}, [path]),
+        ({"endDate": made}, []),
+        ({"startDate": made}, [path]),
+        ({"endDate": f"{today}T00:00:00Z"}, []),
+        ({"startDate": "2030-01-01", "endDate": "2020-01-01"}, []),
+        ({"endDate": "8999-12-31"}, [path]),
+    ):
+        assert await listed(world, **query) == found, query
+
+
 @pytest.mark.parametrize("order_by", ["createdAt", "updatedAt", "amount"])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 async def test_a_cursor_walks_through_every_one_once(world: World, order_by: str, direction: str):

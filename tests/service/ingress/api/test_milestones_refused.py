@@ -669,11 +669,18 @@ async def test_a_mode_has_its_own_fields(world: World):
         await no("INVALID_PAYLOAD", 422, "disputeResolver", "POST", f"{path}/resolve-dispute", body)
 
 
-@pytest.mark.parametrize("index", ["x", "-1", "1.0", "99", "9" * 30])
+@pytest.mark.parametrize("index", ["x", "-1", "-0", "1.0", "99", "9" * 30])
 async def test_a_path_that_names_no_milestone_is_not_found(world: World, index: str):
     path = await world.made()
     ask = ("approver", "POST", f"{path}/milestones/{index}/approve")
     await world.refused("MILESTONE_NOT_FOUND", 404, *ask)
+
+
+async def test_minus_nought_is_no_index(world: World):
+    path = await world.made()
+    ask = ("approver", "POST", f"{path}/milestones/approve", {"indexes": ["-0"]})
+    told = await world.refused("INVALID_PAYLOAD", 422, *ask)
+    assert set(told["details"]) == {"indexes.0"}
 
 
 async def test_what_is_no_milestone_escrow_is_not_found(world: World):
