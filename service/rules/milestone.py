@@ -244,8 +244,8 @@ STEPS = (
 )
 # fmt: on
 TABLE = Table(FAMILY, STEPS, FINAL)
-WHO: Mapping[str, frozenset[str]] = {
-    name: frozenset(role for row in STEPS if row.name == name for role in row.who)
+WHO: Mapping[str, frozenset[Role]] = {
+    name: frozenset(Role(role) for row in STEPS if row.name == name for role in row.who)
     for name in dict.fromkeys(row.name for row in STEPS)
 }
 """Step -> the roles that take it, in the table's order. Nothing else says who may."""

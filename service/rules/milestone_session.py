@@ -11,25 +11,25 @@ from service.rules import errors as no
 from service.rules.engagement import FINAL, ROLES, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Role
-from service.rules.milestone import Done, open_steps
+from service.rules.milestone import WHO, Done, open_steps
 from service.rules.milestone_outlook import outlook
-from service.rules.milestone_steps import check_fund
+from service.rules.milestone_steps import NOT_YOURS, check_fund
 from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
-WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
-    "approve_milestone": (Role.APPROVER, no.OnlyApproverCanApprove),
-    "change_milestone_status": (
-        Role.SERVICE_PROVIDER,
-        no.OnlyServiceProviderCanChangeStatus,
-    ),
-    "release": (Role.RELEASE_SIGNER, no.OnlyReleaseSignerCanRelease),
-    "resolve_dispute": (Role.DISPUTE_RESOLVER, no.OnlyDisputeResolver),
-    WITHDRAW: (Role.DISPUTE_RESOLVER, no.OnlyDisputeResolver),
-}
-"""Action -> whose it is, and what everybody else is told."""
 ACTIONS = (FUND, "approve_milestone", "change_milestone_status", "release", DISPUTE,
            "resolve_dispute", WITHDRAW)  # fmt: skip
+
+
+def _whose(action: str) -> tuple[Role, type[Refused]]:
+    [role] = WHO[action] - {Role.CLOCK}
+    return role, NOT_YOURS[action]
+
+
+WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
+    action: _whose(action) for action in ACTIONS if action not in (FUND, DISPUTE)
+}
+"""Action of one role -> whose the table says it is, and what everybody else is told."""
 
 
 def check_action(escrow: MilestoneEscrow, action: str, email: str, now: datetime) -> None:

@@ -35,6 +35,7 @@ from service.rules.milestone import (
     STATUS_CHANGED,
     UNFREEZE,
     UPDATED,
+    WHO,
     WITHDRAWN,
     Done,
     Leg,
@@ -152,9 +153,27 @@ def roles_of(escrow: MilestoneEscrow, user_id: str | None) -> frozenset[Role]:
     return frozenset(held)
 
 
-def _require(role: Role, escrow: MilestoneEscrow, actor: Actor, refusal: type[Refused]) -> None:
-    if role not in roles_of(escrow, actor.user_id):
-        raise refusal()
+NOT_YOURS: Mapping[str, type[Refused]] = {
+    "change_milestone_status": no.OnlyServiceProviderCanChangeStatus,
+    "approve_milestone": no.OnlyApproverCanApprove,
+    "release": no.OnlyReleaseSignerCanRelease,
+    "dispute": no.UnauthorizedToDispute,
+    "note_dispute": no.OnlyRoleHoldersCanNote,
+    "resolve_dispute": no.OnlyDisputeResolver,
+    "withdraw_remaining": no.OnlyDisputeResolver,
+    "update": no.OnlyPlatformCanUpdate,
+}
+"""Step -> what everybody is told whose role does not take it."""
+
+
+def check_role(step: str, escrow: MilestoneEscrow, actor: Actor) -> None:
+    """Whether the actor holds a role that the table gives this step.
+
+    Raises:
+        OfMilestones: they do not.
+    """
+    if not roles_of(escrow, actor.user_id) & WHO[step]:
+        raise NOT_YOURS[step]
 
 
 def named(escrow: MilestoneEscrow, user_id: str | None) -> str:
@@ -273,7 +292,7 @@ def change_status(
     escrow: MilestoneEscrow, changes: Sequence[StatusChange], actor: Actor, now: datetime
 ) -> Done:
     """The provider says how milestones stand."""
-    _require(Role.SERVICE_PROVIDER, escrow, actor, no.OnlyServiceProviderCanChangeStatus)
+    check_role("change_milestone_status", escrow, actor)
     check_batch([change.index for change in changes])
     if not all(change.status for change in changes):
         raise no.EmptyMilestoneStatus
@@ -296,7 +315,7 @@ def approve(escrow: MilestoneEscrow, indexes: Sequence[int], actor: Actor, now: 
     """The approver accepts milestones."""
     check_batch(indexes)
     _check_indexes(escrow, indexes)
-    _require(Role.APPROVER, escrow, actor, no.OnlyApproverCanApprove)
+    check_role("approve_milestone", escrow, actor)
     for index in indexes:
         if escrow.is_single:
             _refuse_final(escrow)
@@ -313,7 +332,7 @@ def approve(escrow: MilestoneEscrow, indexes: Sequence[int], actor: Actor, now: 
 def release(escrow: MilestoneEscrow, actor: Actor, now: datetime) -> Done:
     """Single: exactly the amount is paid out; a surplus stays."""
     _refuse_final(escrow)
-    _require(Role.RELEASE_SIGNER, escrow, actor, no.OnlyReleaseSignerCanRelease)
+    check_role("release", escrow, actor)
     open_one = next((i for i, one in enumerate(escrow.milestones) if not one.approved), None)
     if open_one is not None:
         raise no.EscrowNotCompleted(index=open_one)
@@ -329,7 +348,7 @@ def release_milestones(
     escrow: MilestoneEscrow, indexes: Sequence[int], actor: Actor, now: datetime
 ) -> Done:
     """Multi: each of the milestones' amounts is paid out."""
-    _require(Role.RELEASE_SIGNER, escrow, actor, no.OnlyReleaseSignerCanRelease)
+    check_role("release", escrow, actor)
     check_batch(indexes)
     _check_indexes(escrow, indexes)
     for index in indexes:
@@ -404,10 +423,9 @@ def dispute_milestones(
 
 def _check_disputer(escrow: MilestoneEscrow, indexes: Sequence[int], actor: Actor) -> None:
     held = roles_of(escrow, actor.user_id)
-    if not held:
-        raise no.UnauthorizedToDispute
     if Role.DISPUTE_RESOLVER in held:
         raise no.ResolverCannotDispute
+    check_role("dispute", escrow, actor)
     if held == {Role.MILESTONE_RECEIVER}:
         receivers = [escrow.milestones[index].receiver for index in indexes]
         if not all(one is not None and one.user_id == actor.user_id for one in receivers):
@@ -423,8 +441,7 @@ def note(
 ) -> Done:
     """Somebody with a role adds words to an open dispute."""
     check_text("text", text, NOTE_MAX)
-    if not roles_of(escrow, actor.user_id):
-        raise no.OnlyRoleHoldersCanNote
+    check_role("note_dispute", escrow, actor)
     if index is not None:
         _check_indexes(escrow, [index])
     if index is not None and not escrow.milestones[index].disputed:
@@ -441,7 +458,7 @@ def note(
 def resolve(escrow: MilestoneEscrow, shares: Sequence[Share], actor: Actor, now: datetime) -> Done:
     """Single: the whole balance is distributed."""
     _check_shares(escrow, shares)
-    _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
+    check_role("resolve_dispute", escrow, actor)
     if not escrow.is_disputed:
         raise no.EscrowNotInDispute
     total = sum(share.amount_minor for share in shares)
@@ -463,7 +480,7 @@ def resolve_milestone(
     """Multi: up to the milestone's amount is distributed; the rest stays in the pool."""
     _check_indexes(escrow, [index])
     _check_shares(escrow, shares)
-    _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
+    check_role("resolve_dispute", escrow, actor)
     _refuse_over(escrow, index)
     if not escrow.milestones[index].disputed:
         raise no.MilestoneNotInDispute(index=index)
@@ -523,7 +540,7 @@ def withdraw_remaining(
 ) -> Done:
     """What is left over of a final escrow is paid out, all or part of it, without a fee."""
     _check_shares(escrow, shares)
-    _require(Role.DISPUTE_RESOLVER, escrow, actor, no.OnlyDisputeResolver)
+    check_role("withdraw_remaining", escrow, actor)
     if not escrow.is_over:
         raise no.EscrowNotFullyProcessed
     total = sum(share.amount_minor for share in shares)
@@ -594,7 +611,7 @@ def check_update(escrow: MilestoneEscrow, terms: Terms, actor: Actor) -> None:
         OfMilestones: the first check that fails.
     """
     check_terms(terms, standing=len(escrow.milestones))
-    _require(Role.PLATFORM, escrow, actor, no.OnlyPlatformCanUpdate)
+    check_role("update", escrow, actor)
 
 
 def update(

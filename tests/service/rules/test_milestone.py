@@ -405,6 +405,8 @@ def test_each_single_role_takes_its_own_steps_and_no_other(
 def test_the_table_says_the_same():
     for step, role, may in cells():
         assert may == any(role in row.who for row in STEPS if row.name == step), (step, role)
+    for row in MILESTONE_TABLE.rows:
+        assert row.who == WHO[row.name]
     named = {step for step, _, _ in cells()}
     others = {"create", "fund", "link_role", "freeze", "unfreeze"}
     assert named | others == {row.name for row in STEPS}

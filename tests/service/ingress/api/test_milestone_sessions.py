@@ -1,11 +1,15 @@
 """Sessions of the milestone family: whoever holds a role acts behind a shop's link."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from service.commands.deadlines import sweep
+from service.ingress.api.milestones import ACTS
+from service.rules.milestone_outlook import TRIES
+from service.rules.milestone_session import ACTIONS
+from service.wire.sessions import NewMilestoneSession
 from tests.books import assert_sound
 from tests.makers import jump
 from tests.service.ingress.api.milestone_world import NAMES, World, make_world
@@ -116,6 +120,12 @@ async def test_a_session_is_refused_with_the_steps_own_code(
     path = await world.made()
     body = asked(world, action, who)
     await world.refused(code, status, "developer", "POST", f"{path}/sessions", body)
+
+
+def test_the_actions_are_the_same_at_the_door_and_in_the_rules():
+    asked = get_args(NewMilestoneSession.model_fields["action"].annotation)
+    assert set(asked) == set(ACTIONS)
+    assert set(ACTS) == set(TRIES) == {*ACTIONS, "note_dispute", "update"}
 
 
 async def test_a_session_checks_where_it_returns_to_and_what_it_brings(world: World):
