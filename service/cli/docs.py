@@ -70,22 +70,21 @@ def states() -> str:
         "The sandbox approves at once; live, the operator decides. Registering with the e-mail"
         " links the record, however it stands.",
         _fence(_arrows(identity.STEPS, identity.TABLE.final)),
-        "## Payments",
-        "Money that comes for one which is over is a payment of its own, and waits for the"
-        " operator.",
-        *(
-            part
-            for mode in payment.MODES
-            for part in (
-                f"### {mode}",
-                _fence(
-                    _arrows(
-                        (row for row in payment.STEPS if mode in row.modes), payment.TABLE.final
-                    )
-                ),
-            )
-        ),
+        *_payments(),
     )
+
+
+def _payments() -> Iterator[str]:
+    """The ways of money between the outside and a wallet, a diagram each."""
+    yield "## Payments"
+    yield (
+        "Money that comes for one which is over is a payment of its own, and waits for the"
+        " operator."
+    )
+    for mode in payment.MODES:
+        rows = (row for row in payment.STEPS if mode in row.modes)
+        yield f"### {mode}"
+        yield _fence(_arrows(rows, payment.TABLE.final))
 
 
 def _milestones() -> Iterator[str]:

@@ -511,17 +511,7 @@ def terms_of(body: NewMilestoneEscrow, *, is_update: bool = False) -> Terms:
         InvalidPayload: amounts that are too fine, missing, or of the other release mode.
     """
     is_single = body.release_mode == SINGLE
-    bad: dict[str, str] = {}
-    if is_single and body.amount is None:
-        bad["amount"] = "is required"
-    if not is_single and body.amount is not None and not is_update:
-        bad["amount"] = "must be absent: the milestones' amounts make it up"
-    for index, one in enumerate(body.milestones):
-        for name, value in (("amount", one.amount), ("receiver", one.receiver)):
-            if is_single and value is not None:
-                bad[f"milestones.{index}.{name}"] = "must be absent in single release"
-        if not is_single and one.amount is None:
-            bad[f"milestones.{index}.amount"] = "is required"
+    bad = _misplaced(body, is_update=is_update)
     amounts = {"amount": body.amount if is_single else None}
     amounts |= {f"milestones.{n}.amount": one.amount for n, one in enumerate(body.milestones)}
     minors: dict[str, int | None] = {}
@@ -552,6 +542,23 @@ def terms_of(body: NewMilestoneEscrow, *, is_update: bool = False) -> Terms:
         receiver_memo=body.receiver_memo,
         resolver_deadline_days=body.resolver_deadline_days,
     )
+
+
+def _misplaced(body: NewMilestoneEscrow, *, is_update: bool) -> dict[str, str]:
+    """Amounts and receivers that are missing, or of the other release mode."""
+    is_single = body.release_mode == SINGLE
+    bad: dict[str, str] = {}
+    if is_single and body.amount is None:
+        bad["amount"] = "is required"
+    if not is_single and body.amount is not None and not is_update:
+        bad["amount"] = "must be absent: the milestones' amounts make it up"
+    for index, one in enumerate(body.milestones):
+        for name, value in (("amount", one.amount), ("receiver", one.receiver)):
+            if is_single and value is not None:
+                bad[f"milestones.{index}.{name}"] = "must be absent in single release"
+        if not is_single and one.amount is None:
+            bad[f"milestones.{index}.amount"] = "is required"
+    return bad
 
 
 def changes_of(updates: list[StatusUpdate]) -> list[StatusChange]:
