@@ -669,7 +669,8 @@ WHERE e.deleted_at IS NULL;
 -- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete, once it was passed on to the escrow
 -- (`acknowledged_at`) in a transaction of its own: a busy escrow stops no lane. `position` is the
 -- event's, of two that were recorded at once. What was never tried and what was have an index each:
--- a backlog of the one never stands before the other.
+-- a backlog of the one never stands before the other. `ladder_from`: after which attempt its ladder
+-- began; NULL where it has one attempt alone.
 CREATE TABLE delivery (
     id           uuid PRIMARY KEY,
     endpoint_id  entity_id NOT NULL REFERENCES webhook_endpoint,
@@ -688,6 +689,7 @@ CREATE TABLE delivery (
     created_at   timestamptz NOT NULL,
     settled_at   timestamptz,
     position     bigint NOT NULL DEFAULT 0,
+    ladder_from  smallint DEFAULT 0,
     UNIQUE (endpoint_id, event_id),
     CHECK (state = 'pending' OR claim_token IS NULL),
     CHECK ((state IN ('pending', 'parked')) = (settled_at IS NULL)),
@@ -699,6 +701,7 @@ CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 
 CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
     WHERE state = 'pending' AND claim_token IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
+CREATE INDEX delivery_failed ON delivery (endpoint_id, event_id) WHERE state IN ('exhausted', 'cancelled');
 CREATE INDEX delivery_receipt ON delivery (settled_at)
     WHERE acknowledges AND state = 'delivered' AND acknowledged_at IS NULL;
 
@@ -893,7 +896,7 @@ CREATE FUNCTION claim_deliveries(
 RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
     acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
-    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz
+    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz, rung smallint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1027,7 +1030,7 @@ BEGIN
                  WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
                  ORDER BY s.id DESC),
            CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END,
-           l.mean_ms >= slow_ms, d.recorded_at
+           l.mean_ms >= slow_ms, d.recorded_at, d.attempt - d.ladder_from
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
     JOIN lane l ON l.endpoint_id = d.endpoint_id

@@ -77,12 +77,13 @@ UPDATE lane SET first_due_at = next_due_at;
 CREATE INDEX lane_tripped ON lane (breaker) WHERE breaker <> 'closed';
 CREATE INDEX lane_troubled ON lane (endpoint_id) WHERE failing_since IS NOT NULL OR told <> 0;
 
-ALTER TABLE delivery ADD COLUMN position bigint NOT NULL DEFAULT 0;
+ALTER TABLE delivery ADD COLUMN position bigint NOT NULL DEFAULT 0, ADD COLUMN ladder_from smallint DEFAULT 0;
 UPDATE delivery d SET position = v.position FROM event v
 WHERE v.id = d.event_id AND d.state IN ('pending', 'parked');
 CREATE INDEX delivery_first ON delivery (endpoint_id, recorded_at, position)
     WHERE state = 'pending' AND attempt = 0;
 CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 'pending' AND attempt > 0;
+CREATE INDEX delivery_failed ON delivery (endpoint_id, event_id) WHERE state IN ('exhausted', 'cancelled');
 DROP INDEX delivery_due;
 ALTER TABLE webhook_attempt ADD COLUMN tls_ms integer;
 
@@ -249,7 +250,7 @@ CREATE FUNCTION claim_deliveries(
 RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
     acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
-    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz
+    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz, rung smallint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -383,7 +384,7 @@ BEGIN
                  WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
                  ORDER BY s.id DESC),
            CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END,
-           l.mean_ms >= slow_ms, d.recorded_at
+           l.mean_ms >= slow_ms, d.recorded_at, d.attempt - d.ladder_from
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
     JOIN lane l ON l.endpoint_id = d.endpoint_id

@@ -59,7 +59,9 @@ def _delivery(row: Row) -> Delivery:
 
 
 # Newest first along the unique index of endpoint and event, whose ids begin with their time: `$4`
-# and `$6` are bounds of ids. A delivery of a deleted endpoint is nobody's.
+# and `$6` are bounds of ids. What has failed has an index of its own (delivery_failed), and what
+# waits has several: each is few beside what was delivered. `$2` decides which part is run. A
+# delivery of a deleted endpoint is nobody's.
 LIST_DELIVERIES = """
 SELECT d.id, d.endpoint_id, e.developer_id, d.event_id, d.type, d.state, d.attempt,
        d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp() AS is_in_flight,
@@ -67,11 +69,32 @@ SELECT d.id, d.endpoint_id, e.developer_id, d.event_id, d.type, d.state, d.attem
              AND NOT (d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp())
             THEN d.visible_at END AS next_attempt_at,
        d.last_status, d.last_fault, d.recorded_at, d.created_at, d.settled_at
-FROM delivery d JOIN webhook_endpoint e ON e.id = d.endpoint_id AND e.deleted_at IS NULL
-WHERE d.endpoint_id = $1 AND ($2::text IS NULL OR d.state = $2)
-  AND ($3::text IS NULL OR d.type = $3)
-  AND d.event_id >= $4 AND ($5::timestamptz IS NULL OR d.created_at >= $5) AND d.event_id < $6
-ORDER BY d.event_id DESC LIMIT $7
+FROM (
+    (SELECT a.id FROM delivery a
+     WHERE coalesce($2, 'delivered') = 'delivered'
+       AND a.endpoint_id = $1 AND ($2::text IS NULL OR a.state = $2)
+       AND ($3::text IS NULL OR a.type = $3)
+       AND a.event_id >= $4 AND ($5::timestamptz IS NULL OR a.created_at >= $5) AND a.event_id < $6
+     ORDER BY a.event_id DESC LIMIT $7)
+    UNION ALL
+    (SELECT f.id FROM delivery f
+     WHERE $2 IN ('exhausted', 'cancelled')
+       AND f.endpoint_id = $1 AND f.state IN ('exhausted', 'cancelled') AND f.state = $2
+       AND ($3::text IS NULL OR f.type = $3)
+       AND f.event_id >= $4 AND ($5::timestamptz IS NULL OR f.created_at >= $5) AND f.event_id < $6
+     ORDER BY f.event_id DESC LIMIT $7)
+    UNION ALL
+    (SELECT o.id FROM delivery o
+     WHERE $2 IN ('pending', 'parked')
+       AND o.endpoint_id = $1 AND o.state = $2
+       AND (o.state = 'parked' OR o.state = 'pending' AND o.attempt = 0
+            OR o.state = 'pending' AND o.attempt > 0)
+       AND ($3::text IS NULL OR o.type = $3)
+       AND o.event_id >= $4 AND ($5::timestamptz IS NULL OR o.created_at >= $5) AND o.event_id < $6
+     ORDER BY o.event_id DESC LIMIT $7)) AS page
+JOIN delivery d ON d.id = page.id
+JOIN webhook_endpoint e ON e.id = d.endpoint_id AND e.deleted_at IS NULL
+ORDER BY d.event_id DESC
 """
 
 
@@ -139,12 +162,15 @@ async def read_body(reader: Reader, event_id: UUID, recorded_at: datetime) -> by
 
 
 # Relies on the endpoint's lock. Not what is in flight: that is being sent anyway. A receipt that
-# was passed on to its escrow is not passed on twice; one that is still to be is left alone.
+# was passed on to its escrow is not passed on twice; one that is still to be is left alone. What
+# had ended has no ladder in a fifo lane: newer events do not wait for it again.
 RESEND = """
 UPDATE delivery d
 SET state = 'pending', visible_at = clock_timestamp(), claim_token = NULL, settled_at = NULL,
-    acknowledges = d.acknowledges AND d.acknowledged_at IS NULL, acknowledged_at = NULL
-WHERE d.id = $1
+    acknowledges = d.acknowledges AND d.acknowledged_at IS NULL, acknowledged_at = NULL,
+    ladder_from = CASE WHEN d.state = 'pending' OR NOT e.fifo THEN d.ladder_from END
+FROM webhook_endpoint e
+WHERE d.id = $1 AND e.id = d.endpoint_id
   AND NOT (d.state = 'pending' AND d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp())
   AND NOT (d.state = 'delivered' AND d.acknowledges AND d.acknowledged_at IS NULL)
 RETURNING d.id

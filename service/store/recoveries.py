@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from service.rules.delivery import ATTEMPTS_MAX
 from service.store.attempts import CLOCKS_APART
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_uuid
@@ -42,13 +43,16 @@ def _recovery(row: Row) -> Recovery:
 
 
 HAS_OPEN = "SELECT EXISTS (SELECT FROM recovery WHERE endpoint_id = $1 AND finished_at IS NULL)"
-# How many of the window were given up or wait for a retry, along the unique index of endpoint and
-# event. What is in flight, or due anyway, is on its way.
+# How many of the window were given up or wait for a retry, along delivery_failed and
+# delivery_retry. What is in flight, or due anyway, is on its way.
 COUNT_FAILED = """
-SELECT count(*) FROM delivery d
-WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3 AND d.recorded_at < $4
-  AND (d.state IN ('exhausted', 'cancelled')
-       OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
+SELECT (SELECT count(*) FROM delivery d
+        WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3
+          AND d.recorded_at < $4 AND d.state IN ('exhausted', 'cancelled') AND d.attempt < $5)
+     + (SELECT count(*) FROM delivery d
+        WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3
+          AND d.recorded_at < $4 AND d.state = 'pending' AND d.attempt > 0 AND d.attempt < $5
+          AND d.claim_token IS NULL AND d.visible_at > statement_timestamp())
 """
 INSERT_RECOVERY = """
 INSERT INTO recovery (id, endpoint_id, since, until, count, due_at, created_at)
@@ -67,7 +71,7 @@ async def insert_recovery(
     tx: Transaction, recovery_id: UUID, endpoint_id: str, since: datetime, until: datetime
 ) -> Recovery:
     """A new recovery, due at once, with the number of deliveries that it has found so far."""
-    count = await tx.fetchval(COUNT_FAILED, endpoint_id, _floor(since), since, until)
+    count = await tx.fetchval(COUNT_FAILED, endpoint_id, _floor(since), since, until, ATTEMPTS_MAX)
     row = await tx.fetchrow(INSERT_RECOVERY, recovery_id, endpoint_id, since, until, count)
     if row is None:
         raise AssertionError("an insert without its row")
@@ -102,12 +106,13 @@ async def lock_recovery(tx: Transaction) -> Recovery | None:
     return _recovery(row) if row else None
 
 
-# Relies on the endpoint's lock. What has no body any more stays as it is: nothing could be sent.
+# Relies on the endpoint's lock. What has no body any more stays as it is: nothing could be sent;
+# likewise what was sent too often. The others begin a new ladder.
 RESEND_FAILED = """
 WITH chunk AS MATERIALIZED (
     SELECT d.id, d.event_id FROM delivery d
     WHERE d.endpoint_id = $1 AND d.event_id > $2 AND d.event_id < $3
-      AND d.recorded_at >= $4 AND d.recorded_at < $5
+      AND d.recorded_at >= $4 AND d.recorded_at < $5 AND d.attempt < $7
       AND (d.state IN ('exhausted', 'cancelled')
            OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
       AND EXISTS (SELECT FROM webhook_body b
@@ -115,7 +120,8 @@ WITH chunk AS MATERIALIZED (
     ORDER BY d.event_id LIMIT $6
     FOR NO KEY UPDATE
 ), sent AS (
-    UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL
+    UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL,
+        ladder_from = d.attempt
     FROM chunk c WHERE d.id = c.id
     RETURNING d.id
 )
@@ -168,7 +174,7 @@ class Chunk:
 
 async def resend_failed(tx: Transaction, recovery: Recovery, size: int) -> Chunk:
     """The window's next deliveries that have failed fall due. Relies on the endpoint's lock."""
-    return await _chunk(tx, RESEND_FAILED, recovery, size)
+    return await _chunk(tx, RESEND_FAILED, recovery, size, ATTEMPTS_MAX)
 
 
 async def deliver_missing(tx: Transaction, recovery: Recovery) -> Chunk:
@@ -176,7 +182,7 @@ async def deliver_missing(tx: Transaction, recovery: Recovery) -> Chunk:
     return await _chunk(tx, DELIVER_MISSING, recovery, EVENTS_A_CHUNK)
 
 
-async def _chunk(tx: Transaction, statement: str, recovery: Recovery, size: int) -> Chunk:
+async def _chunk(tx: Transaction, statement: str, recovery: Recovery, *bounds: int) -> Chunk:
     row = await tx.fetchrow(
         statement,
         recovery.endpoint_id,
@@ -184,7 +190,7 @@ async def _chunk(tx: Transaction, statement: str, recovery: Recovery, size: int)
         first_uuid(recovery.until + (tx.now - tx.real_now) + CLOCKS_APART),
         recovery.since,
         recovery.until,
-        size,
+        *bounds,
     )
     if row is None:
         raise AssertionError("a count without a row")

@@ -140,6 +140,35 @@ async def test_what_waits_for_hours_on_its_ladder_is_sent_now(
     assert (one.state, one.attempt) == ("delivered", 9)
 
 
+async def test_what_is_recovered_begins_a_new_ladder(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 1)
+    receiver.says(500)
+    for times in (1, 2):
+        await ask(house, shop, endpoint_id)
+        await worker.turn(house)
+        for _ in range(3):
+            await courier.settle_all()
+            await owner.execute("UPDATE delivery SET visible_at = now() WHERE state = 'pending'")
+            await owner.execute("UPDATE lane SET next_due_at = now()")
+        [one] = await list_deliveries(house.pool, endpoint_id, limit=9)
+        assert (one.state, one.attempt) == ("exhausted", 1 + 3 * times)
+
+
+async def test_what_was_attempted_a_thousand_times_is_recovered_no_more(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 2)
+    await owner.execute(
+        "UPDATE delivery SET attempt = 1000 WHERE id = (SELECT id FROM delivery LIMIT 1)"
+    )
+    assert (await ask(house, shop, endpoint_id))["count"] == 1
+    await worker.turn(house)
+    await courier.settle_all()
+    assert len(receiver.parcels) == 1
+
+
 async def test_it_is_found_by_looking_where_no_bell_rings(
     house: House, receiver: Receiver, courier: Courier
 ):
