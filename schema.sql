@@ -701,7 +701,8 @@ CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 
 CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
     WHERE state = 'pending' AND claim_token IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
-CREATE INDEX delivery_failed ON delivery (endpoint_id, event_id) WHERE state IN ('exhausted', 'cancelled');
+CREATE INDEX delivery_stopped ON delivery (endpoint_id, event_id)
+    WHERE state IN ('exhausted', 'cancelled', 'parked');
 CREATE INDEX delivery_receipt ON delivery (settled_at)
     WHERE acknowledges AND state = 'delivered' AND acknowledged_at IS NULL;
 

@@ -83,7 +83,8 @@ WHERE v.id = d.event_id AND d.state IN ('pending', 'parked');
 CREATE INDEX delivery_first ON delivery (endpoint_id, recorded_at, position)
     WHERE state = 'pending' AND attempt = 0;
 CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 'pending' AND attempt > 0;
-CREATE INDEX delivery_failed ON delivery (endpoint_id, event_id) WHERE state IN ('exhausted', 'cancelled');
+CREATE INDEX delivery_stopped ON delivery (endpoint_id, event_id)
+    WHERE state IN ('exhausted', 'cancelled', 'parked');
 DROP INDEX delivery_due;
 ALTER TABLE webhook_attempt ADD COLUMN tls_ms integer;
 

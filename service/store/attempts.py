@@ -59,8 +59,8 @@ def _delivery(row: Row) -> Delivery:
 
 
 # Newest first along the unique index of endpoint and event, whose ids begin with their time: `$4`
-# and `$6` are bounds of ids. What has failed has an index of its own (delivery_failed), and what
-# waits has several: each is few beside what was delivered. `$2` decides which part is run. A
+# and `$6` are bounds of ids. What has stopped has an index of its own (delivery_stopped), and what
+# waits has two: each is little beside what was delivered. `$2` decides which part is run. A
 # delivery of a deleted endpoint is nobody's.
 LIST_DELIVERIES = """
 SELECT d.id, d.endpoint_id, e.developer_id, d.event_id, d.type, d.state, d.attempt,
@@ -77,21 +77,19 @@ FROM (
        AND a.event_id >= $4 AND ($5::timestamptz IS NULL OR a.created_at >= $5) AND a.event_id < $6
      ORDER BY a.event_id DESC LIMIT $7)
     UNION ALL
-    (SELECT f.id FROM delivery f
-     WHERE $2 IN ('exhausted', 'cancelled')
-       AND f.endpoint_id = $1 AND f.state IN ('exhausted', 'cancelled') AND f.state = $2
-       AND ($3::text IS NULL OR f.type = $3)
-       AND f.event_id >= $4 AND ($5::timestamptz IS NULL OR f.created_at >= $5) AND f.event_id < $6
-     ORDER BY f.event_id DESC LIMIT $7)
+    (SELECT s.id FROM delivery s
+     WHERE $2 IN ('exhausted', 'cancelled', 'parked') AND s.endpoint_id = $1
+       AND s.state IN ('exhausted', 'cancelled', 'parked') AND s.state = $2
+       AND ($3::text IS NULL OR s.type = $3)
+       AND s.event_id >= $4 AND ($5::timestamptz IS NULL OR s.created_at >= $5) AND s.event_id < $6
+     ORDER BY s.event_id DESC LIMIT $7)
     UNION ALL
-    (SELECT o.id FROM delivery o
-     WHERE $2 IN ('pending', 'parked')
-       AND o.endpoint_id = $1 AND o.state = $2
-       AND (o.state = 'parked' OR o.state = 'pending' AND o.attempt = 0
-            OR o.state = 'pending' AND o.attempt > 0)
-       AND ($3::text IS NULL OR o.type = $3)
-       AND o.event_id >= $4 AND ($5::timestamptz IS NULL OR o.created_at >= $5) AND o.event_id < $6
-     ORDER BY o.event_id DESC LIMIT $7)) AS page
+    (SELECT w.id FROM delivery w
+     WHERE $2 = 'pending' AND w.endpoint_id = $1
+       AND (w.state = 'pending' AND w.attempt = 0 OR w.state = 'pending' AND w.attempt > 0)
+       AND ($3::text IS NULL OR w.type = $3)
+       AND w.event_id >= $4 AND ($5::timestamptz IS NULL OR w.created_at >= $5) AND w.event_id < $6
+     ORDER BY w.event_id DESC LIMIT $7)) AS page
 JOIN delivery d ON d.id = page.id
 JOIN webhook_endpoint e ON e.id = d.endpoint_id AND e.deleted_at IS NULL
 ORDER BY d.event_id DESC

@@ -43,7 +43,7 @@ def _recovery(row: Row) -> Recovery:
 
 
 HAS_OPEN = "SELECT EXISTS (SELECT FROM recovery WHERE endpoint_id = $1 AND finished_at IS NULL)"
-# How many of the window were given up or wait for a retry, along delivery_failed and
+# How many of the window were given up or wait for a retry, along delivery_stopped and
 # delivery_retry. What is in flight, or due anyway, is on its way.
 COUNT_FAILED = """
 SELECT (SELECT count(*) FROM delivery d
