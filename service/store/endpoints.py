@@ -158,7 +158,7 @@ async def delete_expired_secrets(tx: Transaction) -> int:
     return int(status.split()[-1])
 
 
-READ_ENDPOINTS = "SELECT * FROM endpoint_reading WHERE developer_id = $1 ORDER BY id"
+READ_ENDPOINTS = "SELECT * FROM endpoint_standing WHERE developer_id = $1 ORDER BY id"
 
 
 async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
@@ -166,7 +166,7 @@ async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
     return [_endpoint(row) for row in await reader.fetch(READ_ENDPOINTS, developer_id)]
 
 
-READ_ENDPOINT = "SELECT * FROM endpoint_reading WHERE id = $1"
+READ_ENDPOINT = "SELECT * FROM endpoint_standing WHERE id = $1"
 
 
 async def read_endpoint(reader: Reader, endpoint_id: str) -> Endpoint | None:

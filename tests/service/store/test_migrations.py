@@ -268,7 +268,8 @@ CATALOGUES = {
     "fixed rows": """
         SELECT 'currency', code, exponent::text, '', '', '' FROM currency
         UNION ALL SELECT 'transition', family, mode, step, from_state, to_state FROM transition
-        UNION ALL SELECT 'clock', id::text, shift::text, '', '', '' FROM clock""",
+        UNION ALL SELECT 'clock', id::text, shift::text, '', '', '' FROM clock
+        UNION ALL SELECT 'order', id::text, ahead::text, cluster, '', '' FROM commit_order""",
 }
 
 
