@@ -1,6 +1,10 @@
 -- Version 4: webhook delivery in full. Two hands write it, each in its own marked section. A process
 -- of version 3 that still runs finds what it asks for: see the last section.
 
+-- Deliveries first: whoever settles has them already and is waited for, so that a deadlock takes back
+-- a claim or a fan-out, and nothing is sent twice.
+LOCK TABLE delivery, lane, webhook_endpoint, event IN ACCESS EXCLUSIVE MODE;
+
 -- order: begin
 -- Where the order of commits stands beside this cluster's counter of transactions: one row. A dump
 -- brings the numbers of the cluster that it was taken from along: where `cluster` is another one,

@@ -4,6 +4,7 @@ Runs as the owner, outside of any request; the application's role gets the least
 its time-outs. The tables of steps are written here as the rows that events must refer to.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ WHERE o.cluster IS DISTINCT FROM here.cluster OR here.newest >= here.next + o.ah
 """
 EPOCH = 1 << 40
 """A cluster that makes a thousand transactions a second needs 34 years for so many."""
+TRIES = 10
+"""A migration takes whole tables beside processes that take rows in orders of their own."""
 QUOTE = "SELECT quote_ident($1)"
 QUOTE_DATABASE = "SELECT quote_ident(current_database())"
 
@@ -127,13 +130,22 @@ async def migrate(
         raise Unavailable(f"{type(away).__name__}: {away}") from away
     try:
         await connection.execute(LOCK)
-        async with connection.transaction():
-            return await _migrate(connection, application_role, list(transitions))
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(asyncpg.DeadlockDetectedError):
+                return await _migrate(connection, application_role, list(transitions))
+        return await _migrate(connection, application_role, list(transitions))
     finally:
         await connection.close()
 
 
 async def _migrate(
+    connection: Any, application_role: str, transitions: list[Transition]
+) -> Migrated:
+    async with connection.transaction():
+        return await _bring_up(connection, application_role, transitions)
+
+
+async def _bring_up(
     connection: Any, application_role: str, transitions: list[Transition]
 ) -> Migrated:
     before = 0
