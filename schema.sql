@@ -27,6 +27,22 @@ INSERT INTO clock DEFAULT VALUES;
 CREATE FUNCTION business_now() RETURNS timestamptz STABLE LANGUAGE sql
 RETURN statement_timestamp() + (SELECT shift FROM clock);
 
+-- Where the order of commits stands beside this cluster's counter of transactions: one row. A dump
+-- brings the numbers of the cluster that it was taken from along: where `cluster` is another one,
+-- `amana migrate` sets `ahead` so that all that is written here comes after all that was.
+CREATE TABLE commit_order (
+    id      boolean PRIMARY KEY DEFAULT true CHECK (id),
+    ahead   bigint NOT NULL DEFAULT 0 CHECK (ahead >= 0),
+    cluster text
+);
+INSERT INTO commit_order DEFAULT VALUES;
+
+-- This transaction's number in the order of commits, and the horizon: below it nothing can appear.
+CREATE FUNCTION commit_number() RETURNS xid8 VOLATILE LANGUAGE sql
+RETURN (pg_current_xact_id()::text::bigint + (SELECT ahead FROM commit_order))::text::xid8;
+CREATE FUNCTION commit_horizon() RETURNS xid8 STABLE LANGUAGE sql
+RETURN (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT ahead FROM commit_order))::text::xid8;
+
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = '55000';
@@ -360,7 +376,7 @@ CREATE TABLE purchase_proof (
 );
 
 -- The audit trail, the webhook outbox and the source of replay at once. Key: (subject, seq).
--- `xid` makes (xid, position) a commit-safe order: below the snapshot's xmin nothing can appear.
+-- `xid` makes (xid, position) a commit-safe order: below the horizon nothing can appear.
 CREATE TABLE event (
     subject_id   entity_id NOT NULL,
     seq          bigint NOT NULL CHECK (seq > 0),
@@ -380,7 +396,7 @@ CREATE TABLE event (
     request_id   text,
     at           timestamptz NOT NULL,
     recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    xid          xid8 NOT NULL DEFAULT commit_number(),
     position     bigint GENERATED ALWAYS AS IDENTITY,
     fanned_at    timestamptz,
     PRIMARY KEY (subject_id, seq),
@@ -730,7 +746,7 @@ CREATE INDEX lane_tripped ON lane (breaker) WHERE breaker <> 'closed';
 CREATE INDEX lane_troubled ON lane (endpoint_id) WHERE failing_since IS NOT NULL OR told <> 0;
 
 -- An endpoint as its developer sees it.
-CREATE VIEW endpoint_reading AS
+CREATE VIEW endpoint_standing AS
 SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
        e.fifo, e.headers, e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,
        l.failure_count, l.last_attempt_at AS last_triggered_at, l.last_status AS last_response_status,
@@ -745,7 +761,8 @@ WHERE e.deleted_at IS NULL;
 -- `acknowledges`: a 2xx to it lets an `on_ack` escrow complete, once it was passed on to the escrow
 -- (`acknowledged_at`) in a transaction of its own: a busy escrow stops no lane. `position` is the
 -- event's, of two that were recorded at once. What was never tried and what was have an index each:
--- a backlog of the one never stands before the other.
+-- a backlog of the one never stands before the other. `ladder_from`: after which attempt its ladder
+-- began; NULL where it has one attempt alone.
 CREATE TABLE delivery (
     id           uuid PRIMARY KEY,
     endpoint_id  entity_id NOT NULL REFERENCES webhook_endpoint,
@@ -764,6 +781,7 @@ CREATE TABLE delivery (
     created_at   timestamptz NOT NULL,
     settled_at   timestamptz,
     position     bigint NOT NULL DEFAULT 0,
+    ladder_from  smallint DEFAULT 0,
     UNIQUE (endpoint_id, event_id),
     CHECK (state = 'pending' OR claim_token IS NULL),
     CHECK ((state IN ('pending', 'parked')) = (settled_at IS NULL)),
@@ -775,6 +793,8 @@ CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 
 CREATE INDEX delivery_in_flight ON delivery (endpoint_id, visible_at)
     WHERE state = 'pending' AND claim_token IS NOT NULL;
 CREATE INDEX delivery_parked ON delivery (endpoint_id) WHERE state = 'parked';
+CREATE INDEX delivery_stopped ON delivery (endpoint_id, event_id)
+    WHERE state IN ('exhausted', 'cancelled', 'parked');
 CREATE INDEX delivery_receipt ON delivery (settled_at)
     WHERE acknowledges AND state = 'delivered' AND acknowledged_at IS NULL;
 
@@ -879,6 +899,28 @@ RETURN encode(set_bit(set_bit(overlay(
     PLACING substring(int8send((extract(epoch FROM moment) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
     52, 1), 53, 1), 'hex')::uuid;
 
+-- Who hears of what happens to a subject: the developer whose it is, and those who act as one of the
+-- users. Fan-out, feed and recovery ask here alone, so this is the place for another kind. Inlined
+-- where it is called. `on_ack`: the developer's receipt of its payment lets it complete.
+CREATE FUNCTION audience(kind text, subject text)
+RETURNS TABLE (developer_id text, user_ids text[], on_ack boolean) STABLE LANGUAGE sql
+BEGIN ATOMIC
+    SELECT x.creator_id::text,
+           CASE WHEN x.mode = 'milestone'
+                THEN ARRAY(SELECT r.user_id::text FROM escrow_role r WHERE r.escrow_id = x.id)
+                ELSE ARRAY[x.seller_id::text, x.buyer_id::text] END,
+           x.mode = 'instant' AND x.auto_complete = 'on_ack'
+    FROM escrow x WHERE kind = 'escrow' AND x.id = subject
+    UNION ALL
+    SELECT subject, NULL, false WHERE kind = 'developer'
+    UNION ALL
+    SELECT e.developer_id, NULL, false
+    FROM webhook_endpoint e WHERE kind = 'endpoint' AND e.id = subject
+    UNION ALL
+    SELECT i.developer_id, NULL, false
+    FROM identity_verification i WHERE kind = 'identity' AND i.id = subject;
+END;
+
 -- Turns up to `most` events that are not fanned out into deliveries; says how many events.
 -- Locks: the events (skipping what another worker has), then the lanes in id order.
 CREATE FUNCTION fan_out(most integer, moment timestamptz DEFAULT clock_timestamp()) RETURNS integer
@@ -888,8 +930,8 @@ DECLARE
     touched text[];
 BEGIN
     WITH taken AS MATERIALIZED (
-        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.recorded_at, v.position,
-               v.from_state, v.to_state
+        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.recorded_at, v.position, v.from_state,
+               v.to_state
         FROM event v
         WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
         ORDER BY v.recorded_at
@@ -898,34 +940,23 @@ BEGIN
     ), made AS (
         INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
                               visible_at, created_at)
-        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.position, t.type, a.acknowledges,
+        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.position, t.type,
+               a.on_ack AND p.id = a.developer_id AND t.type = 'escrow.status.updated'
+               AND t.from_state = 'pending' AND t.to_state = 'paid',
                least(t.recorded_at, moment), moment
         FROM taken t
+        CROSS JOIN LATERAL audience(t.subject_kind, t.subject_id) AS a
         CROSS JOIN LATERAL (
-            SELECT x.creator_id,
-                   t.type = 'escrow.status.updated' AND t.from_state = 'pending' AND t.to_state = 'paid'
-                   AND x.mode = 'instant' AND x.auto_complete = 'on_ack'
-            FROM escrow x WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id
+            SELECT a.developer_id AS id
             UNION ALL
-            SELECT d.id, false
-            FROM escrow x JOIN developer d ON d.user_id IN (x.seller_id, x.buyer_id)
-            WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id AND d.id <> x.creator_id
-            UNION ALL
-            SELECT d.id, false
-            FROM escrow_role r JOIN developer d ON d.user_id = r.user_id
-            WHERE t.family = 'milestone' AND r.escrow_id = t.subject_id
-            UNION ALL
-            SELECT t.subject_id, false WHERE t.subject_kind = 'developer'
-            UNION ALL
-            SELECT s.developer_id, false
-            FROM webhook_endpoint s WHERE t.subject_kind = 'endpoint' AND s.id = t.subject_id
-            UNION ALL
-            SELECT i.developer_id, false
-            FROM identity_verification i WHERE t.subject_kind = 'identity' AND i.id = t.subject_id
-        ) AS a (developer_id, acknowledges)
-        JOIN webhook_endpoint e ON e.developer_id = a.developer_id AND e.deleted_at IS NULL
-        WHERE e.is_active AND e.id <> t.subject_id
-          AND e.events && ARRAY['*', t.type, split_part(t.type, '.', 1) || '.*']
+            SELECT d.id FROM developer d
+            WHERE d.user_id = ANY (a.user_ids) AND d.id IS DISTINCT FROM a.developer_id) AS p
+        CROSS JOIN LATERAL (
+            -- OFFSET: by the developer's index, however many events there are; never all endpoints.
+            SELECT w.id FROM webhook_endpoint w
+            WHERE w.developer_id = p.id AND w.deleted_at IS NULL AND w.is_active AND w.id <> t.subject_id
+              AND w.events && ARRAY['*', t.type, split_part(t.type, '.', 1) || '.*']
+            OFFSET 0) AS e
         ORDER BY t.recorded_at, t.seq
         ON CONFLICT (endpoint_id, event_id) DO NOTHING
         RETURNING endpoint_id
@@ -973,7 +1004,7 @@ CREATE FUNCTION claim_deliveries(
 RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
     acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
-    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz
+    secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz, rung smallint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1107,7 +1138,7 @@ BEGIN
                  WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
                  ORDER BY s.id DESC),
            CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END,
-           l.mean_ms >= slow_ms, d.recorded_at
+           l.mean_ms >= slow_ms, d.recorded_at, d.attempt - d.ladder_from
     FROM delivery d
     JOIN webhook_endpoint e ON e.id = d.endpoint_id
     JOIN lane l ON l.endpoint_id = d.endpoint_id
@@ -1190,23 +1221,100 @@ CREATE TABLE recovery (
 CREATE INDEX recovery_due ON recovery (due_at) WHERE finished_at IS NULL;
 CREATE UNIQUE INDEX recovery_open ON recovery (endpoint_id) WHERE finished_at IS NULL;
 CREATE INDEX recovery_of_endpoint ON recovery (endpoint_id, created_at DESC);
-
--- Whose webhooks and whose feed tell of this event; fan_out asks the same.
-CREATE FUNCTION hears(developer text, as_user text, kind text, subject text) RETURNS boolean
-STABLE LANGUAGE sql
-RETURN CASE kind
-    WHEN 'escrow' THEN EXISTS (
-        SELECT FROM escrow x WHERE x.id = subject
-          AND (x.creator_id = developer OR x.seller_id = as_user OR x.buyer_id = as_user
-               OR EXISTS (SELECT FROM escrow_role r
-                          WHERE x.mode = 'milestone' AND r.escrow_id = x.id AND r.user_id = as_user)))
-    WHEN 'developer' THEN subject = developer
-    WHEN 'endpoint' THEN EXISTS (
-        SELECT FROM webhook_endpoint e WHERE e.id = subject AND e.developer_id = developer)
-    WHEN 'identity' THEN EXISTS (
-        SELECT FROM identity_verification i WHERE i.id = subject AND i.developer_id = developer)
-    ELSE false END;
 -- developers: end
+
+-- version 3: begin
+-- What processes of version 3 ask for until they are restarted; migration 0006 drops it. The claim
+-- gives no private halves of pairs, of which they know nothing.
+CREATE VIEW endpoint_reading AS
+SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
+       e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,
+       l.failure_count, l.last_attempt_at AS last_triggered_at, l.last_status AS last_response_status
+FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
+WHERE e.deleted_at IS NULL;
+
+CREATE FUNCTION claim_deliveries(
+    slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
+)
+RETURNS TABLE (
+    id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
+    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
+    secrets bytea[], hold_seconds float8
+) LANGUAGE sql AS $$
+    SELECT c.id, c.claim_token, c.attempt, c.endpoint_id, c.event_id, c.type, c.acknowledges, c.body,
+           c.url, c.ladder, c.timeout_seconds, c.headers,
+           ARRAY(SELECT s.sealed FROM endpoint_secret s
+                 WHERE s.endpoint_id = c.endpoint_id AND s.public_key IS NULL
+                   AND (s.expires_at IS NULL OR s.expires_at > moment)
+                 ORDER BY s.id DESC),
+           c.hold_seconds
+    FROM claim_deliveries(slots, slots, slots, rows_a_lane, 2000, margin, moment) c;
+$$;
+
+-- Failures count where no success of this batch came after them, in the answers' order.
+CREATE FUNCTION settle_deliveries(
+    ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], successes boolean[],
+    streaks integer[], halvings boolean[], holds float8[], started timestamptz[], statuses integer[],
+    faults text[], addresses text[], dns integer[], connects integer[], first_bytes integer[],
+    totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
+) RETURNS TABLE (id uuid, lane_due_seconds float8) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    settled uuid[];
+    lanes   text[];
+BEGIN
+    SELECT array_agg(g.id), array_agg((s.held).endpoint_id::text) INTO settled, lanes
+    FROM settle_deliveries(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
+                           dns, connects, array_fill(NULL::integer, ARRAY[cardinality(ids)]), first_bytes,
+                           totals, answers, moment) AS s, unnest(s.settled) AS g (id);
+
+    RETURN QUERY
+    WITH outcome AS (
+        SELECT s.endpoint_id, o.*,
+               max(o.n) FILTER (WHERE o.success) OVER (PARTITION BY s.endpoint_id) AS last_success
+        FROM unnest(ids, retries, gives_back, successes, streaks, halvings, holds, started, statuses)
+             WITH ORDINALITY AS o (id, retry, given_back, success, streak, halved, hold, started_at, status, n)
+        JOIN unnest(settled, lanes) AS s (id, endpoint_id) ON s.id = o.id
+    ), tally AS (
+        SELECT o.endpoint_id,
+               min(o.retry) AS first_retry,
+               count(*) FILTER (WHERE o.success) AS successes,
+               coalesce(sum(o.streak) FILTER (WHERE o.n > coalesce(o.last_success, 0)), 0) AS streak,
+               count(*) FILTER (WHERE NOT o.success AND NOT o.given_back
+                                  AND o.n > coalesce(o.last_success, 0)) AS failures,
+               bool_or(o.halved) AS halved,
+               bool_or(o.given_back) AS given_back,
+               max(o.hold) AS hold,
+               (array_agg(o.started_at ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_at,
+               (array_agg(o.status ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_status
+        FROM outcome o
+        GROUP BY o.endpoint_id
+    ), turned AS (
+        UPDATE lane l
+        SET send_window = CASE WHEN t.halved THEN greatest(1, l.send_window / 2)
+                               ELSE least(l.cap, l.send_window + t.successes) END,
+            streak = CASE WHEN t.successes > 0 THEN 0 ELSE l.streak END + t.streak,
+            failure_count = CASE WHEN t.successes > 0 THEN 0 ELSE l.failure_count END + t.failures,
+            hold_until = greatest(l.hold_until, moment + make_interval(secs => nullif(t.hold, 0))),
+            last_attempt_at = coalesce(t.last_at, l.last_attempt_at),
+            last_status = coalesce(t.last_status, l.last_status),
+            first_due_at = CASE WHEN t.given_back THEN least(l.first_due_at, moment) ELSE l.first_due_at END,
+            next_due_at = least(l.next_due_at, moment + make_interval(secs => t.first_retry),
+                (SELECT d.visible_at FROM delivery d
+                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt = 0
+                 ORDER BY d.recorded_at, d.position LIMIT 1),
+                (SELECT min(d.visible_at) FROM delivery d
+                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt > 0
+                   AND d.claim_token IS NULL))
+        FROM tally t
+        WHERE l.endpoint_id = t.endpoint_id
+        RETURNING l.endpoint_id, CASE WHEN l.next_due_at < 'infinity' THEN greatest(0, extract(
+            epoch FROM greatest(l.next_due_at, l.hold_until) - moment))::float8 END AS due_seconds
+    )
+    SELECT s.id, t.due_seconds
+    FROM unnest(settled, lanes) AS s (id, endpoint_id) JOIN turned t ON t.endpoint_id = s.endpoint_id;
+END $$;
+-- version 3: end
 
 -- Registrations and new escrows that name the same e-mail do not pass each other: a create waits for
 -- a registration under way (and sees its user), a registration for creates (and sees their escrows).

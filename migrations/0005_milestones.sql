@@ -92,87 +92,27 @@ CREATE TABLE milestone_funding (
 CREATE INDEX milestone_funding_of_user ON milestone_funding (user_id);
 -- milestones: end
 
--- Turns up to `most` events that are not fanned out into deliveries; says how many events.
--- Locks: the events (skipping what another worker has), then the lanes in id order.
-CREATE OR REPLACE FUNCTION fan_out(most integer, moment timestamptz DEFAULT clock_timestamp()) RETURNS integer
-LANGUAGE plpgsql AS $$
-DECLARE
-    fanned  integer;
-    touched text[];
-BEGIN
-    WITH taken AS MATERIALIZED (
-        SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.recorded_at, v.position,
-               v.from_state, v.to_state
-        FROM event v
-        WHERE v.fanned_at IS NULL AND v.type IS NOT NULL
-        ORDER BY v.recorded_at
-        LIMIT most
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), made AS (
-        INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
-                              visible_at, created_at)
-        SELECT ordered_uuid(moment), e.id, t.id, t.recorded_at, t.position, t.type, a.acknowledges,
-               least(t.recorded_at, moment), moment
-        FROM taken t
-        CROSS JOIN LATERAL (
-            SELECT x.creator_id,
-                   t.type = 'escrow.status.updated' AND t.from_state = 'pending' AND t.to_state = 'paid'
-                   AND x.mode = 'instant' AND x.auto_complete = 'on_ack'
-            FROM escrow x WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id
-            UNION ALL
-            SELECT d.id, false
-            FROM escrow x JOIN developer d ON d.user_id IN (x.seller_id, x.buyer_id)
-            WHERE t.subject_kind = 'escrow' AND x.id = t.subject_id AND d.id <> x.creator_id
-            UNION ALL
-            SELECT d.id, false
-            FROM escrow_role r JOIN developer d ON d.user_id = r.user_id
-            WHERE t.family = 'milestone' AND r.escrow_id = t.subject_id
-            UNION ALL
-            SELECT t.subject_id, false WHERE t.subject_kind = 'developer'
-            UNION ALL
-            SELECT s.developer_id, false
-            FROM webhook_endpoint s WHERE t.subject_kind = 'endpoint' AND s.id = t.subject_id
-            UNION ALL
-            SELECT i.developer_id, false
-            FROM identity_verification i WHERE t.subject_kind = 'identity' AND i.id = t.subject_id
-        ) AS a (developer_id, acknowledges)
-        JOIN webhook_endpoint e ON e.developer_id = a.developer_id AND e.deleted_at IS NULL
-        WHERE e.is_active AND e.id <> t.subject_id
-          AND e.events && ARRAY['*', t.type, split_part(t.type, '.', 1) || '.*']
-        ORDER BY t.recorded_at, t.seq
-        ON CONFLICT (endpoint_id, event_id) DO NOTHING
-        RETURNING endpoint_id
-    ), marked AS (
-        UPDATE event v SET fanned_at = moment
-        FROM taken t WHERE v.subject_id = t.subject_id AND v.seq = t.seq
-        RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM marked), (SELECT array_agg(DISTINCT m.endpoint_id::text) FROM made m)
-    INTO fanned, touched;
-
-    IF touched IS NOT NULL THEN
-        PERFORM FROM lane l WHERE l.endpoint_id = ANY (touched) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
-        UPDATE lane l SET next_due_at = least(l.next_due_at, moment), first_due_at = least(l.first_due_at, moment)
-        WHERE l.endpoint_id = ANY (touched) AND greatest(l.next_due_at, l.first_due_at) > moment;
-    END IF;
-    RETURN fanned;
-END $$;
-
--- Whose webhooks and whose feed tell of this event; fan_out asks the same.
-CREATE OR REPLACE FUNCTION hears(developer text, as_user text, kind text, subject text) RETURNS boolean
-STABLE LANGUAGE sql
-RETURN CASE kind
-    WHEN 'escrow' THEN EXISTS (
-        SELECT FROM escrow x WHERE x.id = subject
-          AND (x.creator_id = developer OR x.seller_id = as_user OR x.buyer_id = as_user
-               OR EXISTS (SELECT FROM escrow_role r
-                          WHERE x.mode = 'milestone' AND r.escrow_id = x.id AND r.user_id = as_user)))
-    WHEN 'developer' THEN subject = developer
-    WHEN 'endpoint' THEN EXISTS (
-        SELECT FROM webhook_endpoint e WHERE e.id = subject AND e.developer_id = developer)
-    WHEN 'identity' THEN EXISTS (
-        SELECT FROM identity_verification i WHERE i.id = subject AND i.developer_id = developer)
-    ELSE false END;
+-- Who hears of what happens to a subject: the developer whose it is, and those who act as one of the
+-- users. Fan-out, feed and recovery ask here alone, so this is the place for another kind. Inlined
+-- where it is called. `on_ack`: the developer's receipt of its payment lets it complete.
+CREATE OR REPLACE FUNCTION audience(kind text, subject text)
+RETURNS TABLE (developer_id text, user_ids text[], on_ack boolean) STABLE LANGUAGE sql
+BEGIN ATOMIC
+    SELECT x.creator_id::text,
+           CASE WHEN x.mode = 'milestone'
+                THEN ARRAY(SELECT r.user_id::text FROM escrow_role r WHERE r.escrow_id = x.id)
+                ELSE ARRAY[x.seller_id::text, x.buyer_id::text] END,
+           x.mode = 'instant' AND x.auto_complete = 'on_ack'
+    FROM escrow x WHERE kind = 'escrow' AND x.id = subject
+    UNION ALL
+    SELECT subject, NULL, false WHERE kind = 'developer'
+    UNION ALL
+    SELECT e.developer_id, NULL, false
+    FROM webhook_endpoint e WHERE kind = 'endpoint' AND e.id = subject
+    UNION ALL
+    SELECT i.developer_id, NULL, false
+    FROM identity_verification i WHERE kind = 'identity' AND i.id = subject;
+END;
 
 -- milestone reading: begin
 -- What a door or a command sees of a milestone escrow. Its balance is the ledger account's.

@@ -205,7 +205,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
             settings.database_url or "", application="amana work", pgbouncer=settings.pgbouncer
         )
         stack.push_async_callback(pool.close)
-        bell = ArqBell(settings.redis_url or "")
+        metrics = WorkMetrics()
+        bell = ArqBell(settings.redis_url or "", metrics.bells_lost.inc)
         stack.push_async_callback(bell.close)
         house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
         post = CanaryPost(HttpPost(allow_private=settings.webhook_allow_private))
@@ -214,7 +215,6 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         mailer = SmtpMailer(smtp_url, sender) if smtp_url else SandboxMailer()
         redis = lazy_redis(settings.redis_url or "")
         stack.push_async_callback(redis.aclose, close_connection_pool=True)
-        metrics = WorkMetrics()
         courier = Courier(house, post, metrics=metrics)
         postman = Postman(house, mailer, Words.read(), metrics=metrics)
         feed = HttpRateFeed(settings.fx_url) if settings.fx_url else None

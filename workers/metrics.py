@@ -47,6 +47,9 @@ class WorkMetrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.bells = self._counter("amana_bells", "Bells heard.", "bell")
+        self.bells_lost = self._counter(
+            "amana_bells_lost", "Bells that were not rung because Redis was away."
+        )
         self.rounds = self._counter("amana_rounds", "Rounds, by how they ended.", "round", "end")
         self.mails = self._counter("amana_mails", "Mails tried, by their state after it.", "state")
         self.slots = Gauge(

@@ -17,6 +17,7 @@ import structlog
 
 from service.commands.deliveries import (
     FAN_OUT_BATCH,
+    WATCH_BATCH,
     acknowledge,
     claim,
     fan_out,
@@ -233,7 +234,7 @@ class Courier:
             log.exception("attempt_not_made", delivery=str(claimed.id))
             reply = Reply(fault=Fault.OURS)
         ladder = LADDERS[claimed.ladder]
-        outcome = judge(reply, claimed.attempt, ladder, self._now(), self._chance())
+        outcome = judge(reply, claimed.rung, ladder, self._now(), self._chance())
         self._ended.append(Attempt(claimed, started_at, reply, outcome))
         if self._settler is None:
             self._settler = asyncio.create_task(self._settle())
@@ -308,9 +309,11 @@ class Courier:
         if late:
             log.info("lanes_reconciled", late=late)
             self._round.wake()
-        told = await tend(self._house, watch)
-        if told:
-            log.info("endpoints_watched", told=told)
+        told = WATCH_BATCH
+        while told == WATCH_BATCH:
+            told = await tend(self._house, watch)
+            if told:
+                log.info("endpoints_watched", told=told)
 
     async def _land(self) -> None:
         """Until what is in flight has ended and is written."""

@@ -9,7 +9,7 @@ import orjson
 from service.cli.checked import ENTITY_ID, Checked
 from service.cli.house import open_house
 from service.cli.verb import Answer, verb
-from service.commands import attempts, recoveries
+from service.commands import attempts, deliveries, recoveries
 from service.commands.perform import House, perform
 from service.rules.errors import DeliveryNotFound, WebhookNotFound
 from service.rules.machine import Actor, ActorKind
@@ -57,6 +57,16 @@ async def recover(
     facts = orjson.loads(answer.body)
     count = facts["recovery"]["count"]
     return Answer(f"a worker sends {count} deliveries again, and what was never sent", facts)
+
+
+@webhook.command("skip-head")
+@click.argument("endpoint_id", metavar="ENDPOINT", type=ENTITY_ID)
+@verb
+async def skip_head(settings: Settings, endpoint_id: str) -> Answer:
+    """Cancel the delivery that holds ENDPOINT's fifo lane; the next one falls due."""
+    async with open_house(settings) as house:
+        answer = await perform(house, OPERATOR, deliveries.skip_head(endpoint_id))
+    return Answer(f"endpoint {endpoint_id} goes on with the next", orjson.loads(answer.body))
 
 
 async def _whose(house: House, endpoint_id: str) -> str:

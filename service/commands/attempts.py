@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from service.commands.perform import Command, House
+from service.rules.delivery import ATTEMPTS_MAX
 from service.rules.errors import (
     BodyNotKept,
     DeliveryNotFound,
@@ -31,8 +32,6 @@ from service.wire.deliveries import DeliveryAnswer, Viewer, seen_headers, seen_t
 from service.wire.events import envelope
 from service.wire.webhooks import EndpointData, ToldWebhook
 
-ATTEMPTS_MAX = 1000
-"""Of one delivery, however often it is sent again: its log has a bound."""
 STEP = "test"
 """The audit trail's word for a test event; the feed and recoveries leave it out."""
 
@@ -40,7 +39,8 @@ STEP = "test"
 def resend(developer_id: str, endpoint_id: str, delivery_id: UUID) -> Command:
     """The delivery falls due now, whatever became of it; one that is being sent right now is left.
 
-    It goes on where its ladder stood; behind the ladder's end it has this one attempt.
+    It goes on where its ladder stood; behind the ladder's end it has this one attempt, and so has
+    what had ended in a fifo lane: newer events wait for the attempt, not for a ladder.
 
     Raises:
         WebhookNotFound, DeliveryNotFound: the developer has no such endpoint, it no such delivery.

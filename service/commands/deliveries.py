@@ -12,7 +12,7 @@ from service.commands.endpoints import tell_disabled
 from service.commands.mails import disabled_mail, failing_mail
 from service.commands.perform import Command
 from service.rules.delivery import DisableReason, State
-from service.rules.errors import DeliveryNotFound, WebhookNotFound
+from service.rules.errors import DeliveryNotFound, WebhookNotFound, WebhookRefused
 from service.rules.events import OF_ENDPOINTS
 from service.rules.lane import Ended, Notices, Told, notices, turn
 from service.store import deliveries, endpoints, lanes
@@ -25,7 +25,10 @@ from service.wire.webhooks import Gone
 FAN_OUT_BATCH = 500
 RECEIPT_BATCH = 500
 PARKED_BATCH = 1000
+WATCH_BATCH = 200
+"""Endpoints whose developers are told something in one transaction: it holds all their locks."""
 PARTITION_WEEKS_AHEAD = 4
+NO_ORDER = "only an endpoint with fifo has a head to skip"
 
 
 async def fan_out(tx: Transaction) -> int:
@@ -74,12 +77,14 @@ def settle(
             given_up = {one.claimed.endpoint_id for one in exhausted}
             await endpoints.lock_endpoints(tx, sorted({*reasons, *flags, *given_up}))
         settled = await deliveries.settle_deliveries(tx, attempts)
-        due_seconds = await _turn(tx, settled, attempts)
+        turned = _turned(settled, attempts)
+        due_seconds = await _turn(tx, settled, turned)
         if flags:
             await endpoints.flag_endpoints(tx, flags)
         if reasons:
             await _disable(tx, reasons)
         await tell_exhausted(tx, [one for one in exhausted if one.claimed.id in due_seconds])
+        await _mail_given_up(tx, [one.endpoint_id for one in turned if one.lane.gives_up])
         return due_seconds
 
     return upkeep
@@ -91,22 +96,26 @@ def _is_told_of(attempt: Attempt) -> bool:
 
 
 async def _turn(
-    tx: Transaction, settled: Sequence[Settled], attempts: Sequence[Attempt]
+    tx: Transaction, settled: Sequence[Settled], turned: Sequence[Turned]
 ) -> Mapping[UUID, float | None]:
-    """Turn the lanes of what was settled, in the order of the answers."""
+    """Write the lanes of what was settled; when something is due in the lane of each."""
     if not settled:
         return {}
-    ours = {delivery: one.endpoint_id for one in settled for delivery in one.ids}
+    due = await lanes.turn_lanes(tx, turned, settled[0].at)
+    return {delivery: due[one.endpoint_id] for one in settled for delivery in one.ids}
+
+
+def _turned(settled: Sequence[Settled], attempts: Sequence[Attempt]) -> list[Turned]:
+    """The lanes of what was settled after these attempts, in the order of the answers."""
+    ours = {delivery for one in settled for delivery in one.ids}
     ended: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         if attempt.claimed.id in ours:
             ended[attempt.claimed.endpoint_id].append(attempt)
-    turned = [_turned(one, ended[one.endpoint_id]) for one in settled]
-    due = await lanes.turn_lanes(tx, turned, settled[0].at)
-    return {delivery: due[endpoint] for delivery, endpoint in ours.items()}
+    return [_turned_by(one, ended[one.endpoint_id]) for one in settled]
 
 
-def _turned(settled: Settled, attempts: Sequence[Attempt]) -> Turned:
+def _turned_by(settled: Settled, attempts: Sequence[Attempt]) -> Turned:
     ended = [Ended(one.outcome, one.reply, one.started_at) for one in attempts]
     retries = [s for one in attempts if (s := one.outcome.retry_seconds) is not None]
     return Turned(
@@ -115,6 +124,13 @@ def _turned(settled: Settled, attempts: Sequence[Attempt]) -> Turned:
         retry_seconds=min(retries, default=None),
         gives_back=any(one.outcome.gives_back for one in attempts),
     )
+
+
+async def _mail_given_up(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """The mail of the first delivery that a run of failures gave up; not to who was disabled."""
+    if endpoint_ids:
+        whom = await endpoints.read_addressed(tx, endpoint_ids)
+        await insert_mails(tx, [failing_mail(tx, one, Told.EXHAUSTED) for one in whom])
 
 
 def is_receipt(attempt: Attempt) -> bool:
@@ -144,21 +160,23 @@ async def reconcile(tx: Transaction) -> int:
 
 
 async def watch(tx: Transaction) -> int:
-    """Tell developers how their endpoints fare, disable what has failed for days; how many of each.
+    """Tell developers how their endpoints fare, disable what has failed for days.
 
     Events to their other endpoints, mails to them. Looks again under the endpoints' locks, so that
-    each is told once however many workers watch.
+    each is told once however many workers watch. Of how many endpoints; with `WATCH_BATCH` of them
+    there may be more.
     """
     troubled = await lanes.read_troubled(tx)
     ids = [one.id for one in troubled if _is_news(one.run.told, notices(one.run, tx.real_now))]
+    ids = ids[:WATCH_BATCH]
     if not ids:
         return 0
     await endpoints.lock_endpoints(tx, ids)
     news = [(one, notices(one.run, tx.real_now)) for one in await lanes.read_troubled(tx, ids)]
     news = [(one, said) for one, said in news if _is_news(one.run.told, said)]
-    await lanes.note_told(tx, {one.id: said.told for one, said in news})
+    await lanes.note_told(tx, [(one, said.told) for one, said in news])
     await tell_runs(tx, {one.id: said for one, said in news})
-    mails = [failing_mail(tx, one, said.mail) for one, said in news if said.mail]
+    mails = [failing_mail(tx, one.endpoint, said.mail) for one, said in news if said.mail]
     await insert_mails(tx, mails)
     gone = {one.id: DisableReason.FAILING for one, said in news if said.disables}
     if gone:
@@ -175,12 +193,16 @@ def skip_head(endpoint_id: str) -> Command:
 
     Raises:
         WebhookNotFound: there is no such endpoint.
+        WebhookRefused: its lane is no fifo lane: nothing holds it.
         DeliveryNotFound: nothing waits there, or the head is being sent just now.
     """
 
     async def command(tx: Transaction) -> Gone:
-        if await endpoints.lock_endpoint(tx, endpoint_id) is None:
+        endpoint = await endpoints.lock_endpoint(tx, endpoint_id)
+        if endpoint is None:
             raise WebhookNotFound
+        if not endpoint.fifo:
+            raise WebhookRefused(reason=NO_ORDER)
         if await deliveries.skip_head(tx, endpoint_id) is None:
             raise DeliveryNotFound
         await lanes.hint_lanes(tx, [endpoint_id])

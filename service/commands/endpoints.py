@@ -12,7 +12,7 @@ from service.rules.delivery import STANDARD, TIMEOUT_SECONDS
 from service.rules.errors import WebhookNotFound, WebhookRefused
 from service.rules.events import DEFAULT_SUBSCRIPTION
 from service.rules.signing import standard_secret
-from service.store import deliveries, endpoints, lanes
+from service.store import attempts, deliveries, endpoints, lanes
 from service.store.db import Transaction
 from service.store.endpoints import Endpoint, NewEndpoint
 from service.store.events import Entry, append_events
@@ -106,6 +106,9 @@ def update(developer_id: str, endpoint_id: str, wanted: WebhookUpdate) -> Comman
 def enable(developer_id: str, endpoint_id: str) -> Command:
     """The endpoint is sent to again, as from its first day; what was parked for it falls due.
 
+    One that is active already has what waits tried now, as far as its receiver has not asked us to
+    wait; its breaker lets one probe through.
+
     Raises:
         WebhookNotFound: the developer has no such endpoint.
     """
@@ -114,7 +117,11 @@ def enable(developer_id: str, endpoint_id: str) -> Command:
         before = await _lock(tx, developer_id, endpoint_id)
         after = _changed(tx, before, WebhookUpdate.model_validate({"isActive": True}))
         await endpoints.move_endpoint(tx, after)
-        await _wake(tx, after.id)
+        if before.is_active:
+            await attempts.hurry_lane(tx, after.id)
+            tx.ring("webhooks")
+        else:
+            await _wake(tx, after.id)
         await _tell(tx, after.id, after.seq, "enable")
         return WebhookAnswer(webhook=shape(after, tx.vault))
 

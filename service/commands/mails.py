@@ -21,9 +21,8 @@ from service.rules.money import to_decimal
 from service.rules.policy import Policy
 from service.store.db import Reader, Transaction
 from service.store.deadlines import read_open_of
-from service.store.endpoints import Disabled
+from service.store.endpoints import Addressed, Disabled
 from service.store.ids import entity_id
-from service.store.lanes import Troubled
 from service.store.mails import (
     Link,
     Mail,
@@ -298,7 +297,7 @@ def disabled_mail(tx: Transaction, endpoint: Disabled, reason: DisableReason) ->
     )
 
 
-def failing_mail(tx: Transaction, endpoint: Troubled, why: Told) -> NewMail:
+def failing_mail(tx: Transaction, endpoint: Addressed, why: Told) -> NewMail:
     """The row of the mail to a developer whose endpoint fails; at most one a day for each `why`."""
     mail_id = entity_id(tx.now)
     reason = (why.name or "").lower()

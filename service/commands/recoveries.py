@@ -72,12 +72,13 @@ async def run_chunk(tx: Transaction) -> bool:
     recovery = await recoveries.lock_recovery(tx)
     if recovery is None:
         return False
+    missing = await recoveries.look_for_missing(tx, recovery) if recovery.is_missing else None
     endpoint = await endpoints.lock_endpoint(tx, recovery.endpoint_id)
     if endpoint is None or not endpoint.is_active:
         await _move(tx, recovery, CANCELLED, recovery.recovered, recovery.after_event)
         return True
-    if recovery.is_missing:
-        chunk = await recoveries.deliver_missing(tx, recovery)
+    if missing is not None:
+        chunk = await recoveries.deliver_missing(tx, recovery, missing)
     else:
         chunk = await recoveries.resend_failed(tx, recovery, CHUNK)
     if chunk.sent:

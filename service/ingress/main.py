@@ -111,7 +111,7 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     pool = await open_pool(
         settings.database_url or "", application="amana serve", pgbouncer=settings.pgbouncer
     )
-    bell = ArqBell(settings.redis_url or "")
+    bell = ArqBell(settings.redis_url or "", app[METRICS].bells_lost.inc)
     house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
     app[HOUSE], app[KEY_RING], app[KEY_USE] = house, KeyRing(pool), KeyUse(house)
     app[LIMITER] = Limiter(settings.redis_url or "", app[METRICS].limiter_away.inc)

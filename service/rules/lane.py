@@ -75,8 +75,8 @@ class Lane:
     `window`: attempts at once, at most `cap`; `halved_at`: when last a failure narrowed it, so that
     those that were in flight with that failure do not narrow it again. `streak` is the run of
     failures that are the receiver's, `failure_count` of all that were no success, `failing_since`
-    when that began, `exhausted_at` when the first delivery in it was given up. `hold_until` is set
-    where these attempts hold the lane.
+    when that began, `exhausted_at` when the first delivery in it was given up, `gives_up` whether
+    that was by one of these attempts. `hold_until` is set where these attempts hold the lane.
     """
 
     cap: int = CAP
@@ -94,6 +94,7 @@ class Lane:
     trips: int = 0
     sample: Sample = field(default_factory=Sample)
     hold_until: datetime | None = None
+    gives_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,8 @@ def _succeeded(lane: Lane, now: datetime) -> None:
 def _failed(lane: Lane, one: Ended, now: datetime) -> None:
     lane.failure_count += 1
     lane.failing_since = lane.failing_since or one.started_at
-    if one.outcome.state is State.EXHAUSTED:
-        lane.exhausted_at = lane.exhausted_at or now
+    if one.outcome.state is State.EXHAUSTED and lane.exhausted_at is None:
+        lane.exhausted_at, lane.gives_up = now, True
     if one.outcome.halves and (lane.halved_at is None or one.started_at > lane.halved_at):
         lane.window, lane.halved_at = max(1, lane.window // 2), now
     if one.outcome.hold_seconds:
@@ -181,7 +182,11 @@ def slow_slots(slots: int) -> int:
 
 
 class Told(IntFlag):
-    """What was told about a run of failures already: an event, and mails."""
+    """What is told about a run of failures: an event, and mails; a lane remembers what was.
+
+    EXHAUSTED is mailed at once by the settle that gives up the run's first delivery (`gives_up`),
+    and not remembered: a success that follows would end the run before anybody looks.
+    """
 
     NOTHING = 0
     FAILING = 1
@@ -197,12 +202,14 @@ MAILS = Told.EXHAUSTED | Told.DAY | Told.THREE_DAYS
 class Run:
     """A lane's run of failures, as far as its developer is told of it.
 
-    `told_since` is when the run began that `told` speaks of: perhaps one that is over.
+    `told_since` is when the run began that `told` speaks of: perhaps one that is over. Without
+    `failing_since` there is none: a success has ended it, or the endpoint was enabled again.
     """
 
     failing_since: datetime | None
     exhausted_at: datetime | None
     last_attempt_at: datetime | None
+    last_status: int | None
     failure_count: int
     breaker: Breaker
     told: Told
@@ -223,19 +230,21 @@ class Notices:
 def notices(run: Run, now: datetime) -> Notices:
     """What the developer is to be told of this run; nothing where `told` is as before.
 
-    The mails are of the first exhausted delivery, a day and three days of failures; of two that
-    are due at once the later is sent. `endpoint.failing` comes with the first of these, or with
-    the breaker's opening.
+    The mails are of a day and of three days of failures; of two that are due at once the later is
+    sent. `endpoint.failing` comes with the first exhausted delivery, the first of these mails, or
+    the breaker's opening; `endpoint.recovered` with the first success after it.
     """
     if run.failing_since is None:
-        return Notices(recovers=Told.FAILING in run.told)
+        recovers = Told.FAILING in run.told and 200 <= (run.last_status or 0) <= 299
+        return Notices(
+            recovers=recovers, told=Told.NOTHING if recovers else run.told & Told.FAILING
+        )
     lasted = now - run.failing_since
-    due = Told.EXHAUSTED if run.exhausted_at else Told.NOTHING
-    due |= Told.DAY if lasted >= MAILED_AFTER else Told.NOTHING
+    due = Told.DAY if lasted >= MAILED_AFTER else Told.NOTHING
     due |= Told.THREE_DAYS if lasted >= MAILED_AGAIN_AFTER else Told.NOTHING
     told = run.told if run.told_since == run.failing_since else run.told & Told.FAILING
     fresh = due & ~told
-    fails = bool(due) or run.breaker is not Breaker.CLOSED
+    fails = bool(due) or run.exhausted_at is not None or run.breaker is not Breaker.CLOSED
     last = Told(1 << (fresh.value.bit_length() - 1)) if fresh else Told.NOTHING
     return Notices(
         fails=fails and Told.FAILING not in told,

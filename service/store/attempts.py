@@ -59,7 +59,9 @@ def _delivery(row: Row) -> Delivery:
 
 
 # Newest first along the unique index of endpoint and event, whose ids begin with their time: `$4`
-# and `$6` are bounds of ids. A delivery of a deleted endpoint is nobody's.
+# and `$6` are bounds of ids. What has stopped has an index of its own (delivery_stopped), and what
+# waits has two: each is little beside what was delivered. `$2` decides which part is run. A
+# delivery of a deleted endpoint is nobody's.
 LIST_DELIVERIES = """
 SELECT d.id, d.endpoint_id, e.developer_id, d.event_id, d.type, d.state, d.attempt,
        d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp() AS is_in_flight,
@@ -67,11 +69,30 @@ SELECT d.id, d.endpoint_id, e.developer_id, d.event_id, d.type, d.state, d.attem
              AND NOT (d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp())
             THEN d.visible_at END AS next_attempt_at,
        d.last_status, d.last_fault, d.recorded_at, d.created_at, d.settled_at
-FROM delivery d JOIN webhook_endpoint e ON e.id = d.endpoint_id AND e.deleted_at IS NULL
-WHERE d.endpoint_id = $1 AND ($2::text IS NULL OR d.state = $2)
-  AND ($3::text IS NULL OR d.type = $3)
-  AND d.event_id >= $4 AND ($5::timestamptz IS NULL OR d.created_at >= $5) AND d.event_id < $6
-ORDER BY d.event_id DESC LIMIT $7
+FROM (
+    (SELECT a.id FROM delivery a
+     WHERE coalesce($2, 'delivered') = 'delivered'
+       AND a.endpoint_id = $1 AND ($2::text IS NULL OR a.state = $2)
+       AND ($3::text IS NULL OR a.type = $3)
+       AND a.event_id >= $4 AND ($5::timestamptz IS NULL OR a.created_at >= $5) AND a.event_id < $6
+     ORDER BY a.event_id DESC LIMIT $7)
+    UNION ALL
+    (SELECT s.id FROM delivery s
+     WHERE $2 IN ('exhausted', 'cancelled', 'parked') AND s.endpoint_id = $1
+       AND s.state IN ('exhausted', 'cancelled', 'parked') AND s.state = $2
+       AND ($3::text IS NULL OR s.type = $3)
+       AND s.event_id >= $4 AND ($5::timestamptz IS NULL OR s.created_at >= $5) AND s.event_id < $6
+     ORDER BY s.event_id DESC LIMIT $7)
+    UNION ALL
+    (SELECT w.id FROM delivery w
+     WHERE $2 = 'pending' AND w.endpoint_id = $1
+       AND (w.state = 'pending' AND w.attempt = 0 OR w.state = 'pending' AND w.attempt > 0)
+       AND ($3::text IS NULL OR w.type = $3)
+       AND w.event_id >= $4 AND ($5::timestamptz IS NULL OR w.created_at >= $5) AND w.event_id < $6
+     ORDER BY w.event_id DESC LIMIT $7)) AS page
+JOIN delivery d ON d.id = page.id
+JOIN webhook_endpoint e ON e.id = d.endpoint_id AND e.deleted_at IS NULL
+ORDER BY d.event_id DESC
 """
 
 
@@ -139,12 +160,15 @@ async def read_body(reader: Reader, event_id: UUID, recorded_at: datetime) -> by
 
 
 # Relies on the endpoint's lock. Not what is in flight: that is being sent anyway. A receipt that
-# was passed on to its escrow is not passed on twice; one that is still to be is left alone.
+# was passed on to its escrow is not passed on twice; one that is still to be is left alone. What
+# had ended has no ladder in a fifo lane: newer events do not wait for it again.
 RESEND = """
 UPDATE delivery d
 SET state = 'pending', visible_at = clock_timestamp(), claim_token = NULL, settled_at = NULL,
-    acknowledges = d.acknowledges AND d.acknowledged_at IS NULL, acknowledged_at = NULL
-WHERE d.id = $1
+    acknowledges = d.acknowledges AND d.acknowledged_at IS NULL, acknowledged_at = NULL,
+    ladder_from = CASE WHEN d.state = 'pending' OR NOT e.fifo THEN d.ladder_from END
+FROM webhook_endpoint e
+WHERE d.id = $1 AND e.id = d.endpoint_id
   AND NOT (d.state = 'pending' AND d.claim_token IS NOT NULL AND d.visible_at > clock_timestamp())
   AND NOT (d.state = 'delivered' AND d.acknowledges AND d.acknowledged_at IS NULL)
 RETURNING d.id

@@ -28,11 +28,21 @@ SELECT id, $7, clock_timestamp() FROM made
 IS_THERE = "SELECT EXISTS (SELECT FROM developer WHERE id = $1)"
 # Only one worker sends the canary; the others pass by.
 LOCK_CANARY = "SELECT seq FROM developer WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED"
-# Relies on the lock above, and on a snapshot that is younger.
-IS_DUE = """
-SELECT NOT EXISTS (
+# Relies on the lock above, and on a snapshot that is younger. `seq` is that of the last event.
+HAS_EVENT_SINCE = """
+SELECT EXISTS (
     SELECT FROM event v JOIN developer d ON d.id = v.subject_id AND d.seq = v.seq
     WHERE d.id = $1 AND v.recorded_at > clock_timestamp() - make_interval(secs => $2))
+"""
+# Relies on the lock above. As if it had never been tried: it goes the way of first attempts.
+SEND_AGAIN = """
+UPDATE delivery d
+SET state = 'pending', attempt = 0, visible_at = clock_timestamp(), settled_at = NULL
+FROM developer p JOIN event v ON v.subject_id = p.id AND v.seq = p.seq
+WHERE p.id = $1 AND d.endpoint_id = $2 AND d.event_id = v.id
+  AND d.state IN ('delivered', 'exhausted')
+  AND d.settled_at <= clock_timestamp() - make_interval(secs => $3)
+RETURNING d.id
 """
 
 
@@ -41,13 +51,18 @@ async def make_canary(tx: Transaction, sealed_secret: bytes) -> None:
     await tx.execute(MAKE_CANARY, DEVELOPER, EMAIL, ENDPOINT, SINK_URL, TYPE, tx.now, sealed_secret)
 
 
-async def lock_due_canary(tx: Transaction, every_seconds: float) -> bool | None:
-    """Whether the last one is older than this, under its lock; None where there never was one.
-
-    False also while another worker holds it.
-    """
+async def lock_canary(tx: Transaction) -> bool | None:
+    """Whether it is ours until the transaction's end, or another worker's; None: there is none."""
     if not await tx.fetchval(IS_THERE, DEVELOPER):
         return None
-    if await tx.fetchval(LOCK_CANARY, DEVELOPER) is None:
-        return False
-    return bool(await tx.fetchval(IS_DUE, DEVELOPER, every_seconds))
+    return await tx.fetchval(LOCK_CANARY, DEVELOPER) is not None
+
+
+async def has_event_since(tx: Transaction, seconds: float) -> bool:
+    """Whether its last event is younger than this. Relies on its lock."""
+    return bool(await tx.fetchval(HAS_EVENT_SINCE, DEVELOPER, seconds))
+
+
+async def send_again(tx: Transaction, every_seconds: float) -> bool:
+    """Whether its last event has ended so long ago and falls due again. Relies on its lock."""
+    return await tx.fetchval(SEND_AGAIN, DEVELOPER, ENDPOINT, every_seconds) is not None

@@ -16,7 +16,8 @@ class Claimed:
     """A delivery that is ours until its lease ends; `secrets` newest first, all still sealed.
 
     `hold_seconds`: its lane has a pace and takes no further claim for so long. `is_slow`: the lane
-    took long on average until now. `recorded_at`: just before the event's commit.
+    took long on average until now. `recorded_at`: just before the event's commit. `rung`: which
+    attempt this is of its ladder, None where it has this one alone; `attempt` counts all of them.
     """
 
     id: UUID
@@ -35,6 +36,7 @@ class Claimed:
     hold_seconds: float | None
     is_slow: bool
     recorded_at: datetime
+    rung: int | None
 
     @property
     def is_retry(self) -> bool:

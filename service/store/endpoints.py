@@ -158,7 +158,7 @@ async def delete_expired_secrets(tx: Transaction) -> int:
     return int(status.split()[-1])
 
 
-READ_ENDPOINTS = "SELECT * FROM endpoint_reading WHERE developer_id = $1 ORDER BY id"
+READ_ENDPOINTS = "SELECT * FROM endpoint_standing WHERE developer_id = $1 ORDER BY id"
 
 
 async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
@@ -166,7 +166,7 @@ async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
     return [_endpoint(row) for row in await reader.fetch(READ_ENDPOINTS, developer_id)]
 
 
-READ_ENDPOINT = "SELECT * FROM endpoint_reading WHERE id = $1"
+READ_ENDPOINT = "SELECT * FROM endpoint_standing WHERE id = $1"
 
 
 async def read_endpoint(reader: Reader, endpoint_id: str) -> Endpoint | None:
@@ -246,6 +246,30 @@ async def delete_endpoint(tx: Transaction, endpoint_id: str) -> None:
     await tx.execute(DELETE_ENDPOINT, endpoint_id, tx.now)
     for is_pair in (False, True):
         await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, 0, is_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """An endpoint whose developer is written to, in their `language`."""
+
+    id: str
+    url: str
+    developer_email: str
+    language: str
+
+
+READ_ADDRESSED = """
+SELECT e.id, e.url, d.email AS developer_email,
+       coalesce((SELECT u.language FROM app_user u WHERE u.id = d.user_id), 'en') AS language
+FROM webhook_endpoint e JOIN developer d ON d.id = e.developer_id
+WHERE e.id = ANY ($1::text[]) AND e.is_active
+ORDER BY e.id
+"""
+
+
+async def read_addressed(reader: Reader, ids: Sequence[str]) -> list[Addressed]:
+    """Those of the endpoints that are active."""
+    return [Addressed(**dict(row)) for row in await reader.fetch(READ_ADDRESSED, list(ids))]
 
 
 # Relies on the endpoints' locks.

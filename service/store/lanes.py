@@ -6,6 +6,7 @@ from datetime import datetime
 
 from service.rules.lane import Breaker, Lane, Run, Sample, Told
 from service.store.db import Reader, Row, Transaction
+from service.store.endpoints import Addressed
 
 
 def lane_of(row: Row) -> Lane:
@@ -144,11 +145,11 @@ async def reconcile_lanes(tx: Transaction) -> int:
     return int(status.split()[-1])
 
 
-# Relies on the endpoints' locks; comes after their deliveries.
+# Relies on the endpoints' locks; comes after their deliveries. $2 is what is remembered of `told`.
 WAKE_LANES = """
 UPDATE lane SET next_due_at = clock_timestamp(), first_due_at = clock_timestamp(),
     hold_until = '-infinity', send_window = cap, halved_at = NULL, streak = 0, failure_count = 0,
-    failing_since = NULL, exhausted_at = NULL, told = 0, mean_ms = 0,
+    failing_since = NULL, exhausted_at = NULL, told = told & $2, mean_ms = 0,
     breaker = 'closed', breaker_until = NULL, breaker_trips = 0, sample_minute = 0
 WHERE endpoint_id = ANY ($1::text[])
 """
@@ -161,8 +162,11 @@ WHERE endpoint_id = ANY ($1::text[])
 
 
 async def wake_lanes(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
-    """These lanes are due and start afresh: no hold, whole window, nothing held against them."""
-    await tx.execute(WAKE_LANES, list(endpoint_ids))
+    """These lanes are due and start afresh: no hold, whole window, nothing held against them.
+
+    That somebody was told of a failure stays known: the recovery will be told as well.
+    """
+    await tx.execute(WAKE_LANES, list(endpoint_ids), int(Told.FAILING))
 
 
 async def hint_lanes(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
@@ -172,22 +176,23 @@ async def hint_lanes(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Troubled:
-    """An endpoint in a run of failures, or just out of one. `language` is its developer's."""
+    """An endpoint in a run of failures, or just out of one."""
 
-    id: str
-    developer_id: str
-    developer_email: str
-    language: str
-    url: str
+    endpoint: Addressed
     run: Run
+
+    @property
+    def id(self) -> str:
+        """The endpoint's."""
+        return self.endpoint.id
 
 
 # All of them are few: endpoints that fail. The partial index lane_troubled is read whole.
 READ_TROUBLED = """
-SELECT e.id, e.developer_id, d.email AS developer_email, e.url,
+SELECT e.id, e.url, d.email AS developer_email,
        coalesce((SELECT u.language FROM app_user u WHERE u.id = d.user_id), 'en') AS language,
-       l.failing_since, l.exhausted_at, l.last_attempt_at, l.failure_count, l.breaker, l.told,
-       l.told_since
+       l.failing_since, l.exhausted_at, l.last_attempt_at, l.last_status, l.failure_count,
+       l.breaker, l.told, l.told_since
 FROM lane l
 JOIN webhook_endpoint e ON e.id = l.endpoint_id
 JOIN developer d ON d.id = e.developer_id
@@ -195,10 +200,10 @@ WHERE (l.failing_since IS NOT NULL OR l.told <> 0) AND e.is_active
   AND ($1::text[] IS NULL OR l.endpoint_id = ANY ($1))
 ORDER BY e.id
 """
-# Relies on the endpoints' locks.
+# Relies on the endpoints' locks. Lanes turn without them: `since` is of the run that was looked at.
 NOTE_TOLD = """
-UPDATE lane l SET told = given.told, told_since = l.failing_since
-FROM unnest($1::text[], $2::int[]) AS given (id, told)
+UPDATE lane l SET told = given.told, told_since = given.since
+FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS given (id, told, since)
 WHERE l.endpoint_id = given.id
 """
 
@@ -208,15 +213,12 @@ async def read_troubled(reader: Reader, ids: Sequence[str] | None = None) -> lis
     rows = await reader.fetch(READ_TROUBLED, None if ids is None else list(ids))
     return [
         Troubled(
-            id=row["id"],
-            developer_id=row["developer_id"],
-            developer_email=row["developer_email"],
-            language=row["language"],
-            url=row["url"],
+            endpoint=Addressed(row["id"], row["url"], row["developer_email"], row["language"]),
             run=Run(
                 failing_since=row["failing_since"],
                 exhausted_at=row["exhausted_at"],
                 last_attempt_at=row["last_attempt_at"],
+                last_status=row["last_status"],
                 failure_count=row["failure_count"],
                 breaker=Breaker(row["breaker"]),
                 told=Told(row["told"]),
@@ -227,9 +229,14 @@ async def read_troubled(reader: Reader, ids: Sequence[str] | None = None) -> lis
     ]
 
 
-async def note_told(tx: Transaction, told: Mapping[str, Told]) -> None:
-    """What was told about each endpoint's run of failures (id → all of it)."""
-    await tx.execute(NOTE_TOLD, list(told), [int(one) for one in told.values()])
+async def note_told(tx: Transaction, told: Sequence[tuple[Troubled, Told]]) -> None:
+    """All that was told by now about each endpoint's run of failures."""
+    await tx.execute(
+        NOTE_TOLD,
+        [one.id for one, _ in told],
+        [int(all_of_it) for _, all_of_it in told],
+        [one.run.failing_since for one, _ in told],
+    )
 
 
 # Relies on the endpoints' locks.

@@ -3,10 +3,12 @@
 Law: what was delivered, or is on its way, is never touched; running a chunk twice changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from service.rules.delivery import ATTEMPTS_MAX
 from service.store.attempts import CLOCKS_APART
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_uuid
@@ -42,13 +44,16 @@ def _recovery(row: Row) -> Recovery:
 
 
 HAS_OPEN = "SELECT EXISTS (SELECT FROM recovery WHERE endpoint_id = $1 AND finished_at IS NULL)"
-# How many of the window were given up or wait for a retry, along the unique index of endpoint and
-# event. What is in flight, or due anyway, is on its way.
+# How many of the window were given up or wait for a retry, along delivery_stopped and
+# delivery_retry. What is in flight, or due anyway, is on its way.
 COUNT_FAILED = """
-SELECT count(*) FROM delivery d
-WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3 AND d.recorded_at < $4
-  AND (d.state IN ('exhausted', 'cancelled')
-       OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
+SELECT (SELECT count(*) FROM delivery d
+        WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3
+          AND d.recorded_at < $4 AND d.state IN ('exhausted', 'cancelled') AND d.attempt < $5)
+     + (SELECT count(*) FROM delivery d
+        WHERE d.endpoint_id = $1 AND d.event_id >= $2 AND d.recorded_at >= $3
+          AND d.recorded_at < $4 AND d.state = 'pending' AND d.attempt > 0 AND d.attempt < $5
+          AND d.claim_token IS NULL AND d.visible_at > statement_timestamp())
 """
 INSERT_RECOVERY = """
 INSERT INTO recovery (id, endpoint_id, since, until, count, due_at, created_at)
@@ -67,7 +72,7 @@ async def insert_recovery(
     tx: Transaction, recovery_id: UUID, endpoint_id: str, since: datetime, until: datetime
 ) -> Recovery:
     """A new recovery, due at once, with the number of deliveries that it has found so far."""
-    count = await tx.fetchval(COUNT_FAILED, endpoint_id, _floor(since), since, until)
+    count = await tx.fetchval(COUNT_FAILED, endpoint_id, _floor(since), since, until, ATTEMPTS_MAX)
     row = await tx.fetchrow(INSERT_RECOVERY, recovery_id, endpoint_id, since, until, count)
     if row is None:
         raise AssertionError("an insert without its row")
@@ -102,12 +107,13 @@ async def lock_recovery(tx: Transaction) -> Recovery | None:
     return _recovery(row) if row else None
 
 
-# Relies on the endpoint's lock. What has no body any more stays as it is: nothing could be sent.
+# Relies on the endpoint's lock. What has no body any more stays as it is: nothing could be sent;
+# likewise what was sent too often. The others begin a new ladder.
 RESEND_FAILED = """
 WITH chunk AS MATERIALIZED (
     SELECT d.id, d.event_id FROM delivery d
     WHERE d.endpoint_id = $1 AND d.event_id > $2 AND d.event_id < $3
-      AND d.recorded_at >= $4 AND d.recorded_at < $5
+      AND d.recorded_at >= $4 AND d.recorded_at < $5 AND d.attempt < $7
       AND (d.state IN ('exhausted', 'cancelled')
            OR d.state = 'pending' AND d.claim_token IS NULL AND d.visible_at > clock_timestamp())
       AND EXISTS (SELECT FROM webhook_body b
@@ -115,46 +121,62 @@ WITH chunk AS MATERIALIZED (
     ORDER BY d.event_id LIMIT $6
     FOR NO KEY UPDATE
 ), sent AS (
-    UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL
+    UPDATE delivery d SET state = 'pending', visible_at = clock_timestamp(), settled_at = NULL,
+        ladder_from = d.attempt
     FROM chunk c WHERE d.id = c.id
     RETURNING d.id
 )
 SELECT (SELECT count(*) FROM sent) AS sent, (SELECT count(*) FROM chunk) AS seen,
        (SELECT c.event_id FROM chunk c ORDER BY c.event_id DESC LIMIT 1) AS last
 """
-# Events that were never turned into a delivery there: from before the endpoint was made, or while
-# it was disabled. Only such as were fanned out: the others are on their way by themselves. The
-# columns are those of fan_out.
-DELIVER_MISSING = """
+# What the endpoint's developer heard of in the next stretch of the house's events, never from
+# before the account. Locks nothing: it is most of the work, and nobody need wait for it.
+LOOK_FOR_MISSING = """
 WITH scanned AS MATERIALIZED (
-    SELECT v.id, v.subject_id, v.subject_kind, v.type, v.recorded_at, v.from_state, v.to_state,
-           v.step, v.fanned_at, v.position
-    FROM event v WHERE v.id > $2 AND v.id < $3 ORDER BY v.id LIMIT $6
-), made AS (
-    INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
-                          visible_at, created_at)
-    SELECT ordered_uuid(clock_timestamp()), e.id, s.id, s.recorded_at, s.position, s.type,
-           EXISTS (SELECT FROM escrow x WHERE s.subject_kind = 'escrow' AND x.id = s.subject_id
-                     AND x.creator_id = e.developer_id AND s.type = 'escrow.status.updated'
-                     AND s.from_state = 'pending' AND s.to_state = 'paid' AND x.mode = 'instant'
-                     AND x.auto_complete = 'on_ack'),
-           clock_timestamp(), clock_timestamp()
-    FROM scanned s
+    SELECT v.id, v.subject_kind, v.subject_id, v.type, v.step, v.recorded_at
+    FROM event v
+    WHERE v.id > greatest($2, (
+              SELECT o.id FROM webhook_endpoint e
+              JOIN event o ON o.subject_id = e.developer_id AND o.seq = 1 AND o.step = 'enrol'
+              WHERE e.id = $1))
+      AND v.id < $3
+    ORDER BY v.id LIMIT $6
+), heard AS MATERIALIZED (
+    SELECT s.subject_kind, s.subject_id
+    FROM (SELECT DISTINCT subject_kind, subject_id FROM scanned WHERE type IS NOT NULL) AS s
     JOIN webhook_endpoint e ON e.id = $1
     JOIN developer p ON p.id = e.developer_id
-    WHERE s.type IS NOT NULL AND s.fanned_at IS NOT NULL AND s.step <> 'test'
-      AND s.recorded_at >= $4 AND s.recorded_at < $5 AND s.subject_id <> e.id
-      AND e.events && ARRAY['*', s.type, split_part(s.type, '.', 1) || '.*']
-      AND NOT EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.event_id = s.id)
+    WHERE EXISTS (SELECT FROM audience(s.subject_kind, s.subject_id) a
+                  WHERE a.developer_id = p.id OR p.user_id = ANY (a.user_ids))
+)
+SELECT ARRAY(SELECT s.id FROM scanned s JOIN heard h USING (subject_kind, subject_id)
+             WHERE s.type IS NOT NULL AND s.step <> 'test'
+               AND s.recorded_at >= $4 AND s.recorded_at < $5) AS ids,
+       (SELECT s.id FROM scanned s ORDER BY s.id DESC LIMIT 1) AS last
+"""
+# Those of them that the endpoint wants and that were never turned into a delivery there: from
+# before it was made, or while it was disabled. Only such as were fanned out: the others are on
+# their way by themselves. Relies on the endpoint's lock. The columns are those of fan_out.
+DELIVER_MISSING = """
+WITH made AS (
+    INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
+                          visible_at, created_at)
+    SELECT ordered_uuid(clock_timestamp()), e.id, v.id, v.recorded_at, v.position, v.type,
+           v.type = 'escrow.status.updated' AND v.from_state = 'pending' AND v.to_state = 'paid'
+           AND EXISTS (SELECT FROM audience(v.subject_kind, v.subject_id) a
+                       WHERE a.on_ack AND a.developer_id = e.developer_id),
+           clock_timestamp(), clock_timestamp()
+    FROM event v JOIN webhook_endpoint e ON e.id = $1
+    WHERE v.id = ANY ($2::uuid[]) AND v.fanned_at IS NOT NULL AND v.subject_id <> e.id
+      AND e.events && ARRAY['*', v.type, split_part(v.type, '.', 1) || '.*']
+      AND NOT EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.event_id = v.id)
       AND EXISTS (SELECT FROM webhook_body b
-                  WHERE b.event_id = s.id AND b.recorded_at = s.recorded_at)
-      AND hears(p.id, p.user_id, s.subject_kind, s.subject_id)
-    ORDER BY s.id
+                  WHERE b.event_id = v.id AND b.recorded_at = v.recorded_at)
+    ORDER BY v.id
     ON CONFLICT (endpoint_id, event_id) DO NOTHING
     RETURNING id
 )
-SELECT (SELECT count(*) FROM made) AS sent, (SELECT count(*) FROM scanned) AS seen,
-       (SELECT s.id FROM scanned s ORDER BY s.id DESC LIMIT 1) AS last
+SELECT count(*) FROM made
 """
 
 
@@ -166,29 +188,47 @@ class Chunk:
     last: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Events that may have no delivery there; `last`: up to where was looked, None at the end."""
+
+    ids: Sequence[UUID]
+    last: UUID | None
+
+
 async def resend_failed(tx: Transaction, recovery: Recovery, size: int) -> Chunk:
     """The window's next deliveries that have failed fall due. Relies on the endpoint's lock."""
-    return await _chunk(tx, RESEND_FAILED, recovery, size)
+    row = await tx.fetchrow(RESEND_FAILED, *_window(tx, recovery), size, ATTEMPTS_MAX)
+    if row is None:
+        raise AssertionError("a count without a row")
+    return Chunk(row["sent"], row["last"] if row["seen"] else None)
 
 
-async def deliver_missing(tx: Transaction, recovery: Recovery) -> Chunk:
-    """Deliveries for the window's next events that have none. Relies on the endpoint's lock."""
-    return await _chunk(tx, DELIVER_MISSING, recovery, EVENTS_A_CHUNK)
+async def look_for_missing(tx: Transaction, recovery: Recovery) -> Missing:
+    """What of the window's next events the developer heard. Takes no lock."""
+    row = await tx.fetchrow(LOOK_FOR_MISSING, *_window(tx, recovery), EVENTS_A_CHUNK)
+    if row is None:
+        raise AssertionError("an array without a row")
+    return Missing(row["ids"], row["last"])
 
 
-async def _chunk(tx: Transaction, statement: str, recovery: Recovery, size: int) -> Chunk:
-    row = await tx.fetchrow(
-        statement,
+async def deliver_missing(tx: Transaction, recovery: Recovery, missing: Missing) -> Chunk:
+    """Deliveries for those of the events that have none. Relies on the endpoint's lock."""
+    if not missing.ids:
+        return Chunk(0, missing.last)
+    sent = await tx.fetchval(DELIVER_MISSING, recovery.endpoint_id, list(missing.ids))
+    return Chunk(sent, missing.last)
+
+
+def _window(tx: Transaction, recovery: Recovery) -> tuple[str, UUID, UUID, datetime, datetime]:
+    """The endpoint, the events' ids after and before which, and their times."""
+    return (
         recovery.endpoint_id,
         recovery.after_event or _floor(recovery.since),
         first_uuid(recovery.until + (tx.now - tx.real_now) + CLOCKS_APART),
         recovery.since,
         recovery.until,
-        size,
     )
-    if row is None:
-        raise AssertionError("a count without a row")
-    return Chunk(row["sent"], row["last"] if row["seen"] else None)
 
 
 # Due at once: whoever polls next goes on. Relies on the recovery's lock.

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -40,6 +41,9 @@ TIMEOUT_SECONDS = 2
 FLOOD = 40  # escrows whose two webhooks go to each of the receivers that cost most
 PAUSE_SECONDS = 9
 GROWTH_MIB = 64
+# From commit to first attempt, half of them, beside all that is costly, whose senders are in this
+# process too: 0.7 to 1.1 was seen, and 7 to 104 where interim answers were read without end.
+HEALTHY_SECONDS = 3
 BOMB = gzip.compress(bytes(32 * 1024 * 1024))
 
 # Receiver -> how it answers, and (state, attempts, status, fault) as they must come to stand.
@@ -102,10 +106,16 @@ async def outcome(world: World, url: str) -> list[tuple[Any, ...]]:
 
 
 async def seen_off(world: World, server: Server, wanted: Outcome) -> bool:
-    """Whether its delivery has come to stand as wanted, or was tried again since."""
-    rows = await outcome(world, server.url)
-    is_again = wanted[0] == "pending" and bool(rows) and rows[0][1] > wanted[1]
-    return rows == [wanted] or is_again
+    """Whether its delivery has come to stand as wanted; or had, and was tried again since."""
+    if wanted[0] != "pending":
+        return await outcome(world, server.url) == [wanted]
+    logged = await world.rows(
+        """SELECT DISTINCT d.state, a.status::int, a.fault FROM delivery d
+           JOIN webhook_endpoint e ON e.id = d.endpoint_id
+           JOIN webhook_attempt a ON a.delivery_id = d.id WHERE e.url = $1""",
+        server.url,
+    )
+    return logged == [(wanted[0], *wanted[2:])]
 
 
 async def test_every_outcome_is_as_the_table_says(world: World, tmp_path: Path, tell: Tell) -> None:
@@ -206,19 +216,23 @@ async def test_before_a_flood_of_costly_answers_memory_stays_bounded_and_a_healt
         await add_endpoint(world, shop, f"{sink.url}/beside")
         worker = await world.work()
         small = worker.memory_mib("VmRSS")
+        began = time.time()
         for _ in range(FLOOD):
             await make_escrow(world.house, shop, buyer, status="completed", amount=1)
         served_after = await until(lambda: len(sink.heard) == 2 * FLOOD, every=0.1)
+        waits = await sink.waits(world, began, time.time())
         # Whoever times out narrows its window, and the tenth failure opens its breaker.
         await until(lambda: min(len(one.asked_at) for one in costly) >= SAMPLE_LEAST)
         peak = worker.memory_mib()
         tell(
             healthy=len(sink.heard),
             healthy_served_after_seconds=served_after,
+            healthy_wait_seconds=[round(waits[len(waits) * n // 100], 3) for n in (50, 95)],
             costly_answers=sum(len(one.asked_at) for one in costly),
             rss_mib=small,
             peak_mib=peak,
         )
+        assert waits[len(waits) // 2] < HEALTHY_SECONDS
         assert peak - small < GROWTH_MIB
         assert sink.duplicates == 0
         worker.end()

@@ -162,7 +162,9 @@ MAY_DELETE = {
     "endpoint_secret", "escrow_role", "file", "idempotency", "identity_document", "milestone",
     "paper", "sign_in_code", "visit",
 }  # fmt: skip
-READ_ONLY = {"schema_version", "currency", "transition", "clock", "dispute_counter"}
+READ_ONLY = {
+    "schema_version", "currency", "transition", "clock", "dispute_counter", "commit_order",
+}  # fmt: skip
 
 
 async def test_the_application_makes_and_drops_nothing(house: House) -> None:

@@ -2,7 +2,7 @@
 
 from service.commands.perform import Answer
 from service.ingress.call import Call
-from service.store.feed import START, Position, Stretch, read_end, read_feed
+from service.store.feed import Position, Stretch, read_beginning, read_end, read_feed
 from service.wire.deliveries import LATEST, FeedQuery, feed_bytes, read_cursor, write_cursor
 from service.wire.event_types import EventTypes, event_types
 
@@ -16,7 +16,10 @@ async def read_events(call: Call[None, FeedQuery]) -> Answer:
     if query.after == LATEST:
         stretch = Stretch((), await read_end(pool), has_more=False)
     else:
-        after = Position(*read_cursor(query.after)) if query.after else START
+        if query.after:
+            after = Position(*read_cursor(query.after))
+        else:
+            after = await read_beginning(pool, call.developer_id)
         for _ in range(STRETCHES):
             stretch = await read_feed(pool, call.developer_id, after, query.types, query.limit)
             if stretch.told or not stretch.has_more:

@@ -36,8 +36,24 @@ async def test_what_an_endpoint_has_missed_is_recovered(house: House, amana: Ama
     assert "under way already" in again.stderr
 
 
+async def test_the_head_of_a_fifo_lane_is_skipped(house: House, amana: Amana) -> None:
+    shop = await make_shop(house)
+    made = await make_endpoint(house, shop, "http://127.0.0.1:9/hook", fifo=True)
+    told = await act(house, shop.actor, attempts.send_test(shop.developer_id, made["id"]))
+    said = await amana("webhook", "skip-head", made["id"], "--json")
+    assert (said.exit_code, said.facts["message"]) == (0, "Delivery skipped")
+    state = "SELECT state FROM delivery WHERE id = $1"
+    assert await house.pool.fetchval(state, UUID(told["delivery"]["id"])) == "cancelled"
+    again = await amana("webhook", "skip-head", made["id"])
+    assert (again.exit_code, again.stderr.strip()) == (1, "Error: Delivery not found")
+
+
 async def test_what_is_not_there_or_makes_no_sense_is_one_line(house: House, amana: Amana) -> None:
+    shop = await make_shop(house)
+    made = await make_endpoint(house, shop, "http://127.0.0.1:9/hook")
     for arguments, said in (
+        (("skip-head", "0" * 24), "Webhook not found"),
+        (("skip-head", made["id"]), "fifo"),
         (("resend", NONE), "Delivery not found"),
         (("recover", "0" * 24, "--since", "2026-01-01"), "Webhook not found"),
         (("recover", "x", "--since", "2026-01-01"), "has the wrong format"),

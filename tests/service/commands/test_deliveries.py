@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from service.commands import endpoints
+from service.commands import attempts, deliveries, endpoints
 from service.commands.deliveries import (
     claim,
     drop_partitions,
@@ -24,7 +24,7 @@ from service.commands.deliveries import (
 )
 from service.commands.perform import House, tend
 from service.rules.delivery import STANDARD, Fault, Reply, judge
-from service.rules.errors import DeliveryNotFound
+from service.rules.errors import DeliveryNotFound, WebhookRefused
 from service.rules.machine import Actor, ActorKind
 from service.store.deliveries import Attempt, Claimed
 from service.wire.webhooks import WebhookUpdate
@@ -53,7 +53,12 @@ async def listening_shop(house: House, events: int = 0) -> Shop:
 
 def ended(one: Claimed, reply: Reply) -> Attempt:
     now = datetime.now(UTC)
-    return Attempt(one, now, reply, judge(reply, one.attempt, STANDARD, now, 0.5))
+    return Attempt(one, now, reply, judge(reply, one.rung, STANDARD, now, 0.5))
+
+
+def last_rung(one: Claimed) -> Claimed:
+    """As if it were its last attempt."""
+    return replace(one, attempt=10, rung=10)
 
 
 async def lane(house: House, column: str) -> object:
@@ -336,6 +341,41 @@ async def test_a_failure_holds_a_fifo_lane_until_its_head_is_through(
     assert [one.id for one in await tend(house, claim(64))] == [second]
 
 
+async def test_what_is_sent_again_in_a_fifo_lane_has_one_attempt_and_holds_up_nothing_newer(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    shop, endpoint = await fifo_shop(house, events=2)
+    first, second = await in_order(house)
+    for _ in range(2):
+        (head,) = await tend(house, claim(64))
+        await tend(house, settle([ended(head, Reply(status=200))]))
+    await waiting(house, shop, 1)
+    await act(house, shop.actor, attempts.resend(shop.developer_id, endpoint, first))
+    (again,) = await tend(house, claim(64))
+    assert (again.id, again.attempt, again.rung) == (first, 2, None)
+    await tend(house, settle([ended(again, Reply(status=500))]))
+    states = dict(await owner.fetch("SELECT id, state FROM delivery"))
+    assert (states[first], states[second]) == ("exhausted", "delivered")
+    (newer,) = await tend(house, claim(64))
+    assert newer.id == (await in_order(house))[2]
+
+
+async def test_a_head_that_is_hurried_by_hand_keeps_its_ladder(house: House) -> None:
+    shop, endpoint = await fifo_shop(house, events=1)
+    (head,) = await tend(house, claim(64))
+    await tend(house, settle([ended(head, Reply(status=500))]))
+    await act(house, shop.actor, attempts.resend(shop.developer_id, endpoint, head.id))
+    (again,) = await tend(house, claim(64))
+    assert (again.attempt, again.rung) == (2, 2)
+
+
+async def test_a_lane_without_an_order_has_no_head_to_skip(house: House) -> None:
+    await listening_shop(house, events=1)
+    endpoint = await house.pool.fetchval("SELECT id FROM webhook_endpoint")
+    with pytest.raises(WebhookRefused):
+        await act(house, OPERATOR, skip_head(endpoint))
+
+
 async def test_the_operator_skips_the_head_of_a_fifo_lane(house: House) -> None:
     _, endpoint = await fifo_shop(house, events=3)
     first, second, third = await in_order(house)
@@ -422,7 +462,7 @@ async def test_mails_go_out_once_each_and_after_five_days_the_endpoint_is_disabl
     await listening_shop(house, events=2)
     (one,) = await tend(house, claim(1))
     await owner.execute("UPDATE delivery SET attempt = 10 WHERE id = $1", one.id)
-    last = replace(one, attempt=10)
+    last = last_rung(one)
     await tend(house, settle([ended(last, Reply(status=500))]))
     for days in (0, 1, 2, 3, 4, 5):
         await fail_for(owner, days)
@@ -441,6 +481,65 @@ async def test_mails_go_out_once_each_and_after_five_days_the_endpoint_is_disabl
     assert await house.pool.fetchval(reason) == "no attempt has succeeded for five days"
 
 
+async def test_the_first_that_a_run_gives_up_is_mailed_though_a_success_follows_at_once(
+    house: House,
+) -> None:
+    await listening_shop(house, events=3)
+    first, second, third = await tend(house, claim(3))
+    gone = last_rung(first)
+    answers = [ended(gone, Reply(status=500)), ended(second, Reply(status=200))]
+    await tend(house, settle(answers))
+    assert await mails(house) == [("endpoint_failing", "exhausted")]
+    await tend(house, watch)
+    await tend(house, settle([ended(last_rung(third), Reply(status=500))]))
+    await tend(house, watch)
+    assert await mails(house) == [("endpoint_failing", "exhausted")]  # one a day
+    assert await told(house) == ["delivery.exhausted"] * 2 + ["endpoint.failing"]
+
+
+async def test_whoever_was_told_of_as_failing_is_told_of_as_recovered_after_an_enable_too(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    shop = await listening_shop(house, events=30)
+    await trip(house)
+    await tend(house, watch)
+    endpoint = await owner.fetchval("SELECT id FROM webhook_endpoint")
+    wanted = WebhookUpdate.model_validate({"isActive": False})
+    await act(house, shop.actor, endpoints.update(shop.developer_id, endpoint, wanted))
+    await act(house, shop.actor, endpoints.enable(shop.developer_id, endpoint))
+    assert await tend(house, watch) == 0
+    (one, *_) = await tend(house, claim(64))
+    await tend(house, settle([ended(one, Reply(status=200))]))
+    assert await tend(house, watch) == 1
+    assert await told(house) == ["endpoint.failing", "endpoint.recovered"]
+
+
+async def test_enabling_what_is_active_overrules_no_hold_and_forgets_nothing(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    shop = await listening_shop(house, events=30)
+    await trip(house)
+    await tend(house, watch)
+    endpoint = await owner.fetchval("SELECT id FROM webhook_endpoint")
+    shown = "SELECT breaker, breaker_trips, failing_since, failure_count, told FROM lane"
+    before = tuple(await owner.fetchrow(shown))
+    await act(house, shop.actor, endpoints.enable(shop.developer_id, endpoint))
+    assert tuple(await owner.fetchrow(shown)) == before
+    assert len(await tend(house, claim(64))) == 1  # the one probe that a wish is worth
+
+
+async def test_many_that_fail_are_told_of_in_more_than_one_transaction(
+    house: House, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "WATCH_BATCH", 2)
+    for _ in range(5):
+        await listening_shop(house)
+    await fail_for(owner, days=1)
+    assert [await tend(house, watch) for _ in range(4)] == [2, 2, 1, 0]
+    assert await told(house) == ["endpoint.failing"] * 5
+    assert len(await mails(house)) == 5
+
+
 @pytest.mark.parametrize(("days", "attempts"), [(4, 100), (6, 19)])
 async def test_less_than_that_disables_nobody(
     house: House, owner: asyncpg.Connection, days: int, attempts: int
@@ -455,7 +554,7 @@ async def test_what_was_given_up_is_told_and_what_tells_of_endpoints_is_not(hous
     shop = await listening_shop(house, events=3)
     await make_endpoint(house, shop, URL, events=["endpoint.*", "delivery.*"], ladder="brief")
     claimed = await tend(house, claim(3))
-    gone = [replace(one, attempt=10) for one in claimed]
+    gone = [last_rung(one) for one in claimed]
     await tend(house, settle([ended(one, Reply(fault=Fault.RESET)) for one in gone]))
     assert await told(house) == ["delivery.exhausted"] * 3
     await waiting(house, shop, 0)
@@ -467,7 +566,7 @@ async def test_what_was_given_up_is_told_and_what_tells_of_endpoints_is_not(hous
         "id": str(claimed[0].id), "eventId": str(claimed[0].event_id), "type": "escrow.created",
         "attempt": 10, "lastStatus": 0, "lastErrorClass": "reset",
     }  # fmt: skip
-    await tend(house, settle([ended(replace(n, attempt=10), Reply(status=500)) for n in news]))
+    await tend(house, settle([ended(last_rung(n), Reply(status=500)) for n in news]))
     assert await told(house) == ["delivery.exhausted"] * 3
     await assert_sound(house)
 

@@ -12,6 +12,7 @@ from service.commands.perform import House, tend
 from service.gateways.post import HttpPost
 from service.store import recoveries as store
 from service.store.attempts import list_deliveries
+from service.store.db import Transaction
 from service.wire.webhooks import WebhookUpdate
 from tests.makers import Shop, act, make_escrow, make_shop
 from tests.receiver import Receiver, make_endpoint, receiving
@@ -140,6 +141,35 @@ async def test_what_waits_for_hours_on_its_ladder_is_sent_now(
     assert (one.state, one.attempt) == ("delivered", 9)
 
 
+async def test_what_is_recovered_begins_a_new_ladder(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 1)
+    receiver.says(500)
+    for times in (1, 2):
+        await ask(house, shop, endpoint_id)
+        await worker.turn(house)
+        for _ in range(3):
+            await courier.settle_all()
+            await owner.execute("UPDATE delivery SET visible_at = now() WHERE state = 'pending'")
+            await owner.execute("UPDATE lane SET next_due_at = now()")
+        [one] = await list_deliveries(house.pool, endpoint_id, limit=9)
+        assert (one.state, one.attempt) == ("exhausted", 1 + 3 * times)
+
+
+async def test_what_was_attempted_a_thousand_times_is_recovered_no_more(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 2)
+    await owner.execute(
+        "UPDATE delivery SET attempt = 1000 WHERE id = (SELECT id FROM delivery LIMIT 1)"
+    )
+    assert (await ask(house, shop, endpoint_id))["count"] == 1
+    await worker.turn(house)
+    await courier.settle_all()
+    assert len(receiver.parcels) == 1
+
+
 async def test_it_is_found_by_looking_where_no_bell_rings(
     house: House, receiver: Receiver, courier: Courier
 ):
@@ -257,3 +287,38 @@ async def test_a_window_in_the_sandboxs_moved_time_is_of_real_time(
     await worker.turn(house)
     await courier.settle_all()
     assert len(receiver.parcels) == 2
+
+
+async def test_nobody_waits_for_the_endpoint_while_its_missing_events_are_looked_for(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, courier: Courier
+):
+    shop, endpoint_id = await given_up(house, receiver, courier, 1)
+    await ask(house, shop, endpoint_id)
+    await tend(house, recoveries.run_chunk)
+    one = await newest(house, endpoint_id)
+
+    async def look(tx: Transaction) -> store.Missing:
+        return await store.look_for_missing(tx, one)
+
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE webhook_endpoint IN EXCLUSIVE MODE")
+        assert len((await tend(house, look)).ids) == 1
+
+
+async def test_what_was_before_the_account_is_not_looked_at(
+    house: House, receiver: Receiver, courier: Courier, monkeypatch: pytest.MonkeyPatch
+):
+    await make_escrow(house, await make_shop(house), status="completed")
+    shop, endpoint_id = await given_up(house, receiver, courier, 1)
+    await ask(house, shop, endpoint_id, datetime(1970, 1, 2, tzinfo=UTC))
+    seen = []
+    monkeypatch.setattr(store, "EVENTS_A_CHUNK", 1)
+    while await tend(house, recoveries.run_chunk):
+        one = await newest(house, endpoint_id)
+        if one.is_missing and one.after_event:
+            seen.append(one.after_event)
+    begun = await house.pool.fetchval(
+        "SELECT id FROM event WHERE subject_id = $1 AND step = 'enrol'", shop.developer_id
+    )
+    assert seen
+    assert min(seen) > begun

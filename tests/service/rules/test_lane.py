@@ -264,7 +264,9 @@ def run(
     """Failures since so long ago, the last of them now, or so long after the first."""
     since = None if lasted is None else NOW - lasted
     last = NOW if since is None or over is None else since + over
-    return Run(since, NOW if exhausted else None, last, count, breaker, told, since)
+    given_up = NOW if exhausted else None
+    status = 200 if lasted is None else 500
+    return Run(since, given_up, last, status, count, breaker, told, since)
 
 
 def told_over(spans: Sequence[tuple[timedelta, bool]]) -> list[Told]:
@@ -282,12 +284,14 @@ def test_a_few_failures_are_not_worth_a_word() -> None:
     assert (said.fails, said.mail, said.disables, said.told) == (False, 0, False, 0)
 
 
-def test_mails_go_out_at_the_first_exhausted_delivery_after_a_day_and_after_three() -> None:
-    brief = [(HOUR, True), (2 * HOUR, True), (DAY, True), (2 * DAY, True), (3 * DAY, True)]
-    assert told_over(brief) == [Told.EXHAUSTED, 0, Told.DAY, 0, Told.THREE_DAYS]
-    standard = [(DAY, False), (3 * DAY, False), (76 * HOUR, True), (4 * DAY, True)]
-    assert told_over(standard) == [Told.DAY, Told.THREE_DAYS, Told.EXHAUSTED, 0]
+def test_mails_go_out_after_a_day_and_after_three() -> None:
+    run_on = [(HOUR, True), (DAY, True), (2 * DAY, True), (3 * DAY, True), (4 * DAY, True)]
+    assert told_over(run_on) == [0, Told.DAY, 0, Told.THREE_DAYS, 0]
     assert told_over([(4 * DAY, True)]) == [Told.THREE_DAYS]
+
+
+def test_an_exhausted_delivery_is_told_as_an_event() -> None:
+    assert notices(run(HOUR, exhausted=True), NOW).fails
 
 
 def test_a_run_that_began_unseen_is_mailed_as_any_other() -> None:
@@ -311,6 +315,12 @@ def test_recovery_is_told_where_the_failing_was() -> None:
     assert not notices(run(None), NOW).recovers
 
 
+def test_who_was_enabled_again_has_recovered_only_once_something_arrived() -> None:
+    enabled = replace(run(None, told=Told.FAILING), last_status=500)
+    said = notices(enabled, NOW)
+    assert (said.recovers, said.told) == (False, Told.FAILING)
+
+
 @pytest.mark.parametrize(
     ("lasted", "count", "over", "is_disabled"),
     [
@@ -332,3 +342,12 @@ def test_an_exhausted_delivery_is_noted_by_the_state_of_it() -> None:
     last = judge(BROKEN, 10, STANDARD, NOW, 0.5)
     assert last.state is State.EXHAUSTED
     assert turn(Lane(), [Ended(last, BROKEN, NOW)], NOW).exhausted_at == NOW
+
+
+def test_the_first_of_a_run_that_is_given_up_is_said_whatever_follows_in_the_batch() -> None:
+    last = Ended(judge(BROKEN, 10, STANDARD, NOW, 0.5), BROKEN, NOW)
+    well = Ended(judge(OK, 1, STANDARD, NOW, 0.5), OK, NOW)
+    assert turn(Lane(), [last, well], NOW).gives_up
+    failing = Lane(failing_since=NOW, exhausted_at=NOW)
+    assert not turn(failing, [last], NOW).gives_up
+    assert turn(failing, [well, last], NOW).gives_up
