@@ -38,6 +38,7 @@ CREATE TABLE milestone_escrow (
     resolver_deadline_days integer CHECK (resolver_deadline_days BETWEEN 1 AND 3650),
     version                integer NOT NULL DEFAULT 1 CHECK (version > 0)
 ) WITH (fillfactor = 70);
+CREATE INDEX escrow_milestones_of_creator ON escrow (creator_id, id DESC) WHERE mode = 'milestone';
 CREATE INDEX milestone_escrow_engagement ON milestone_escrow (engagement_id, escrow_id DESC);
 
 -- Who holds a role: the e-mail that was named, and the user once registered. `position` is the
@@ -228,3 +229,115 @@ BEGIN
     FROM milestone_reading r WHERE r.id = ANY (got) ORDER BY r.id;
 END $$;
 -- milestone reading: end
+
+-- milestone lists: begin
+-- What a list of milestone escrows is sifted by; NULL sifts nothing. A row where the escrow passes,
+-- with its amount in hundred-millionths, which is finer than any currency: numeric, never floating
+-- point. Written so that the planner takes it apart (one SELECT, stable) and may start at any filter.
+CREATE FUNCTION milestones_sifted(
+    e escrow, engagement text, title_like text, in_status text, in_mode text, in_role text,
+    role_email text, participant text, since timestamptz, before timestamptz, at_least numeric,
+    at_most numeric
+) RETURNS TABLE (amount numeric) STABLE LANGUAGE sql AS $$
+    SELECT e.amount_minor * 10::numeric ^ (8 - c.exponent)::numeric
+    FROM milestone_escrow m JOIN currency c ON c.code = e.currency
+    WHERE m.escrow_id = e.id
+      AND (engagement IS NULL OR m.engagement_id = engagement)
+      AND (title_like IS NULL OR lower(e.title) LIKE lower(title_like))
+      AND (in_status IS NULL OR e.status = in_status)
+      AND (in_mode IS NULL OR m.release_mode = in_mode)
+      AND (in_role IS NULL OR EXISTS (
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.role = in_role AND r.email = role_email))
+      AND (participant IS NULL OR EXISTS (
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.email = participant))
+      AND (since IS NULL OR e.created_at >= since)
+      AND (before IS NULL OR e.created_at < before)
+      AND (at_least IS NULL OR e.amount_minor >= at_least * 10::numeric ^ c.exponent::numeric)
+      AND (at_most IS NULL OR e.amount_minor <= at_most * 10::numeric ^ c.exponent::numeric)
+$$;
+
+CREATE TYPE listed_milestone AS (reading milestone_reading, sort_key numeric);
+
+-- What a developer has created or its user holds a role in, sifted; each way along an index that has
+-- no others. It is planned anew for what is asked: one plan for every question would walk all of the
+-- caller's escrows for an engagement id, which has an index. Ids are time-ordered: `low` and `below`
+-- hold the cursor and a range of times alike, the times themselves decide.
+-- By creation each way stops at what is shown; it asks for an array of one and orders by it first,
+-- which means nothing but to the planner: only that index has this order. What the sieve drops is
+-- walked past: a rare title or participant costs a look at each of the caller's own escrows.
+-- By amount or by the last change all of the caller's that the sieve leaves are sorted: no index has
+-- them by what changes, nor by an amount across currencies. `sign` is -1 for descending; `after_key`
+-- and `after_id` say after which one it goes on.
+-- The arrays keep the view's subqueries away from all but what is shown. Locks nothing.
+CREATE FUNCTION list_milestone_escrows(
+    developer text, as_user text, engagement text, title_like text, in_status text, in_mode text,
+    in_role text, role_email text, participant text, since timestamptz, before timestamptz,
+    at_least numeric, at_most numeric, low text, below text, shown integer, sorted_by text, sign integer,
+    after_key numeric, after_id text
+) RETURNS SETOF listed_milestone STABLE LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    IF sorted_by = 'createdAt' AND sign < 0 THEN
+        RETURN QUERY SELECT r, 0::numeric FROM milestone_reading r WHERE r.id = ANY (ARRAY(
+            (SELECT e.id::text FROM escrow e
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+               AND e.id >= low AND e.id < below
+             ORDER BY e.creator_id, e.id DESC LIMIT shown)
+            UNION
+            (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text
+             FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+             ORDER BY h.user_id, h.escrow_id DESC LIMIT shown)
+            ORDER BY 1 DESC LIMIT shown))
+        ORDER BY r.id DESC;
+    ELSIF sorted_by = 'createdAt' THEN
+        RETURN QUERY SELECT r, 0::numeric FROM milestone_reading r WHERE r.id = ANY (ARRAY(
+            (SELECT e.id::text FROM escrow e
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+               AND e.id >= low AND e.id < below
+             ORDER BY e.creator_id DESC, e.id LIMIT shown)
+            UNION
+            (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text
+             FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+             ORDER BY h.user_id DESC, h.escrow_id LIMIT shown)
+            ORDER BY 1 LIMIT shown))
+        ORDER BY r.id;
+    ELSE
+        RETURN QUERY WITH own AS (
+            SELECT e.id, e.updated_at, s.amount FROM escrow e
+            CROSS JOIN LATERAL milestones_sifted(
+                e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                before, at_least, at_most) AS s
+            WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+              AND e.id >= low AND e.id < below
+            UNION
+            SELECT e.id, e.updated_at, s.amount FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+            CROSS JOIN LATERAL milestones_sifted(
+                e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                before, at_least, at_most) AS s
+            WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+        ), keyed AS (
+            SELECT o.id, round(sign * CASE WHEN sorted_by = 'amount' THEN o.amount
+                               ELSE extract(epoch FROM o.updated_at) * 1000000 END) AS key
+            FROM own o
+        ), page AS (
+            SELECT k.id, k.key FROM keyed k
+            WHERE after_key IS NULL OR k.key > after_key OR k.key = after_key AND k.id < after_id
+            ORDER BY k.key, k.id DESC LIMIT shown
+        )
+        SELECT r, p.key FROM page p JOIN milestone_reading r ON r.id = p.id ORDER BY p.key, r.id DESC;
+    END IF;
+END $$;
+-- milestone lists: end

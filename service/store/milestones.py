@@ -14,7 +14,8 @@ from service.rules.engagement import Funding, Holder, Milestone, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone import Done
 from service.store.db import Reader, Row, Transaction
-from service.store.escrows import anywhere
+from service.store.escrows import BEYOND_IDS, FIRST_ID, ID_SLACK, anywhere
+from service.store.ids import first_id
 
 ESCROWS_OWN = -1
 """The position of a role of the escrow; those of 0 and more are milestones' own receivers."""
@@ -335,7 +336,6 @@ async def read_balances(reader: Reader, ids: Sequence[str]) -> dict[str, EscrowB
 # ---- Lists --------------------------------------------------------------------------------------
 
 CREATED_AT, UPDATED_AT, AMOUNT = "createdAt", "updatedAt", "amount"
-ORDERS = (CREATED_AT, UPDATED_AT, AMOUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,87 +365,37 @@ class MilestoneScope:
     after: tuple[Decimal, str] | None = None
 
 
-# Newest first is by id, which is time-ordered: each arm walks its own index and stops at what is
-# shown. The outer array keeps the view's subqueries away from all but what is shown.
-LIST_NEWEST = """
-SELECT r.*, 0::numeric AS sort_key FROM milestone_reading r WHERE r.id = ANY (ARRAY(
-    (SELECT e.id::text FROM escrow e
-     JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-     WHERE e.creator_id = ANY (ARRAY[$1::text]) AND e.id < $14::text
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-     ORDER BY e.creator_id, e.id DESC LIMIT $15)
-    UNION
-    (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text FROM escrow_role h
-     JOIN escrow e ON e.id = h.escrow_id
-     JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-     WHERE h.user_id = ANY (ARRAY[$2::text]) AND h.escrow_id < $14::text
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-     ORDER BY h.user_id, h.escrow_id DESC LIMIT $15)
-    ORDER BY 1 DESC LIMIT $15))
-ORDER BY r.id DESC
+# Each way to somebody's escrows along its own index; see the function in schema.sql for what is
+# left to be walked. Locks nothing.
+LIST_MILESTONE_ESCROWS = """
+SELECT (reading).*, sort_key FROM list_milestone_escrows(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
-# By another order every escrow of the caller's is looked at. $14: createdAt, updatedAt or amount;
-# $15: 1, or -1 for descending; $16, $17: the key and the id after which it goes on.
-LIST_ORDERED = """
-WITH own AS (
-    SELECT e.id::text AS id, round($15::numeric * CASE $14::text
-        WHEN 'createdAt' THEN extract(epoch FROM e.created_at) * 1000000
-        WHEN 'updatedAt' THEN extract(epoch FROM e.updated_at) * 1000000
-        ELSE e.amount_minor::numeric * 10 ^ (8 - c.exponent) END) AS sort_key
-    FROM escrow e
-    JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-    WHERE (e.creator_id = $1 OR EXISTS (
-            SELECT FROM escrow_role h WHERE h.escrow_id = e.id AND h.user_id = $2))
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-), shown AS (
-    SELECT id, sort_key FROM own
-    WHERE $16::numeric IS NULL OR sort_key > $16 OR sort_key = $16 AND id < $17::text
-    ORDER BY sort_key, id DESC LIMIT $18
-)
-SELECT r.*, s.sort_key FROM shown s JOIN milestone_reading r ON r.id = s.id
-ORDER BY s.sort_key, r.id DESC
-"""
-BEYOND_IDS = "g"
 
 
 async def list_milestone_escrows(
     reader: Reader, scope: MilestoneScope, limit: int
 ) -> list[tuple[MilestoneEscrow, Decimal]]:
     """At most `limit` escrows of the scope in its order, each with the key that it is sorted by."""
-    sieve = (
+    key, after_id = scope.after or (None, None)
+    sign = -1 if scope.descending else 1
+    rows = await reader.fetch(
+        LIST_MILESTONE_ESCROWS, *_sieve(scope, after_id), limit, scope.order_by, sign, key, after_id
+    )
+    return [(as_milestone_escrow(row), row["sort_key"]) for row in rows]
+
+
+def _sieve(scope: MilestoneScope, after_id: str | None) -> tuple[object, ...]:
+    """$1 to $15: whose, what by, and the bounds of the ids."""
+    start, end = scope.created_from, scope.created_before
+    low = FIRST_ID if start is None else first_id(start)
+    below = BEYOND_IDS if end is None else first_id(end + ID_SLACK)
+    if after_id is not None and scope.order_by == CREATED_AT:
+        if scope.descending:
+            below = min(below, after_id)
+        else:
+            low = max(low, after_id + "0")  # longer than it, and before any other id
+    return (
         scope.developer_id,
         scope.user_id,
         scope.engagement_id,
@@ -455,18 +405,13 @@ async def list_milestone_escrows(
         None if scope.role is None else scope.role.value,
         scope.role_email,
         scope.participant,
-        scope.created_from,
-        scope.created_before,
+        start,
+        end,
         scope.min_amount,
         scope.max_amount,
+        low,
+        below,
     )
-    key, after_id = scope.after or (None, None)
-    if scope.order_by == CREATED_AT and scope.descending:
-        rows = await reader.fetch(LIST_NEWEST, *sieve, after_id or BEYOND_IDS, limit)
-    else:
-        sign = Decimal(-1 if scope.descending else 1)
-        rows = await reader.fetch(LIST_ORDERED, *sieve, scope.order_by, sign, key, after_id, limit)
-    return [(as_milestone_escrow(row), row["sort_key"]) for row in rows]
 
 
 # ---- The event log ------------------------------------------------------------------------------

@@ -309,12 +309,51 @@ async def test_each_filter_keeps_what_it_says(world: World):
     assert await listed(world, "stranger") == []
 
 
+@pytest.mark.parametrize(
+    ("currency", "amount"),
+    [
+        ("TND", "1.001"),
+        ("TND", "8.2"),
+        ("EUR", "0.07"),
+        ("EUR", "8.2"),
+        ("USD", "1.13"),
+        ("USDC", "1.000009"),
+        ("USDC", "0.000007"),
+        ("USDC", "900000000"),
+    ],
+)
+async def test_an_amount_lies_within_its_own_bounds(world: World, currency: str, amount: str):
+    path = await world.made(amount=amount, currency=currency)
+    bounds = {"minAmount": amount, "maxAmount": amount}
+    for order in ("createdAt", "updatedAt", "amount"):
+        assert await listed(world, orderBy=order, **bounds) == [path], order
+    finer = f"{amount}{'0' * 9 if '.' in amount else '.' + '0' * 9}1"
+    assert await listed(world, minAmount=finer) == []
+
+
+async def test_amounts_beyond_the_precision_of_a_float_are_told_apart(world: World):
+    amounts = ["899999999.999997", "899999999.999999", "899999999.999998", "900000000"]
+    made = [await world.made(amount=amount) for amount in amounts]
+    query = {"orderBy": "amount", "limit": "1"}
+    seen = []
+    for _ in amounts:
+        headers = {"X-API-Key": world.keys["developer"]}
+        async with world.client.get(PATH, params=query, headers=headers) as response:
+            told = await response.json()
+        [one] = told["escrows"]
+        seen.append(f"/{one['id']}")
+        query["cursor"] = told["nextCursor"]
+    assert seen == [made[n] for n in (3, 1, 2, 0)]
+    assert query["cursor"] is None
+
+
 @pytest.mark.parametrize("order_by", ["createdAt", "updatedAt", "amount"])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 async def test_a_cursor_walks_through_every_one_once(world: World, order_by: str, direction: str):
     amounts = ["5", "7", "5", "6", "5"]
     made = [await world.made(amount=amount) for amount in amounts]
-    query = {"orderBy": order_by, "orderDirection": direction, "limit": "2"}
+    dates = {"startDate": "2020-01-01", "endDate": "2099-01-01"}
+    query = {"orderBy": order_by, "orderDirection": direction, "limit": "2", **dates}
     seen: list[str] = []
     while True:
         headers = {"X-API-Key": world.keys["approver"]}
