@@ -255,16 +255,18 @@ CREATE TABLE milestone (
     CONSTRAINT milestone_dispute_has_reason CHECK ((disputed_at IS NULL) = (dispute_reason IS NULL))
 ) WITH (fillfactor = 70);
 
--- What each payer has funded in all; `n` is the order of their first payments.
+-- What each payer has funded in all; `n` is the order of their first payments. `is_held`: the pool
+-- holds something, of which they are shown a share.
 CREATE TABLE milestone_funding (
     escrow_id    entity_id NOT NULL REFERENCES milestone_escrow,
     user_id      entity_id NOT NULL REFERENCES app_user,
     n            integer NOT NULL CHECK (n > 0),
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    is_held      boolean NOT NULL DEFAULT true,
     PRIMARY KEY (escrow_id, user_id),
     UNIQUE (escrow_id, n)
-);
-CREATE INDEX milestone_funding_of_user ON milestone_funding (user_id);
+) WITH (fillfactor = 70);
+CREATE INDEX milestone_funding_held ON milestone_funding (user_id) WHERE is_held;
 -- milestones: end
 
 CREATE TABLE contract (
@@ -1625,11 +1627,7 @@ SELECT e.id, e.status, e.seq, e.frozen, e.creator_id, e.title, e.description, e.
        (SELECT jsonb_agg(jsonb_build_array(
             s.description, s.status, s.evidence, s.amount_minor, s.approved, s.disputed, s.released,
             s.resolved, s.dispute_reason, s.disputed_at) ORDER BY s.position)
-        FROM milestone s WHERE s.escrow_id = e.id) AS milestones,
-       CASE WHEN e.funded_minor > 0 THEN (
-           SELECT jsonb_agg(jsonb_build_array(f.user_id, u.email, f.amount_minor) ORDER BY f.n)
-           FROM milestone_funding f JOIN app_user u ON u.id = f.user_id
-           WHERE f.escrow_id = e.id) END AS fundings
+        FROM milestone s WHERE s.escrow_id = e.id) AS milestones
 FROM escrow e
 JOIN milestone_escrow m ON m.escrow_id = e.id
 JOIN developer d ON d.id = e.creator_id;

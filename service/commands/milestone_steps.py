@@ -20,6 +20,7 @@ from service.store.ids import event_id
 from service.store.milestones import (
     lock_milestone_escrows,
     move_milestone_escrow,
+    read_fundings,
     read_milestone_escrow,
     stop_resolver,
 )
@@ -67,7 +68,8 @@ async def fire_resolver(tx: Transaction, deadline: Deadline) -> None:
     disputed = escrow.is_disputed if index is None else escrow.milestones[index].disputed
     if not disputed:
         raise AssertionError(f"the resolver of {escrow.id} is late, and nothing is disputed")
-    await record(tx, expire(escrow, index, tx.now, deadline.due_at))
+    fundings = await read_fundings(tx, escrow.id)
+    await record(tx, expire(escrow, fundings, index, tx.now, deadline.due_at))
 
 
 def entries_of(done: Done) -> list[ledger.Entry]:

@@ -50,11 +50,13 @@ def held(escrow_id: str) -> Account:
 
 PLATFORM_FEES = Account("platform_fees")
 PROTOCOL_FEES = Account("protocol_fees")
+FUNDING = "hold"
+"""The reason of what comes into an escrow; the posting's source is the payer."""
 
 
 def hold(escrow_id: str, payer: Account, amount: int, currency: str) -> list[Posting]:
     """The payer funds the escrow with exactly `amount`."""
-    return [Posting(payer, held(escrow_id), amount, currency, "hold")]
+    return [Posting(payer, held(escrow_id), amount, currency, FUNDING)]
 
 
 def release(

@@ -86,7 +86,7 @@ ORDER BY 1 LIMIT 100
 """
 
 # C. The row's parts against each other, its held account, and the transfers by their reason; of a
-# milestone escrow also what its payers have funded.
+# milestone escrow also what its payers have funded, and whether some of it is still there.
 READ_WRONG_PARTS = """
 SELECT e.id AS subject, e.id AS escrow_id,
        format('funded %s, held %s, released %s, refunded %s, fees %s; '
@@ -111,9 +111,10 @@ WHERE e.id = ANY ($1::text[])
   AND (e.funded_minor <> e.held_minor + e.released_minor + e.refunded_minor + e.fees_minor
        OR e.funded_minor <> moved.funded OR e.held_minor <> coalesce(a.balance_minor, 0)
        OR e.released_minor <> moved.released OR e.refunded_minor <> moved.refunded
-       OR e.fees_minor <> moved.fees OR e.mode = 'milestone' AND e.funded_minor <> (
-           SELECT coalesce(sum(f.amount_minor), 0) FROM milestone_funding f
-           WHERE f.escrow_id = e.id))
+       OR e.fees_minor <> moved.fees OR e.mode = 'milestone' AND (e.funded_minor, true) <> (
+           SELECT coalesce(sum(f.amount_minor), 0),
+                  coalesce(bool_and(f.is_held = (e.held_minor > 0)), true)
+           FROM milestone_funding f WHERE f.escrow_id = e.id))
 ORDER BY e.id LIMIT 100
 """
 

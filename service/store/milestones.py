@@ -13,6 +13,7 @@ from typing import Any
 from service.rules.engagement import Funding, Holder, Milestone, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone import Done
+from service.rules.postings import FUNDING
 from service.store.db import Reader, Row, Transaction
 from service.store.escrows import BEYOND_IDS, FIRST_ID, ID_SLACK, anywhere
 from service.store.ids import first_id
@@ -160,11 +161,17 @@ ON CONFLICT (escrow_id, position) DO UPDATE SET
     disputed = excluded.disputed, released = excluded.released, resolved = excluded.resolved,
     dispute_reason = excluded.dispute_reason, disputed_at = excluded.disputed_at
 """
-SAVE_FUNDINGS = """
+# One row, whoever else has paid: the new payer comes after all who paid before.
+ADD_FUNDING = """
 INSERT INTO milestone_funding (escrow_id, user_id, n, amount_minor)
-SELECT $1, f.user_id, f.n, f.amount_minor
-FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS f (user_id, n, amount_minor)
-ON CONFLICT (escrow_id, user_id) DO UPDATE SET amount_minor = excluded.amount_minor
+SELECT $1::text, $2, coalesce(max(f.n), 0) + 1, $3
+FROM milestone_funding f WHERE f.escrow_id = $1::text
+ON CONFLICT (escrow_id, user_id)
+DO UPDATE SET amount_minor = milestone_funding.amount_minor + excluded.amount_minor, is_held = true
+"""
+# Seldom: when the pool has become empty, and when it is filled again.
+MARK_FUNDINGS = """
+UPDATE milestone_funding SET is_held = $2 WHERE escrow_id = $1 AND is_held <> $2
 """
 
 
@@ -194,8 +201,11 @@ async def move_milestone_escrow(tx: Transaction, taken: Done) -> None:
         await _save_roles(tx, after)
     if before.milestones != after.milestones:
         await _save_milestones(tx, before, after)
-    if before.fundings != after.fundings:
-        await _save_fundings(tx, before, after)
+    for posting in taken.postings:
+        if posting.reason == FUNDING:
+            await tx.execute(ADD_FUNDING, after.id, posting.source.owner, posting.amount_minor)
+    if (before.held_minor > 0) != (after.held_minor > 0):
+        await tx.execute(MARK_FUNDINGS, after.id, after.held_minor > 0)
 
 
 async def _save_terms(tx: Transaction, after: MilestoneEscrow) -> None:
@@ -246,17 +256,6 @@ async def _save_milestones(
     )
 
 
-async def _save_fundings(tx: Transaction, before: MilestoneEscrow, after: MilestoneEscrow) -> None:
-    new = [(n, one) for n, one in enumerate(after.fundings, 1) if one not in before.fundings]
-    await tx.execute(
-        SAVE_FUNDINGS,
-        after.id,
-        [one.user_id for _, one in new],
-        [n for n, _ in new],
-        [one.amount_minor for _, one in new],
-    )
-
-
 Columns = tuple[list[str], list[int], list[str], list[str | None]]
 
 
@@ -275,6 +274,20 @@ def _columns_of_roles(escrow: MilestoneEscrow) -> Columns:
         [holder.email for _, _, holder in rows],
         [holder.user_id for _, _, holder in rows],
     )
+
+
+# LIMIT NULL is all of them.
+READ_FUNDINGS = """
+SELECT f.user_id, u.email, f.amount_minor
+FROM milestone_funding f JOIN app_user u ON u.id = f.user_id
+WHERE f.escrow_id = $1 ORDER BY f.n LIMIT $2
+"""
+
+
+async def read_fundings(reader: Reader, escrow_id: str, most: int | None = None) -> list[Funding]:
+    """What each payer has funded, by their first times; `most` of them, or all."""
+    rows = await reader.fetch(READ_FUNDINGS, escrow_id, most)
+    return [Funding(**dict(row)) for row in rows]
 
 
 # The resolver's deadline of one milestone ('' of the whole). Relies on the escrow's lock.
@@ -474,7 +487,6 @@ def as_milestone_escrow(row: Row) -> MilestoneEscrow:
         milestones=tuple(
             _milestone(told, own.get(n)) for n, told in enumerate(json.loads(row["milestones"]))
         ),
-        fundings=tuple(Funding(*told) for told in json.loads(row["fundings"] or "[]")),
         seq=row["seq"],
         frozen=row["frozen"],
         funded_minor=row["funded_minor"],

@@ -42,6 +42,7 @@ async def test_every_invariant_holds_for_a_life_of_each_mode(house: House, crew:
     ("harm", "mend", "letter"),
     [
         ("UPDATE milestone_funding SET amount_minor = amount_minor + 1", "- 1", "C"),
+        ("UPDATE milestone_funding SET is_held = false", "", "C"),
         ("UPDATE milestone SET approved = true, released = true", "", "D"),
         ("UPDATE escrow SET seq = seq + 1 WHERE mode = 'milestone'", "", "F"),
     ],

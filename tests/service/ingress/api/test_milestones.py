@@ -198,6 +198,28 @@ async def test_a_payers_balance_shows_their_share_of_what_is_held(world: World):
     assert shares == [30_000_000, 10_000_000]
 
 
+async def test_a_payers_share_goes_and_comes_back_with_the_pool(world: World):
+    path = await world.made(amounts=("60", "40"), funded="60")
+    other = world.crew.people[Role.APPROVER]
+    await top_up(world.house, other.email, "40", "USDC")
+
+    async def shares() -> list[int]:
+        return [
+            (await read_balance(world.house.pool, user_id, "USDC")).escrow
+            for user_id in (world.crew.payer.user_id, other.user_id)
+        ]
+
+    await world.released(path, 0)
+    assert await shares() == [0, 0]
+    await world.done("approver", "POST", f"{path}/fund", {"amount": "20"})
+    assert await shares() == [15_000_000, 5_000_000]
+    await world.done("approver", "POST", f"{path}/fund", {"amount": "20"})
+    assert await shares() == [24_000_000, 16_000_000]
+    await world.released(path, 1)
+    assert await shares() == [0, 0]
+    await assert_sound(world.house)
+
+
 # ---- The resolver's deadline --------------------------------------------------------------------
 
 

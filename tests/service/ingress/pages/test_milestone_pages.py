@@ -13,6 +13,7 @@ from service.rules.machine import Role
 from service.rules.milestone_outlook import outlook_of
 from service.store.clock import read_clock
 from service.store.ledger import read_balance
+from service.store.milestones import read_fundings
 from service.wire.sessions import NewMilestoneSession
 from tests.makers import act, arrange, top_up
 from tests.milestones import approve, dispute, look, make_crew, make_milestones, release, resolve
@@ -317,7 +318,8 @@ async def test_the_page_tells_the_whole_life_in_the_persons_language(
 
 async def test_recipients_are_who_can_be_paid_and_never_the_resolver(house):
     crew, escrow = await arranged(house, MULTI, "10", receivers=(None, None))
-    from_house = [one.email for one in recipients(escrow, Mute())]
+    payers = await read_fundings(house.pool, escrow.id)
+    from_house = [one.email for one in recipients(escrow, payers, Mute())]
     known = [one for one in from_house if one]
     assert known[:2] == [crew.email(Role.RECEIVER), crew.payer.email]
     assert crew.email(Role.DISPUTE_RESOLVER) not in known
