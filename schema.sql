@@ -386,6 +386,8 @@ CREATE TABLE event (
     xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
     position     bigint GENERATED ALWAYS AS IDENTITY,
     fanned_at    timestamptz,
+    -- What happened beyond the states, for as long as the event; the webhook's body goes sooner.
+    said         jsonb CHECK (jsonb_typeof(said) = 'object'),
     PRIMARY KEY (subject_id, seq),
     FOREIGN KEY (family, mode, step, from_state, to_state) REFERENCES transition,
     CHECK (subject_kind <> 'escrow' OR num_nonnulls(family, mode, from_state, to_state) = 4)
@@ -396,7 +398,7 @@ CREATE INDEX event_commit_order ON event (xid, position);
 -- `fanned_at` alone may change: the outbox's mark.
 CREATE TRIGGER event_append_only BEFORE UPDATE OF
     subject_id, seq, subject_kind, id, type, family, mode, step, from_state, to_state, actor_kind,
-    actor_id, key_id, ip, request_id, at, recorded_at, xid, position OR DELETE
+    actor_id, key_id, ip, request_id, at, recorded_at, xid, position, said OR DELETE
     ON event FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER event_no_truncate BEFORE TRUNCATE ON event
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -412,11 +414,12 @@ CREATE TABLE event_seal (
 
 -- What is sealed of an event: everything but the outbox's mark. Times as microseconds since 1970.
 CREATE FUNCTION event_text(v event) RETURNS text STABLE LANGUAGE sql
-RETURN jsonb_build_array(
+RETURN (jsonb_build_array(
     v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.mode, v.step, v.from_state,
     v.to_state, v.actor_kind, v.actor_id, v.key_id, v.ip, v.request_id,
     (extract(epoch FROM v.at) * 1000000)::bigint,
-    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)::text;
+    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)
+    || CASE WHEN v.said IS NULL THEN '[]' ELSE jsonb_build_array(v.said) END)::text;
 
 -- Timers. Open ones are those that neither fired nor were cancelled; `remaining` = frozen.
 CREATE TABLE deadline (

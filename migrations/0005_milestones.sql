@@ -26,6 +26,22 @@ ALTER TABLE checkout_session ADD CONSTRAINT checkout_session_action_check CHECK 
 -- The body of a milestone family's step, where it was given with the session.
 ALTER TABLE checkout_session ADD COLUMN input jsonb CHECK (jsonb_typeof(input) = 'object');
 
+-- What happened beyond the states, for as long as the event; the webhook's body goes sooner.
+ALTER TABLE event ADD COLUMN said jsonb CHECK (jsonb_typeof(said) = 'object');
+DROP TRIGGER event_append_only ON event;
+CREATE TRIGGER event_append_only BEFORE UPDATE OF
+    subject_id, seq, subject_kind, id, type, family, mode, step, from_state, to_state, actor_kind,
+    actor_id, key_id, ip, request_id, at, recorded_at, xid, position, said OR DELETE
+    ON event FOR EACH ROW EXECUTE FUNCTION refuse_change();
+-- What is sealed of an event: everything but the outbox's mark. Times as microseconds since 1970.
+CREATE OR REPLACE FUNCTION event_text(v event) RETURNS text STABLE LANGUAGE sql
+RETURN (jsonb_build_array(
+    v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.mode, v.step, v.from_state,
+    v.to_state, v.actor_kind, v.actor_id, v.key_id, v.ip, v.request_id,
+    (extract(epoch FROM v.at) * 1000000)::bigint,
+    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)
+    || CASE WHEN v.said IS NULL THEN '[]' ELSE jsonb_build_array(v.said) END)::text;
+
 -- milestones: begin
 -- The milestone family's own terms. `version` counts their changes.
 CREATE TABLE milestone_escrow (

@@ -25,7 +25,7 @@ from service.store.milestones import (
     stop_resolver,
 )
 from service.store.sessions import cancel_sessions
-from service.wire.milestone_events import milestone_bodies
+from service.wire.milestone_events import tell
 
 RESOLVER = "resolver"
 """The kind of the resolver's deadline; its subject is the milestone, or nothing for the whole."""
@@ -84,7 +84,7 @@ def entries_of(done: Done) -> list[ledger.Entry]:
 def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events.Entry]:
     """One row a webhook of the step, with consecutive seq; one row of audit where it has none."""
     ids = [event_id(tx.now) for _ in done.events]
-    bodies = milestone_bodies(done, ids, tx.now)
+    tellings = tell(done, ids, tx.now)
     return [
         events.Entry(
             id=uid,
@@ -93,15 +93,16 @@ def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events
             seq=seq,
             step=done.row.name,
             type=event_type,
-            body=body,
+            body=one.body,
+            said=one.said,
             family=FAMILY,
             mode=done.after.release_mode,
             from_state=done.row.source,
             to_state=done.row.target,
             actor=actor,
         )
-        for seq, (uid, event_type, body) in enumerate(
-            zip(ids, done.events, bodies, strict=True), start=done.before.seq + 1
+        for seq, (uid, event_type, one) in enumerate(
+            zip(ids, done.events, tellings, strict=True), start=done.before.seq + 1
         )
     ]
 

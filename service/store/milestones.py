@@ -432,19 +432,29 @@ def _sieve(scope: MilestoneScope, after_id: str | None) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """One event of an escrow with its webhook's exact bytes, where they are still kept."""
+    """One event of an escrow: its states, and what was said beyond them (JSON).
+
+    `body` is its webhook's exact bytes, where they were asked for and are still kept.
+    """
 
     seq: int
     id: str
     type: str
     at: datetime
     actor_kind: str
-    body: bytes | None
+    escrow_id: str
+    from_state: str
+    to_state: str
+    currency: str
+    said: str
+    body: bytes | None = None
 
 
+# The currency is fixed before there is an amount to be told of.
 READ_EVENTS = """
-SELECT v.seq, v.id::text AS id, v.type, v.at, v.actor_kind, b.body
-FROM event v LEFT JOIN webhook_body b ON b.event_id = v.id AND b.recorded_at = v.recorded_at
+SELECT v.seq, v.id::text AS id, v.type, v.at, v.actor_kind, v.subject_id AS escrow_id, v.from_state,
+       v.to_state, e.currency, v.said
+FROM event v JOIN escrow e ON e.id = v.subject_id
 WHERE v.subject_id = $1 AND v.seq > $2 AND v.type IS NOT NULL
 ORDER BY v.seq LIMIT $3
 """
@@ -453,9 +463,46 @@ ORDER BY v.seq LIMIT $3
 async def read_events(
     reader: Reader, escrow_id: str, after_seq: int, limit: int
 ) -> list[LoggedEvent]:
-    """The next `limit` events of this escrow after that seq, oldest first."""
+    """The next `limit` events of this escrow after that seq, oldest first, without their bodies."""
     rows = await reader.fetch(READ_EVENTS, escrow_id, after_seq, limit)
     return [LoggedEvent(**dict(row)) for row in rows]
+
+
+# Up to $4 bytes of bodies, and one event at least: the sizes are known without unpacking them. A
+# row more than $3 says that there are more.
+READ_EVENTS_WHOLE = """
+WITH next AS (
+    SELECT * FROM event v
+    WHERE v.subject_id = $1 AND v.seq > $2 AND v.type IS NOT NULL
+    ORDER BY v.seq LIMIT $3::integer + 1
+), sized AS (
+    SELECT n.*, b.body, count(*) OVER (ORDER BY n.seq) AS place, count(*) OVER () AS found,
+           sum(octet_length(b.body)) OVER (
+               ORDER BY n.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM next n
+    LEFT JOIN webhook_body b ON b.event_id = n.id AND b.recorded_at = n.recorded_at
+)
+SELECT s.seq, s.id::text AS id, s.type, s.at, s.actor_kind, s.subject_id AS escrow_id, s.from_state,
+       s.to_state, e.currency, s.said, s.body, s.found > s.place AS has_more
+FROM sized s JOIN escrow e ON e.id = s.subject_id
+WHERE s.place <= $3 AND coalesce(s.bytes_before, 0) < $4
+ORDER BY s.seq
+"""
+
+
+async def read_events_whole(
+    reader: Reader, escrow_id: str, after_seq: int, limit: int, bytes_max: int
+) -> tuple[list[LoggedEvent], bool]:
+    """As `read_events`, with the bodies that are still kept, and whether there are more events.
+
+    Fewer than `limit` where their bodies reach `bytes_max`.
+    """
+    rows = await reader.fetch(READ_EVENTS_WHOLE, escrow_id, after_seq, limit, bytes_max)
+    found = [
+        LoggedEvent(**{name: value for name, value in row.items() if name != "has_more"})
+        for row in rows
+    ]
+    return found, bool(rows) and bool(rows[-1]["has_more"])
 
 
 # ---- A row as the rules want it -----------------------------------------------------------------

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from service.rules.engagement import MULTI, ROLES, SINGLE, Milestone, MilestoneEscrow
 from service.rules.errors import InvalidPayload
+from service.rules.escrow import STATUS_UPDATED
 from service.rules.machine import Role
 from service.rules.milestone_steps import StatusChange
 from service.rules.milestone_terms import MilestoneTerms, Terms
@@ -381,7 +382,8 @@ class BalancesAnswer(Wire):
 class LoggedShape(Wire):
     """One event of the log: its webhook's envelope, its place, and who did it.
 
-    `data` is null where the body is no longer kept.
+    What happened is kept for good. `data.escrow` is the GET object of that moment for as long as
+    the webhook's body is kept (90 days); after that its id, currency and status.
     """
 
     id: str
@@ -594,15 +596,11 @@ def read_cursor(cursor: str) -> tuple[Decimal, str]:
     return Decimal(key), last_id
 
 
-def logged(
-    seq: int, event_id: str, event_type: str, at: datetime, by: str, body: bytes | None
-) -> LoggedShape:
-    """One event of the log, its data as they were sent."""
-    return LoggedShape.model_construct(
-        id=event_id,
-        seq=seq,
-        type=event_type,
-        timestamp=at,
-        by=by,
-        data=None if body is None else orjson.loads(body)["data"],
-    )
+def retold(
+    said: str, escrow_id: str, currency: str, event_type: str, from_state: str, to_state: str
+) -> dict[str, Any]:
+    """An event's data from what is kept for good; of the escrow what the event itself knows."""
+    escrow = {"id": escrow_id, "currency": currency, "status": to_state}
+    if event_type == STATUS_UPDATED:
+        escrow["oldStatus"] = from_state
+    return {"escrow": escrow, **orjson.loads(said)}

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import orjson
+
 from service.commands import milestones, sessions
 from service.commands.perform import Answer, Command
 from service.ingress.bodies import as_model
@@ -23,10 +25,11 @@ from service.rules.money import EXPONENTS
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
 from service.store.milestones import (
+    LoggedEvent,
     MilestoneScope,
     list_milestone_escrows,
     read_balances,
-    read_events,
+    read_events_whole,
     read_milestone_escrow,
 )
 from service.wire.base import OwnBody
@@ -42,6 +45,7 @@ from service.wire.milestones import (
     EventsAnswer,
     EventsQuery,
     Fund,
+    LoggedShape,
     MilestoneEscrowAnswer,
     MilestoneEscrowPage,
     MilestoneQuery,
@@ -56,8 +60,8 @@ from service.wire.milestones import (
     amount_text,
     answer,
     changes_of,
-    logged,
     read_cursor,
+    retold,
     shape,
     terms_of,
     write_cursor,
@@ -65,6 +69,8 @@ from service.wire.milestones import (
 from service.wire.sessions import NewMilestoneSession
 
 ID = re.compile(r"[0-9a-f]{24}")
+LOG_BYTES_MAX = 1_000_000
+"""So many bytes of bodies make a page of the log, or one event that is larger by itself."""
 
 
 def may_read(caller: Caller, escrow: MilestoneEscrow) -> bool:
@@ -167,16 +173,37 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
 
 
 async def read_log(call: Call[None, EventsQuery]) -> EventsAnswer:
-    """The event log, oldest first."""
+    """The event log, oldest first; a page ends early where its events are large."""
     after = int(call.query.cursor or 0)
     limit = call.query.limit
-    found = await read_events(call.house.pool, call.subject.id, after, limit + 1)
-    shown = found[:limit]
+    found, has_more = await read_events_whole(
+        call.house.pool, call.subject.id, after, limit, LOG_BYTES_MAX
+    )
     return EventsAnswer(
         events=[
-            logged(one.seq, one.id, one.type, one.at, one.actor_kind, one.body) for one in shown
+            LoggedShape.model_construct(
+                id=one.id,
+                seq=one.seq,
+                type=one.type,
+                timestamp=one.at,
+                by=one.actor_kind,
+                data=_whole(one),
+            )
+            for one in found
         ],
-        next_cursor=str(shown[-1].seq) if len(found) > limit else None,
+        next_cursor=str(found[-1].seq) if has_more else None,
+    )
+
+
+def _whole(event: LoggedEvent) -> Any:
+    """The data as they were sent, or what is left of them."""
+    return told_of(event) if event.body is None else orjson.loads(event.body)["data"]
+
+
+def told_of(event: LoggedEvent) -> dict[str, Any]:
+    """What an event said, without the rest of the escrow."""
+    return retold(
+        event.said, event.escrow_id, event.currency, event.type, event.from_state, event.to_state
     )
 
 

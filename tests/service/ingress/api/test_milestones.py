@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import asyncpg
 import orjson
 import pytest
 
@@ -145,6 +146,51 @@ async def test_a_life_of_single_release_can_be_rebuilt_from_its_events(world: Wo
         "distributions": [{"email": payer, "gross": "20.000000", "net": "20.000000"}],
     }
     await assert_sound(world.house)
+
+
+async def test_what_happened_outlives_the_webhooks_bodies(world: World, owner: asyncpg.Connection):
+    path = await world.made(amounts=("60", "40"), funded="100")
+    status = {"status": "in review", "evidence": "See the draft."}
+    await world.done("serviceProvider", "POST", f"{path}/milestones/0/status", status)
+    await world.released(path, 0)
+    await world.disputed(path, 1)
+    note = {"text": "The third page is missing.", "milestoneIndex": 1}
+    await world.done("approver", "POST", f"{path}/dispute-notes", note)
+    body = {"milestoneIndex": 1, "distributions": world.shares(("receiver", "30"))}
+    await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", body)
+    whole = await events(world, path)
+    await owner.execute("DELETE FROM webhook_body")
+    kept = await events(world, path)
+    assert len(kept) == len(whole) == 12
+    for now, was in zip(kept, whole, strict=True):
+        left, all_of_it = now["data"].pop("escrow"), was["data"].pop("escrow")
+        assert now == was
+        moved = {"oldStatus"} if was["type"] == "escrow.status.updated" else set()
+        assert set(left) == {"id", "currency", "status"} | moved
+        assert left.items() <= all_of_it.items()
+    said = {one["type"]: one["data"] for one in kept}
+    assert said["milestone.status_changed"] == {"milestoneIndex": 0, **status}
+    assert said["milestone_escrow.dispute_noted"]["note"]["text"] == note["text"]
+    assert said["milestone.released"]["net"] == "56.820000"
+
+
+async def test_a_page_of_the_log_is_bounded_by_its_bytes(world: World):
+    long = {"description": "d" * 500, "amount": "1"}
+    path = await world.made(amounts=("1",), milestones=[long] * 50)
+    updates = [{"index": n, "status": "done", "evidence": "e" * 500} for n in range(50)]
+    await world.done("serviceProvider", "POST", f"{path}/milestones/status", {"updates": updates})
+    seen, cursor, pages = [], "0", 0
+    while cursor is not None:
+        query = f"limit=100&cursor={cursor}"
+        headers = {"X-API-Key": world.keys["developer"]}
+        async with world.client.get(f"{PATH}{path}/events?{query}", headers=headers) as response:
+            raw = await response.read()
+        assert len(raw) < 1_200_000
+        told = orjson.loads(raw)
+        seen += [one["seq"] for one in told["events"]]
+        cursor, pages = told["nextCursor"], pages + 1
+    assert seen == list(range(1, 52))
+    assert pages == 3
 
 
 async def test_a_resolution_tells_gross_and_net_of_each(world: World):
