@@ -514,13 +514,26 @@ async def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World
     [step] = told["steps"]
     assert (step["fromStatus"], step["toStatus"]) == ("pendingRelease", "released")
     assert step["events"] == ["milestone_escrow.released", "escrow.status.updated"]
-    assert [(one["reason"], one["amount"]) for one in step["postings"]] == [
-        ("protocol_fee", 0.3),
-        ("platform_fee", 5),
-        ("release", 94.7),
+    assert [(one["reason"], one["amount"], one["currency"]) for one in step["postings"]] == [
+        ("protocol_fee", "0.300000", "USDC"),
+        ("platform_fee", "5.000000", "USDC"),
+        ("release", "94.700000", "USDC"),
     ]
+    assert told["fees"] == {"protocol": "0.300000", "platform": "5.000000", "currency": "USDC"}
     assert told["answer"]["escrow"]["status"] == "released"
     assert await count_rows(world.house) == before
+
+
+async def test_a_dry_run_tells_fees_of_what_is_paid_out_only(world: World):
+    path = await world.made(amounts=("60", "40"), funded="75.5", currency="USDC")
+    _, funding = await world.ask("payer", "POST", f"{path}/fund?dry_run=true", {"amount": "1"})
+    assert funding["fees"] is None
+    [posting] = funding["steps"][0]["postings"]
+    assert (posting["amount"], posting["currency"]) == ("1.000000", "USDC")
+    await world.approved(path, 0)
+    body = {"milestoneIndexes": [0]}
+    _, paid = await world.ask("releaseSigner", "POST", f"{path}/release?dry_run=true", body)
+    assert paid["fees"] == {"protocol": "0.180000", "platform": "3.000000", "currency": "USDC"}
 
 
 async def test_an_idempotency_key_pays_once(world: World):
