@@ -247,7 +247,8 @@ END $$;
 -- milestone lists: begin
 -- What a list of milestone escrows is sifted by; NULL sifts nothing. A row where the escrow passes,
 -- with its amount in hundred-millionths, which is finer than any currency: numeric, never floating
--- point. Written so that the planner takes it apart (one SELECT, stable) and may start at any filter.
+-- point. Somebody's e-mail is the one that was named, or their own. Written so that the planner takes
+-- it apart (one SELECT, stable) and may start at any filter.
 CREATE FUNCTION milestones_sifted(
     e escrow, engagement text, title_like text, in_status text, in_mode text, in_role text,
     role_email text, participant text, since timestamptz, before timestamptz, at_least numeric,
@@ -261,9 +262,13 @@ CREATE FUNCTION milestones_sifted(
       AND (in_status IS NULL OR e.status = in_status)
       AND (in_mode IS NULL OR m.release_mode = in_mode)
       AND (in_role IS NULL OR EXISTS (
-          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.role = in_role AND r.email = role_email))
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.role = in_role
+            AND (r.email = role_email
+                 OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = role_email))))
       AND (participant IS NULL OR EXISTS (
-          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.email = participant))
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id
+            AND (r.email = participant
+                 OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = participant))))
       AND (since IS NULL OR e.created_at >= since)
       AND (before IS NULL OR e.created_at < before)
       AND (at_least IS NULL OR e.amount_minor >= at_least * 10::numeric ^ c.exponent::numeric)

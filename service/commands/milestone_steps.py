@@ -6,7 +6,7 @@ As `steps.py` for the other family, over its own tables.
 from datetime import timedelta
 
 from service.commands.due import DeadlineDue
-from service.rules.engagement import FINAL, MilestoneEscrow
+from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
@@ -22,14 +22,12 @@ from service.store.milestones import (
     move_milestone_escrow,
     read_fundings,
     read_milestone_escrow,
-    stop_resolver,
 )
 from service.store.sessions import cancel_sessions
 from service.wire.milestone_events import tell
 
-RESOLVER = "resolver"
-"""The kind of the resolver's deadline; its subject is the milestone, or nothing for the whole."""
 WHOLE = ""
+"""The subject of a resolver's deadline about the whole; else it is the milestone."""
 
 
 async def lock(tx: Transaction, escrow_id: str) -> MilestoneEscrow:
@@ -110,12 +108,11 @@ def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events
 async def _turn(tx: Transaction, done: Done) -> None:
     """The resolver's deadlines run while their milestones are disputed; at the end nothing does."""
     before, after = done.before, done.after
+    subjects = [WHOLE if leg.index is None else str(leg.index) for leg in done.legs]
     if done.row.name == "resolve_dispute":
-        for leg in done.legs:
-            await stop_resolver(tx, after.id, WHOLE if leg.index is None else str(leg.index))
+        await stop_kinds(tx, after.id, [RESOLVER], subjects)
     if done.row.name == "dispute" and after.resolver_deadline_days is not None:
         due = tx.now + timedelta(days=after.resolver_deadline_days)
-        subjects = [WHOLE if leg.index is None else str(leg.index) for leg in done.legs]
         await arm_deadlines(
             tx, [Arming(after.id, RESOLVER, due, after.seq, subject) for subject in subjects]
         )

@@ -18,6 +18,9 @@ RELEASED, RESOLVED = "released", "resolved"
 STATUSES = (WORKING, PENDING_RELEASE, IN_DISPUTE, RELEASED, RESOLVED)
 FINAL = frozenset({RELEASED, RESOLVED})
 
+RESOLVER = "resolver"
+"""The kind of the resolver's deadline."""
+
 ROLES = (
     Role.APPROVER,
     Role.SERVICE_PROVIDER,

@@ -17,6 +17,7 @@ from service.rules.postings import FUNDING
 from service.store.db import Reader, Row, Transaction
 from service.store.escrows import BEYOND_IDS, FIRST_ID, ID_SLACK, anywhere
 from service.store.ids import first_id
+from service.store.ledger import lock_wallet
 
 ESCROWS_OWN = -1
 """The position of a role of the escrow; those of 0 and more are milestones' own receivers."""
@@ -290,34 +291,15 @@ async def read_fundings(reader: Reader, escrow_id: str, most: int | None = None)
     return [Funding(**dict(row)) for row in rows]
 
 
-# The resolver's deadline of one milestone ('' of the whole). Relies on the escrow's lock.
-STOP_RESOLVER = """
-UPDATE deadline SET cancelled_at = $3
-WHERE escrow_id = $1 AND kind = 'resolver' AND subject = $2
-  AND fired_at IS NULL AND cancelled_at IS NULL
-"""
-
-
-async def stop_resolver(tx: Transaction, escrow_id: str, subject: str) -> None:
-    """The resolver has spoken: their deadline no longer runs."""
-    await tx.execute(STOP_RESOLVER, escrow_id, subject, tx.now)
-
-
-# Locks the wallet, after the escrow: the balance cannot sink before this transaction ends.
-READ_PAYER = """
-SELECT u.email, coalesce((
-    SELECT a.balance_minor FROM account a
-    WHERE a.kind = 'available' AND a.owner = u.id AND a.currency = $2 FOR NO KEY UPDATE), 0)
-FROM app_user u WHERE u.id = $1
-"""
+READ_EMAIL = "SELECT email FROM app_user WHERE id = $1"
 
 
 async def lock_payer(tx: Transaction, user_id: str, currency: str) -> tuple[Holder, int]:
     """The user as a payer, and what they can spend in this currency; their wallet is locked."""
-    row = await tx.fetchrow(READ_PAYER, user_id, currency)
-    if row is None:
+    email: str | None = await tx.fetchval(READ_EMAIL, user_id)
+    if email is None:
         raise AssertionError(f"the acting user {user_id} is gone")
-    return Holder(row[0], user_id), row[1]
+    return Holder(email, user_id), await lock_wallet(tx, user_id, currency)
 
 
 # ---- Balances of many ---------------------------------------------------------------------------
@@ -355,9 +337,9 @@ CREATED_AT, UPDATED_AT, AMOUNT = "createdAt", "updatedAt", "amount"
 class MilestoneScope:
     """What a list shows: what the developer has created or its user holds a role in, sifted.
 
-    `title` stands anywhere in the title; amounts are in major units of whatever currency;
-    `created_from` is included, `created_before` is not. `after` is the (key, id) of the last one
-    that was shown.
+    Somebody's e-mail is the one that was named, or their own. `title` stands anywhere in the
+    title; amounts are in major units of whatever currency; `created_from` is included,
+    `created_before` is not. `after` is the (key, id) of the last one that was shown.
     """
 
     developer_id: str

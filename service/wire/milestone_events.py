@@ -30,9 +30,10 @@ from service.rules.milestone import (
     Leg,
 )
 from service.rules.milestone_steps import Changed, Funded, Linked, Noted, Opened, Paid, Shared
+from service.rules.milestone_terms import shown
 from service.wire.base import Wire, absent, dump_json
 from service.wire.events import envelope
-from service.wire.milestones import NAME_OF, MilestoneEscrowShape, amount_text, shape
+from service.wire.milestones import NAME_OF, MilestoneEscrowShape, shape
 
 SaidT = TypeVar("SaidT")
 
@@ -143,7 +144,7 @@ class Telling:
 
     def amount(self, minor: int) -> str:
         """Minor units of the escrow's currency as a decimal string."""
-        return amount_text(minor, self.done.after.currency)
+        return shown(minor, self.done.after.currency)
 
     def fees(self, protocol: int, platform: int) -> FeesShape:
         """Both fees, in minor units, as they are shown."""

@@ -20,8 +20,8 @@ from service.rules.errors import InvalidPayload
 from service.rules.escrow import STATUS_UPDATED
 from service.rules.machine import Role
 from service.rules.milestone_steps import StatusChange
-from service.rules.milestone_terms import MilestoneTerms, Terms
-from service.rules.money import EXPONENTS, to_decimal, to_minor
+from service.rules.milestone_terms import MilestoneTerms, Terms, shown
+from service.rules.money import EXPONENTS, to_minor
 from service.wire.account import Currency
 from service.wire.base import OwnBody, Query, WholeNumber, Wire, absent
 from service.wire.text import Email, Text
@@ -401,11 +401,6 @@ class EventsAnswer(Wire):
     next_cursor: str | None
 
 
-def amount_text(minor: int, currency: str) -> str:
-    """A decimal string with exactly the currency's decimals."""
-    return format(to_decimal(minor, currency), "f")
-
-
 def shape(escrow: MilestoneEscrow, old_status: str | None = None) -> MilestoneEscrowShape:
     """The GET object. Built without validation: every value comes from our rows."""
     return MilestoneEscrowShape.model_construct(
@@ -415,7 +410,7 @@ def shape(escrow: MilestoneEscrow, old_status: str | None = None) -> MilestoneEs
         description=escrow.description,
         release_mode=escrow.release_mode,
         currency=escrow.currency,
-        amount=amount_text(escrow.amount_minor, escrow.currency),
+        amount=shown(escrow.amount_minor, escrow.currency),
         platform_fee_bps=escrow.platform_fee_bps,
         protocol_fee_bps=escrow.protocol_fee_bps,
         receiver_memo=escrow.receiver_memo,
@@ -424,7 +419,7 @@ def shape(escrow: MilestoneEscrow, old_status: str | None = None) -> MilestoneEs
         milestones=[
             _milestone(index, one, escrow.currency) for index, one in enumerate(escrow.milestones)
         ],
-        balance=amount_text(escrow.held_minor, escrow.currency),
+        balance=shown(escrow.held_minor, escrow.currency),
         flags=Flags.model_construct(
             disputed=escrow.is_disputed, released=escrow.is_released, resolved=escrow.is_resolved
         ),
@@ -459,7 +454,7 @@ def _milestone(index: int, one: Milestone, currency: str) -> MilestoneShape:
         disputed=one.disputed,
         released=one.released,
         resolved=one.resolved,
-        amount=None if amount is None else amount_text(amount, currency),
+        amount=None if amount is None else shown(amount, currency),
         receiver=one.receiver.email if one.receiver else None,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, running
+from service.rules.engagement import RESOLVER
 from service.rules.escrow import TABLE, Taken
 from service.rules.machine import Movement, Role
 from service.rules.milestone import Done
@@ -123,7 +124,7 @@ class Rehearsal(Wire):
     """200 of a command with `?dry_run=true`: what it would do; nothing was changed.
 
     `answer` is the body that the command would give, `status` its status. The clock's steps that
-    are due come first, as they would. A milestone escrow's `fees` are those of a step that pays out.
+    are due come first, as they would. A milestone escrow's `fees` are of a step that pays out.
     """
 
     dry_run: bool
@@ -135,7 +136,6 @@ class Rehearsal(Wire):
 
 
 PAYS_OUT = frozenset({Movement.PAY, Movement.DISTRIBUTE, Movement.WITHDRAW})
-RESOLVER = "resolver"
 RESOLVER_OUTCOME = "The money goes back to the payers, without a fee."
 Open = tuple[str, datetime, timedelta | None]
 """Kind, due, and what remains where it is paused."""

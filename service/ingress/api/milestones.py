@@ -1,6 +1,5 @@
 """The milestone escrows: create, list, read, and every step that an API key takes as its user."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from service.rules.errors import (
     TooManyEscrowsRequested,
 )
 from service.rules.milestone_steps import StatusChange, roles_of
-from service.rules.milestone_terms import BALANCES_MAX
+from service.rules.milestone_terms import BALANCES_MAX, shown
 from service.rules.money import EXPONENTS
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
@@ -57,7 +56,6 @@ from service.wire.milestones import (
     StatusBatch,
     StatusGiven,
     Withdraw,
-    amount_text,
     answer,
     changes_of,
     read_cursor,
@@ -68,7 +66,6 @@ from service.wire.milestones import (
 )
 from service.wire.sessions import NewMilestoneSession
 
-ID = re.compile(r"[0-9a-f]{24}")
 LOG_BYTES_MAX = 1_000_000
 """So many bytes of bodies make a page of the log, or one event that is larger by itself."""
 
@@ -141,11 +138,11 @@ async def read_list(call: Call[None, MilestoneQuery]) -> MilestoneEscrowPage:
         after=read_cursor(query.cursor) if query.cursor else None,
     )
     found = await list_milestone_escrows(call.house.pool, scope, query.limit + 1)
-    shown = found[: query.limit]
+    page = found[: query.limit]
     more = len(found) > query.limit
     return MilestoneEscrowPage(
-        escrows=[shape(escrow) for escrow, _ in shown],
-        next_cursor=write_cursor(shown[-1][1], shown[-1][0].id) if more else None,
+        escrows=[shape(escrow) for escrow, _ in page],
+        next_cursor=write_cursor(page[-1][1], page[-1][0].id) if more else None,
     )
 
 
@@ -154,7 +151,7 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
     ids = call.query.given
     if len(ids) > BALANCES_MAX:
         raise TooManyEscrowsRequested(limit=BALANCES_MAX)
-    if not all(ID.fullmatch(one) for one in ids):
+    if not all(is_entity_id(one) for one in ids):
         raise MilestoneEscrowNotFound
     found = await read_balances(call.house.pool, ids)
     if any(one not in found for one in ids):
@@ -163,7 +160,7 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
         balances=[
             BalanceRow(
                 id=one,
-                balance=amount_text(found[one].balance_minor, found[one].currency),
+                balance=shown(found[one].balance_minor, found[one].currency),
                 currency=found[one].currency,
                 decimals=EXPONENTS[found[one].currency],
             )
