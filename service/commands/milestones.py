@@ -35,14 +35,8 @@ from service.store.ids import entity_id
 from service.store.invitations import accept_invitation
 from service.store.milestones import insert_milestone_escrow, lock_payer
 from service.store.users import await_registrations, read_users
-from service.wire.milestones import (
-    DistributionGiven,
-    MilestoneEscrowAnswer,
-    answer,
-    check_mode,
-    minor_of,
-    parts_of,
-)
+from service.wire.milestone_shapes import MilestoneEscrowAnswer, answer
+from service.wire.milestones import DistributionGiven, check_mode, minor_of, parts_of
 
 Choose = Callable[[MilestoneEscrow, Transaction], Done]
 

@@ -33,7 +33,8 @@ from service.rules.milestone_steps import Changed, Funded, Linked, Noted, Opened
 from service.rules.milestone_terms import shown
 from service.wire.base import Wire, absent, dump_json
 from service.wire.events import envelope
-from service.wire.milestones import NAME_OF, MilestoneEscrowShape, shape
+from service.wire.milestone_shapes import MilestoneEscrowShape, shape
+from service.wire.milestones import NAME_OF
 
 SaidT = TypeVar("SaidT")
 

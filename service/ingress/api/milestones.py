@@ -23,30 +23,37 @@ from service.rules.milestone_terms import BALANCES_MAX, shown
 from service.rules.money import EXPONENTS
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
-from service.store.milestones import (
+from service.store.milestone_lists import (
     LoggedEvent,
     MilestoneScope,
     list_milestone_escrows,
     read_balances,
     read_events_whole,
-    read_milestone_escrow,
 )
+from service.store.milestones import read_milestone_escrow
 from service.wire.base import OwnBody
 from service.wire.milestone_next import MilestoneNextAnswer, milestone_next
+from service.wire.milestone_shapes import (
+    BalanceRow,
+    BalancesAnswer,
+    EventsAnswer,
+    LoggedShape,
+    MilestoneEscrowAnswer,
+    MilestoneEscrowPage,
+    answer,
+    read_cursor,
+    retold,
+    shape,
+    write_cursor,
+)
 from service.wire.milestones import (
     INDEX,
     ROLE_NAMES,
     ApproveBatch,
-    BalanceRow,
-    BalancesAnswer,
     BalancesQuery,
     DisputeGiven,
-    EventsAnswer,
     EventsQuery,
     Fund,
-    LoggedShape,
-    MilestoneEscrowAnswer,
-    MilestoneEscrowPage,
     MilestoneQuery,
     MilestoneTermsGiven,
     NewMilestoneEscrow,
@@ -56,13 +63,8 @@ from service.wire.milestones import (
     StatusBatch,
     StatusGiven,
     Withdraw,
-    answer,
     changes_of,
-    read_cursor,
-    retold,
-    shape,
     terms_of,
-    write_cursor,
 )
 from service.wire.sessions import NewMilestoneSession
 

@@ -29,7 +29,7 @@ from service.ingress.pages.milestone_standing import (
 from service.ingress.pages.page import show
 from service.rules.engagement import FINAL
 from service.rules.escrow import STATUS_UPDATED
-from service.store.milestones import LoggedEvent, read_events
+from service.store.milestone_lists import LoggedEvent, read_events
 from service.wire.base import instant
 from service.wire.milestones import ROLE_NAMES
 from service.words.pages import Voice
