@@ -228,6 +228,7 @@ CREATE TABLE milestone_escrow (
     resolver_deadline_days integer CHECK (resolver_deadline_days BETWEEN 1 AND 3650),
     version                integer NOT NULL DEFAULT 1 CHECK (version > 0)
 ) WITH (fillfactor = 70);
+CREATE INDEX escrow_milestones_of_creator ON escrow (creator_id, id DESC) WHERE mode = 'milestone';
 CREATE INDEX milestone_escrow_engagement ON milestone_escrow (engagement_id, escrow_id DESC);
 
 -- Who holds a role: the e-mail that was named, and the user once registered. `position` is the
@@ -270,16 +271,18 @@ CREATE TABLE milestone (
     CONSTRAINT milestone_dispute_has_reason CHECK ((disputed_at IS NULL) = (dispute_reason IS NULL))
 ) WITH (fillfactor = 70);
 
--- What each payer has funded in all; `n` is the order of their first payments.
+-- What each payer has funded in all; `n` is the order of their first payments. `is_held`: the pool
+-- holds something, of which they are shown a share.
 CREATE TABLE milestone_funding (
     escrow_id    entity_id NOT NULL REFERENCES milestone_escrow,
     user_id      entity_id NOT NULL REFERENCES app_user,
     n            integer NOT NULL CHECK (n > 0),
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    is_held      boolean NOT NULL DEFAULT true,
     PRIMARY KEY (escrow_id, user_id),
     UNIQUE (escrow_id, n)
-);
-CREATE INDEX milestone_funding_of_user ON milestone_funding (user_id);
+) WITH (fillfactor = 70);
+CREATE INDEX milestone_funding_held ON milestone_funding (user_id) WHERE is_held;
 -- milestones: end
 
 CREATE TABLE contract (
@@ -399,6 +402,8 @@ CREATE TABLE event (
     xid          xid8 NOT NULL DEFAULT commit_number(),
     position     bigint GENERATED ALWAYS AS IDENTITY,
     fanned_at    timestamptz,
+    -- What happened beyond the states, for as long as the event; the webhook's body goes sooner.
+    said         jsonb CHECK (jsonb_typeof(said) = 'object'),
     PRIMARY KEY (subject_id, seq),
     FOREIGN KEY (family, mode, step, from_state, to_state) REFERENCES transition,
     CHECK (subject_kind <> 'escrow' OR num_nonnulls(family, mode, from_state, to_state) = 4)
@@ -409,7 +414,7 @@ CREATE INDEX event_commit_order ON event (xid, position);
 -- `fanned_at` alone may change: the outbox's mark.
 CREATE TRIGGER event_append_only BEFORE UPDATE OF
     subject_id, seq, subject_kind, id, type, family, mode, step, from_state, to_state, actor_kind,
-    actor_id, key_id, ip, request_id, at, recorded_at, xid, position OR DELETE
+    actor_id, key_id, ip, request_id, at, recorded_at, xid, position, said OR DELETE
     ON event FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER event_no_truncate BEFORE TRUNCATE ON event
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -425,11 +430,12 @@ CREATE TABLE event_seal (
 
 -- What is sealed of an event: everything but the outbox's mark. Times as microseconds since 1970.
 CREATE FUNCTION event_text(v event) RETURNS text STABLE LANGUAGE sql
-RETURN jsonb_build_array(
+RETURN (jsonb_build_array(
     v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.family, v.mode, v.step, v.from_state,
     v.to_state, v.actor_kind, v.actor_id, v.key_id, v.ip, v.request_id,
     (extract(epoch FROM v.at) * 1000000)::bigint,
-    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)::text;
+    (extract(epoch FROM v.recorded_at) * 1000000)::bigint, v.xid::text, v.position)
+    || CASE WHEN v.said IS NULL THEN '[]' ELSE jsonb_build_array(v.said) END)::text;
 
 -- Timers. Open ones are those that neither fired nor were cancelled; `remaining` = frozen.
 CREATE TABLE deadline (
@@ -1732,11 +1738,7 @@ SELECT e.id, e.status, e.seq, e.frozen, e.creator_id, e.title, e.description, e.
        (SELECT jsonb_agg(jsonb_build_array(
             s.description, s.status, s.evidence, s.amount_minor, s.approved, s.disputed, s.released,
             s.resolved, s.dispute_reason, s.disputed_at) ORDER BY s.position)
-        FROM milestone s WHERE s.escrow_id = e.id) AS milestones,
-       CASE WHEN e.funded_minor > 0 THEN (
-           SELECT jsonb_agg(jsonb_build_array(f.user_id, u.email, f.amount_minor) ORDER BY f.n)
-           FROM milestone_funding f JOIN app_user u ON u.id = f.user_id
-           WHERE f.escrow_id = e.id) END AS fundings
+        FROM milestone s WHERE s.escrow_id = e.id) AS milestones
 FROM escrow e
 JOIN milestone_escrow m ON m.escrow_id = e.id
 JOIN developer d ON d.id = e.creator_id;
@@ -1770,3 +1772,120 @@ BEGIN
     FROM milestone_reading r WHERE r.id = ANY (got) ORDER BY r.id;
 END $$;
 -- milestone reading: end
+
+-- milestone lists: begin
+-- What a list of milestone escrows is sifted by; NULL sifts nothing. A row where the escrow passes,
+-- with its amount in hundred-millionths, which is finer than any currency: numeric, never floating
+-- point. Somebody's e-mail is the one that was named, or their own. Written so that the planner takes
+-- it apart (one SELECT, stable) and may start at any filter.
+CREATE FUNCTION milestones_sifted(
+    e escrow, engagement text, title_like text, in_status text, in_mode text, in_role text,
+    role_email text, participant text, since timestamptz, before timestamptz, at_least numeric,
+    at_most numeric
+) RETURNS TABLE (amount numeric) STABLE LANGUAGE sql AS $$
+    SELECT e.amount_minor * 10::numeric ^ (8 - c.exponent)::numeric
+    FROM milestone_escrow m JOIN currency c ON c.code = e.currency
+    WHERE m.escrow_id = e.id
+      AND (engagement IS NULL OR m.engagement_id = engagement)
+      AND (title_like IS NULL OR lower(e.title) LIKE lower(title_like))
+      AND (in_status IS NULL OR e.status = in_status)
+      AND (in_mode IS NULL OR m.release_mode = in_mode)
+      AND (in_role IS NULL OR EXISTS (
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.role = in_role
+            AND (r.email = role_email
+                 OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = role_email))))
+      AND (participant IS NULL OR EXISTS (
+          SELECT FROM escrow_role r WHERE r.escrow_id = e.id
+            AND (r.email = participant
+                 OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = participant))))
+      AND (since IS NULL OR e.created_at >= since)
+      AND (before IS NULL OR e.created_at < before)
+      AND (at_least IS NULL OR e.amount_minor >= at_least * 10::numeric ^ c.exponent::numeric)
+      AND (at_most IS NULL OR e.amount_minor <= at_most * 10::numeric ^ c.exponent::numeric)
+$$;
+
+CREATE TYPE listed_milestone AS (reading milestone_reading, sort_key numeric);
+
+-- What a developer has created or its user holds a role in, sifted; each way along an index that has
+-- no others. It is planned anew for what is asked: one plan for every question would walk all of the
+-- caller's escrows for an engagement id, which has an index. Ids are time-ordered: `low` and `below`
+-- hold the cursor and a range of times alike, the times themselves decide.
+-- By creation each way stops at what is shown; it asks for an array of one and orders by it first,
+-- which means nothing but to the planner: only that index has this order. What the sieve drops is
+-- walked past: a rare title or participant costs a look at each of the caller's own escrows.
+-- By amount or by the last change all of the caller's that the sieve leaves are sorted: no index has
+-- them by what changes, nor by an amount across currencies. `sign` is -1 for descending; `after_key`
+-- and `after_id` say after which one it goes on.
+-- The arrays keep the view's subqueries away from all but what is shown. Locks nothing.
+CREATE FUNCTION list_milestone_escrows(
+    developer text, as_user text, engagement text, title_like text, in_status text, in_mode text,
+    in_role text, role_email text, participant text, since timestamptz, before timestamptz,
+    at_least numeric, at_most numeric, low text, below text, shown integer, sorted_by text, sign integer,
+    after_key numeric, after_id text
+) RETURNS SETOF listed_milestone STABLE LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    IF sorted_by = 'createdAt' AND sign < 0 THEN
+        RETURN QUERY SELECT r, 0::numeric FROM milestone_reading r WHERE r.id = ANY (ARRAY(
+            (SELECT e.id::text FROM escrow e
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+               AND e.id >= low AND e.id < below
+             ORDER BY e.creator_id, e.id DESC LIMIT shown)
+            UNION
+            (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text
+             FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+             ORDER BY h.user_id, h.escrow_id DESC LIMIT shown)
+            ORDER BY 1 DESC LIMIT shown))
+        ORDER BY r.id DESC;
+    ELSIF sorted_by = 'createdAt' THEN
+        RETURN QUERY SELECT r, 0::numeric FROM milestone_reading r WHERE r.id = ANY (ARRAY(
+            (SELECT e.id::text FROM escrow e
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+               AND e.id >= low AND e.id < below
+             ORDER BY e.creator_id DESC, e.id LIMIT shown)
+            UNION
+            (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text
+             FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+             CROSS JOIN LATERAL milestones_sifted(
+                 e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                 before, at_least, at_most)
+             WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+             ORDER BY h.user_id DESC, h.escrow_id LIMIT shown)
+            ORDER BY 1 LIMIT shown))
+        ORDER BY r.id;
+    ELSE
+        RETURN QUERY WITH own AS (
+            SELECT e.id, e.updated_at, s.amount FROM escrow e
+            CROSS JOIN LATERAL milestones_sifted(
+                e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                before, at_least, at_most) AS s
+            WHERE e.creator_id = ANY (ARRAY[developer]) AND e.mode = 'milestone'
+              AND e.id >= low AND e.id < below
+            UNION
+            SELECT e.id, e.updated_at, s.amount FROM escrow_role h JOIN escrow e ON e.id = h.escrow_id
+            CROSS JOIN LATERAL milestones_sifted(
+                e, engagement, title_like, in_status, in_mode, in_role, role_email, participant, since,
+                before, at_least, at_most) AS s
+            WHERE h.user_id = ANY (ARRAY[as_user]) AND h.escrow_id >= low AND h.escrow_id < below
+        ), keyed AS (
+            SELECT o.id, round(sign * CASE WHEN sorted_by = 'amount' THEN o.amount
+                               ELSE extract(epoch FROM o.updated_at) * 1000000 END) AS key
+            FROM own o
+        ), page AS (
+            SELECT k.id, k.key FROM keyed k
+            WHERE after_key IS NULL OR k.key > after_key OR k.key = after_key AND k.id < after_id
+            ORDER BY k.key, k.id DESC LIMIT shown
+        )
+        SELECT r, p.key FROM page p JOIN milestone_reading r ON r.id = p.id ORDER BY p.key, r.id DESC;
+    END IF;
+END $$;
+-- milestone lists: end

@@ -15,11 +15,11 @@ from uuid import UUID, uuid4
 import structlog
 
 from service.commands.invitations import REMINDER, fire_reminders
-from service.commands.milestone_steps import RESOLVER
 from service.commands.perform import House, perform, tend
 from service.commands.sessions import SESSION, fire_sessions
 from service.commands.steps import fire_due_of
 from service.rules.clocks import KINDS
+from service.rules.engagement import RESOLVER
 from service.rules.errors import ClockAdvancing, Unavailable
 from service.rules.machine import CLOCK
 from service.store.clock import lease_clock, move_clock, read_clock, release_clock

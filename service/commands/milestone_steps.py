@@ -6,7 +6,7 @@ As `steps.py` for the other family, over its own tables.
 from datetime import timedelta
 
 from service.commands.due import DeadlineDue
-from service.rules.engagement import FINAL, MilestoneEscrow
+from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
@@ -19,15 +19,14 @@ from service.store.ids import event_id
 from service.store.milestones import (
     lock_milestone_escrows,
     move_milestone_escrow,
+    read_fundings,
     read_milestone_escrow,
-    stop_resolver,
 )
 from service.store.sessions import cancel_sessions
-from service.wire.milestone_events import milestone_bodies
+from service.wire.milestone_events import tell
 
-RESOLVER = "resolver"
-"""The kind of the resolver's deadline; its subject is the milestone, or nothing for the whole."""
 WHOLE = ""
+"""The subject of a resolver's deadline about the whole; else it is the milestone."""
 
 
 async def lock(tx: Transaction, escrow_id: str) -> MilestoneEscrow:
@@ -66,7 +65,8 @@ async def fire_resolver(tx: Transaction, deadline: Deadline) -> None:
     disputed = escrow.is_disputed if index is None else escrow.milestones[index].disputed
     if not disputed:
         raise AssertionError(f"the resolver of {escrow.id} is late, and nothing is disputed")
-    await record(tx, expire(escrow, index, tx.now, deadline.due_at))
+    fundings = await read_fundings(tx, escrow.id)
+    await record(tx, expire(escrow, fundings, index, tx.now, deadline.due_at))
 
 
 def entries_of(done: Done) -> list[ledger.Entry]:
@@ -81,7 +81,7 @@ def entries_of(done: Done) -> list[ledger.Entry]:
 def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events.Entry]:
     """One row a webhook of the step, with consecutive seq; one row of audit where it has none."""
     ids = [event_id(tx.now) for _ in done.events]
-    bodies = milestone_bodies(done, ids, tx.now)
+    tellings = tell(done, ids, tx.now)
     return [
         events.Entry(
             id=uid,
@@ -90,15 +90,16 @@ def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events
             seq=seq,
             step=done.row.name,
             type=event_type,
-            body=body,
+            body=one.body,
+            said=one.said,
             family=FAMILY,
             mode=done.after.release_mode,
             from_state=done.row.source,
             to_state=done.row.target,
             actor=actor,
         )
-        for seq, (uid, event_type, body) in enumerate(
-            zip(ids, done.events, bodies, strict=True), start=done.before.seq + 1
+        for seq, (uid, event_type, one) in enumerate(
+            zip(ids, done.events, tellings, strict=True), start=done.before.seq + 1
         )
     ]
 
@@ -106,12 +107,11 @@ def told(tx: Transaction, done: Done, actor: Actor | None = None) -> list[events
 async def _turn(tx: Transaction, done: Done) -> None:
     """The resolver's deadlines run while their milestones are disputed; at the end nothing does."""
     before, after = done.before, done.after
+    subjects = [WHOLE if leg.index is None else str(leg.index) for leg in done.legs]
     if done.row.name == "resolve_dispute":
-        for leg in done.legs:
-            await stop_resolver(tx, after.id, WHOLE if leg.index is None else str(leg.index))
+        await stop_kinds(tx, after.id, [RESOLVER], subjects)
     if done.row.name == "dispute" and after.resolver_deadline_days is not None:
         due = tx.now + timedelta(days=after.resolver_deadline_days)
-        subjects = [WHOLE if leg.index is None else str(leg.index) for leg in done.legs]
         await arm_deadlines(
             tx, [Arming(after.id, RESOLVER, due, after.seq, subject) for subject in subjects]
         )

@@ -40,14 +40,8 @@ from service.store.milestones import (
     read_milestone_escrow,
 )
 from service.store.users import await_registrations, read_users
-from service.wire.milestones import (
-    DistributionGiven,
-    MilestoneEscrowAnswer,
-    answer,
-    check_mode,
-    minor_of,
-    parts_of,
-)
+from service.wire.milestone_shapes import MilestoneEscrowAnswer, answer
+from service.wire.milestones import DistributionGiven, check_mode, minor_of, parts_of
 
 Choose = Callable[[MilestoneEscrow, Transaction], Done]
 

@@ -43,8 +43,8 @@ from service.store.sessions import (
 )
 from service.store.users import read_user
 from service.wire.escrows import Detail, detail
-from service.wire.milestones import MilestoneEscrowShape
-from service.wire.milestones import shape as milestone_shape
+from service.wire.milestone_shapes import MilestoneEscrowShape
+from service.wire.milestone_shapes import shape as milestone_shape
 from service.wire.sessions import (
     NewMilestoneSession,
     NewSession,

@@ -101,16 +101,18 @@ from service.wire.identity import (
 )
 from service.wire.mailbox import Mailbox
 from service.wire.milestone_next import MilestoneNextAnswer
-from service.wire.milestones import (
-    ApproveBatch,
+from service.wire.milestone_shapes import (
     BalancesAnswer,
-    BalancesQuery,
-    DisputeGiven,
     EventsAnswer,
-    EventsQuery,
-    Fund,
     MilestoneEscrowAnswer,
     MilestoneEscrowPage,
+)
+from service.wire.milestones import (
+    ApproveBatch,
+    BalancesQuery,
+    DisputeGiven,
+    EventsQuery,
+    Fund,
     MilestoneQuery,
     MilestoneTermsGiven,
     NewMilestoneEscrow,

@@ -5,7 +5,7 @@ set on all of them at once, so that both modes are read alike.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from service.rules.machine import Role
@@ -17,6 +17,9 @@ WORKING, PENDING_RELEASE, IN_DISPUTE = "working", "pendingRelease", "inDispute"
 RELEASED, RESOLVED = "released", "resolved"
 STATUSES = (WORKING, PENDING_RELEASE, IN_DISPUTE, RELEASED, RESOLVED)
 FINAL = frozenset({RELEASED, RESOLVED})
+
+RESOLVER = "resolver"
+"""The kind of the resolver's deadline."""
 
 ROLES = (
     Role.APPROVER,
@@ -64,7 +67,7 @@ class Milestone:
 
 @dataclass(frozen=True, slots=True)
 class Funding:
-    """What one payer has funded in all; the aggregate has them by the first time."""
+    """What one payer has funded in all. Only what gives money back to the payers reads them."""
 
     user_id: str
     email: str
@@ -101,7 +104,6 @@ class MilestoneEscrow:
     seq: int = 0
     frozen: bool = False
     creator_company: str = ""
-    fundings: tuple[Funding, ...] = field(default=())
     funded_minor: int = 0
     held_minor: int = 0
     released_minor: int = 0

@@ -265,24 +265,12 @@ def fund(escrow: MilestoneEscrow, payer: Holder, amount: int, now: datetime) -> 
         raise AssertionError(f"escrow {escrow.id} is funded by nobody")
     after = replace(
         escrow,
-        fundings=_funded(escrow.fundings, payer.user_id, payer.email, amount),
         funded_minor=escrow.funded_minor + amount,
         held_minor=escrow.held_minor + amount,
     )
     postings = hold(escrow.id, wallet(payer.user_id), amount, escrow.currency)
     said = Funded(payer.email, amount, after.held_minor)
     return done("fund", escrow, after, [Leg(FUNDED, None, tuple(postings), said)], now)
-
-
-def _funded(
-    fundings: tuple[Funding, ...], user_id: str, email: str, amount: int
-) -> tuple[Funding, ...]:
-    if all(one.user_id != user_id for one in fundings):
-        return (*fundings, Funding(user_id, email, amount))
-    return tuple(
-        replace(one, amount_minor=one.amount_minor + amount) if one.user_id == user_id else one
-        for one in fundings
-    )
 
 
 # ---- Status and approval ------------------------------------------------------------------------
@@ -497,18 +485,24 @@ def resolve_milestone(
     return done("resolve_dispute", escrow, after, [leg], now)
 
 
-def expire(escrow: MilestoneEscrow, index: int | None, now: datetime, due_at: datetime) -> Done:
+def expire(
+    escrow: MilestoneEscrow,
+    fundings: Sequence[Funding],
+    index: int | None,
+    now: datetime,
+    due_at: datetime,
+) -> Done:
     """The resolver's deadline has passed: what there is goes back to the payers, without a fee.
 
-    `index` is the milestone in multi, None in single.
+    `fundings` are by the payers' first times; `index` is the milestone in multi, None in single.
     """
     amount = escrow.held_minor
     if index is not None:
         amount = min(amount, _amount(escrow, index))
-    parts = back_to_payers(amount, [one.amount_minor for one in escrow.fundings])
+    parts = back_to_payers(amount, [one.amount_minor for one in fundings])
     shares = tuple(
         Share(Holder(one.email, one.user_id), part)
-        for one, part in zip(escrow.fundings, parts, strict=True)
+        for one, part in zip(fundings, parts, strict=True)
         if part
     )
     postings = [

@@ -50,11 +50,15 @@ def held(escrow_id: str) -> Account:
 
 PLATFORM_FEES = Account("platform_fees")
 PROTOCOL_FEES = Account("protocol_fees")
+FUNDING = "hold"
+"""The reason of what comes into an escrow; the posting's source is the payer."""
+PROTOCOL_FEE, PLATFORM_FEE = "protocol_fee", "platform_fee"
+"""The reasons of the milestone family's fees."""
 
 
 def hold(escrow_id: str, payer: Account, amount: int, currency: str) -> list[Posting]:
     """The payer funds the escrow with exactly `amount`."""
-    return [Posting(payer, held(escrow_id), amount, currency, "hold")]
+    return [Posting(payer, held(escrow_id), amount, currency, FUNDING)]
 
 
 def release(
@@ -182,10 +186,10 @@ def withdraw(
 def _fees(
     escrow_id: str, platform_id: str | None, protocol: int, platform: int, currency: str
 ) -> list[Posting]:
-    legs = [Posting(held(escrow_id), PROTOCOL_FEES, protocol, currency, "protocol_fee")]
+    legs = [Posting(held(escrow_id), PROTOCOL_FEES, protocol, currency, PROTOCOL_FEE)]
     if platform:
         if platform_id is None:
             raise AssertionError(f"escrow {escrow_id} has a platform fee and nobody to get it")
         target = wallet(platform_id)
-        legs.append(Posting(held(escrow_id), target, platform, currency, "platform_fee"))
+        legs.append(Posting(held(escrow_id), target, platform, currency, PLATFORM_FEE))
     return legs

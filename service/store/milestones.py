@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from service.rules.engagement import Funding, Holder, Milestone, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone import Done
+from service.rules.postings import FUNDING
 from service.store.db import Reader, Row, Transaction
-from service.store.escrows import anywhere
+from service.store.ledger import lock_wallet
 
 ESCROWS_OWN = -1
 """The position of a role of the escrow; those of 0 and more are milestones' own receivers."""
@@ -159,11 +159,17 @@ ON CONFLICT (escrow_id, position) DO UPDATE SET
     disputed = excluded.disputed, released = excluded.released, resolved = excluded.resolved,
     dispute_reason = excluded.dispute_reason, disputed_at = excluded.disputed_at
 """
-SAVE_FUNDINGS = """
+# One row, whoever else has paid: the new payer comes after all who paid before.
+ADD_FUNDING = """
 INSERT INTO milestone_funding (escrow_id, user_id, n, amount_minor)
-SELECT $1, f.user_id, f.n, f.amount_minor
-FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS f (user_id, n, amount_minor)
-ON CONFLICT (escrow_id, user_id) DO UPDATE SET amount_minor = excluded.amount_minor
+SELECT $1::text, $2, coalesce(max(f.n), 0) + 1, $3
+FROM milestone_funding f WHERE f.escrow_id = $1::text
+ON CONFLICT (escrow_id, user_id)
+DO UPDATE SET amount_minor = milestone_funding.amount_minor + excluded.amount_minor, is_held = true
+"""
+# Seldom: when the pool has become empty, and when it is filled again.
+MARK_FUNDINGS = """
+UPDATE milestone_funding SET is_held = $2 WHERE escrow_id = $1 AND is_held <> $2
 """
 
 
@@ -193,8 +199,11 @@ async def move_milestone_escrow(tx: Transaction, taken: Done) -> None:
         await _save_roles(tx, after)
     if before.milestones != after.milestones:
         await _save_milestones(tx, before, after)
-    if before.fundings != after.fundings:
-        await _save_fundings(tx, before, after)
+    for posting in taken.postings:
+        if posting.reason == FUNDING:
+            await tx.execute(ADD_FUNDING, after.id, posting.source.owner, posting.amount_minor)
+    if (before.held_minor > 0) != (after.held_minor > 0):
+        await tx.execute(MARK_FUNDINGS, after.id, after.held_minor > 0)
 
 
 async def _save_terms(tx: Transaction, after: MilestoneEscrow) -> None:
@@ -245,17 +254,6 @@ async def _save_milestones(
     )
 
 
-async def _save_fundings(tx: Transaction, before: MilestoneEscrow, after: MilestoneEscrow) -> None:
-    new = [(n, one) for n, one in enumerate(after.fundings, 1) if one not in before.fundings]
-    await tx.execute(
-        SAVE_FUNDINGS,
-        after.id,
-        [one.user_id for _, one in new],
-        [n for n, _ in new],
-        [one.amount_minor for _, one in new],
-    )
-
-
 Columns = tuple[list[str], list[int], list[str], list[str | None]]
 
 
@@ -276,228 +274,29 @@ def _columns_of_roles(escrow: MilestoneEscrow) -> Columns:
     )
 
 
-# The resolver's deadline of one milestone ('' of the whole). Relies on the escrow's lock.
-STOP_RESOLVER = """
-UPDATE deadline SET cancelled_at = $3
-WHERE escrow_id = $1 AND kind = 'resolver' AND subject = $2
-  AND fired_at IS NULL AND cancelled_at IS NULL
+# LIMIT NULL is all of them.
+READ_FUNDINGS = """
+SELECT f.user_id, u.email, f.amount_minor
+FROM milestone_funding f JOIN app_user u ON u.id = f.user_id
+WHERE f.escrow_id = $1 ORDER BY f.n LIMIT $2
 """
 
 
-async def stop_resolver(tx: Transaction, escrow_id: str, subject: str) -> None:
-    """The resolver has spoken: their deadline no longer runs."""
-    await tx.execute(STOP_RESOLVER, escrow_id, subject, tx.now)
+async def read_fundings(reader: Reader, escrow_id: str, most: int | None = None) -> list[Funding]:
+    """What each payer has funded, by their first times; `most` of them, or all."""
+    rows = await reader.fetch(READ_FUNDINGS, escrow_id, most)
+    return [Funding(**dict(row)) for row in rows]
 
 
-# Locks the wallet, after the escrow: the balance cannot sink before this transaction ends.
-READ_PAYER = """
-SELECT u.email, coalesce((
-    SELECT a.balance_minor FROM account a
-    WHERE a.kind = 'available' AND a.owner = u.id AND a.currency = $2 FOR NO KEY UPDATE), 0)
-FROM app_user u WHERE u.id = $1
-"""
+READ_EMAIL = "SELECT email FROM app_user WHERE id = $1"
 
 
 async def lock_payer(tx: Transaction, user_id: str, currency: str) -> tuple[Holder, int]:
     """The user as a payer, and what they can spend in this currency; their wallet is locked."""
-    row = await tx.fetchrow(READ_PAYER, user_id, currency)
-    if row is None:
+    email: str | None = await tx.fetchval(READ_EMAIL, user_id)
+    if email is None:
         raise AssertionError(f"the acting user {user_id} is gone")
-    return Holder(row[0], user_id), row[1]
-
-
-# ---- Balances of many ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EscrowBalance:
-    """The live balance of one milestone escrow, in minor units."""
-
-    id: str
-    balance_minor: int
-    currency: str
-
-
-READ_BALANCES = """
-SELECT e.id, coalesce(a.balance_minor, 0)::bigint AS balance_minor, e.currency
-FROM escrow e
-LEFT JOIN account a ON a.kind = 'held' AND a.owner = e.id AND a.currency = e.ledger_currency
-WHERE e.id = ANY ($1::text[]) AND e.mode = 'milestone'
-"""
-
-
-async def read_balances(reader: Reader, ids: Sequence[str]) -> dict[str, EscrowBalance]:
-    """The balances of those of the escrows that there are, by id."""
-    rows = await reader.fetch(READ_BALANCES, list(ids))
-    return {row["id"]: EscrowBalance(**dict(row)) for row in rows}
-
-
-# ---- Lists --------------------------------------------------------------------------------------
-
-CREATED_AT, UPDATED_AT, AMOUNT = "createdAt", "updatedAt", "amount"
-ORDERS = (CREATED_AT, UPDATED_AT, AMOUNT)
-
-
-@dataclass(frozen=True, slots=True)
-class MilestoneScope:
-    """What a list shows: what the developer has created or its user holds a role in, sifted.
-
-    `title` stands anywhere in the title; amounts are in major units of whatever currency;
-    `created_from` is included, `created_before` is not. `after` is the (key, id) of the last one
-    that was shown.
-    """
-
-    developer_id: str
-    user_id: str | None
-    engagement_id: str | None = None
-    title: str | None = None
-    status: str | None = None
-    release_mode: str | None = None
-    role: Role | None = None
-    role_email: str | None = None
-    participant: str | None = None
-    created_from: datetime | None = None
-    created_before: datetime | None = None
-    min_amount: Decimal | None = None
-    max_amount: Decimal | None = None
-    order_by: str = CREATED_AT
-    descending: bool = True
-    after: tuple[Decimal, str] | None = None
-
-
-# Newest first is by id, which is time-ordered: each arm walks its own index and stops at what is
-# shown. The outer array keeps the view's subqueries away from all but what is shown.
-LIST_NEWEST = """
-SELECT r.*, 0::numeric AS sort_key FROM milestone_reading r WHERE r.id = ANY (ARRAY(
-    (SELECT e.id::text FROM escrow e
-     JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-     WHERE e.creator_id = ANY (ARRAY[$1::text]) AND e.id < $14::text
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-     ORDER BY e.creator_id, e.id DESC LIMIT $15)
-    UNION
-    (SELECT DISTINCT ON (h.user_id, h.escrow_id) e.id::text FROM escrow_role h
-     JOIN escrow e ON e.id = h.escrow_id
-     JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-     WHERE h.user_id = ANY (ARRAY[$2::text]) AND h.escrow_id < $14::text
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-     ORDER BY h.user_id, h.escrow_id DESC LIMIT $15)
-    ORDER BY 1 DESC LIMIT $15))
-ORDER BY r.id DESC
-"""
-# By another order every escrow of the caller's is looked at. $14: createdAt, updatedAt or amount;
-# $15: 1, or -1 for descending; $16, $17: the key and the id after which it goes on.
-LIST_ORDERED = """
-WITH own AS (
-    SELECT e.id::text AS id, round($15::numeric * CASE $14::text
-        WHEN 'createdAt' THEN extract(epoch FROM e.created_at) * 1000000
-        WHEN 'updatedAt' THEN extract(epoch FROM e.updated_at) * 1000000
-        ELSE e.amount_minor::numeric * 10 ^ (8 - c.exponent) END) AS sort_key
-    FROM escrow e
-    JOIN milestone_escrow m ON m.escrow_id = e.id JOIN currency c ON c.code = e.currency
-    WHERE (e.creator_id = $1 OR EXISTS (
-            SELECT FROM escrow_role h WHERE h.escrow_id = e.id AND h.user_id = $2))
-       AND ($3::text IS NULL OR m.engagement_id = $3)
-       AND ($4::text IS NULL OR lower(e.title) LIKE lower($4))
-       AND ($5::text IS NULL OR e.status = $5)
-       AND ($6::text IS NULL OR m.release_mode = $6)
-       AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
-       AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
-       AND ($10::timestamptz IS NULL OR e.created_at >= $10)
-       AND ($11::timestamptz IS NULL OR e.created_at < $11)
-       AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
-       AND ($13::numeric IS NULL OR e.amount_minor <= $13 * 10 ^ c.exponent)
-), shown AS (
-    SELECT id, sort_key FROM own
-    WHERE $16::numeric IS NULL OR sort_key > $16 OR sort_key = $16 AND id < $17::text
-    ORDER BY sort_key, id DESC LIMIT $18
-)
-SELECT r.*, s.sort_key FROM shown s JOIN milestone_reading r ON r.id = s.id
-ORDER BY s.sort_key, r.id DESC
-"""
-BEYOND_IDS = "g"
-
-
-async def list_milestone_escrows(
-    reader: Reader, scope: MilestoneScope, limit: int
-) -> list[tuple[MilestoneEscrow, Decimal]]:
-    """At most `limit` escrows of the scope in its order, each with the key that it is sorted by."""
-    sieve = (
-        scope.developer_id,
-        scope.user_id,
-        scope.engagement_id,
-        None if scope.title is None else anywhere(scope.title),
-        scope.status,
-        scope.release_mode,
-        None if scope.role is None else scope.role.value,
-        scope.role_email,
-        scope.participant,
-        scope.created_from,
-        scope.created_before,
-        scope.min_amount,
-        scope.max_amount,
-    )
-    key, after_id = scope.after or (None, None)
-    if scope.order_by == CREATED_AT and scope.descending:
-        rows = await reader.fetch(LIST_NEWEST, *sieve, after_id or BEYOND_IDS, limit)
-    else:
-        sign = Decimal(-1 if scope.descending else 1)
-        rows = await reader.fetch(LIST_ORDERED, *sieve, scope.order_by, sign, key, after_id, limit)
-    return [(as_milestone_escrow(row), row["sort_key"]) for row in rows]
-
-
-# ---- The event log ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
-    """One event of an escrow with its webhook's exact bytes, where they are still kept."""
-
-    seq: int
-    id: str
-    type: str
-    at: datetime
-    actor_kind: str
-    body: bytes | None
-
-
-READ_EVENTS = """
-SELECT v.seq, v.id::text AS id, v.type, v.at, v.actor_kind, b.body
-FROM event v LEFT JOIN webhook_body b ON b.event_id = v.id AND b.recorded_at = v.recorded_at
-WHERE v.subject_id = $1 AND v.seq > $2 AND v.type IS NOT NULL
-ORDER BY v.seq LIMIT $3
-"""
-
-
-async def read_events(
-    reader: Reader, escrow_id: str, after_seq: int, limit: int
-) -> list[LoggedEvent]:
-    """The next `limit` events of this escrow after that seq, oldest first."""
-    rows = await reader.fetch(READ_EVENTS, escrow_id, after_seq, limit)
-    return [LoggedEvent(**dict(row)) for row in rows]
+    return Holder(email, user_id), await lock_wallet(tx, user_id, currency)
 
 
 # ---- A row as the rules want it -----------------------------------------------------------------
@@ -529,7 +328,6 @@ def as_milestone_escrow(row: Row) -> MilestoneEscrow:
         milestones=tuple(
             _milestone(told, own.get(n)) for n, told in enumerate(json.loads(row["milestones"]))
         ),
-        fundings=tuple(Funding(*told) for told in json.loads(row["fundings"] or "[]")),
         seq=row["seq"],
         frozen=row["frozen"],
         funded_minor=row["funded_minor"],

@@ -30,9 +30,11 @@ from service.rules.milestone import (
     Leg,
 )
 from service.rules.milestone_steps import Changed, Funded, Linked, Noted, Opened, Paid, Shared
-from service.wire.base import Wire, absent
+from service.rules.milestone_terms import shown
+from service.wire.base import Wire, absent, dump_json
 from service.wire.events import envelope
-from service.wire.milestones import NAME_OF, MilestoneEscrowShape, amount_text, shape
+from service.wire.milestone_shapes import MilestoneEscrowShape, shape
+from service.wire.milestones import NAME_OF
 
 SaidT = TypeVar("SaidT")
 
@@ -72,6 +74,13 @@ class ReleasedData(Plain):
     gross: str
     fees: FeesShape
     net: str
+
+
+class ReportedData(Plain):
+    """`milestone.status_changed`: how it stands now, and what there is to see."""
+
+    status: str
+    evidence: str
 
 
 class DisputedData(Plain):
@@ -136,7 +145,7 @@ class Telling:
 
     def amount(self, minor: int) -> str:
         """Minor units of the escrow's currency as a decimal string."""
-        return amount_text(minor, self.done.after.currency)
+        return shown(minor, self.done.after.currency)
 
     def fees(self, protocol: int, platform: int) -> FeesShape:
         """Both fees, in minor units, as they are shown."""
@@ -162,6 +171,16 @@ def _funded(told: Telling) -> FundedData:
 def _updated(told: Telling) -> UpdatedData:
     fields = list(_said(told.leg, Changed).fields)
     return UpdatedData.model_construct(escrow=told.escrow, updated_fields=fields)
+
+
+def _reported(told: Telling) -> ReportedData:
+    index = told.leg.index
+    if index is None:
+        raise TypeError(f"{told.leg.event} is about no milestone")
+    one = told.done.after.milestones[index]
+    return ReportedData.model_construct(
+        escrow=told.escrow, milestone_index=index, status=one.status, evidence=one.evidence
+    )
 
 
 def _released(told: Telling) -> ReleasedData:
@@ -231,7 +250,7 @@ DATA: Mapping[str, Callable[[Telling], Plain]] = {
     CREATED: _plain,
     FUNDED: _funded,
     UPDATED: _updated,
-    STATUS_CHANGED: _plain,
+    STATUS_CHANGED: _reported,
     APPROVED_ONE: _plain,
     RELEASED_ALL: _released,
     RELEASED_ONE: _released,
@@ -246,14 +265,27 @@ DATA: Mapping[str, Callable[[Telling], Plain]] = {
 """Event type -> its `data`."""
 
 
-def milestone_bodies(done: Done, ids: list[UUID], at: datetime) -> list[bytes | None]:
-    """The exact bytes of each of this step's webhooks, in the order of `done.events`."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event: the exact bytes of its webhook, and what they say beyond the escrow, as JSON."""
+
+    body: bytes | None = None
+    said: str | None = None
+
+
+def tell(done: Done, ids: list[UUID], at: datetime) -> list[Told]:
+    """Each of this step's events, in the order of `done.events`."""
     escrow = shape(done.after)
-    bodies: list[bytes | None] = []
+    tellings: list[Told] = []
     for leg, uid in zip(done.legs, ids, strict=False):
-        told = Telling(done, leg, escrow, at)
-        bodies.append(envelope(uid, leg.event, DATA[leg.event](told), at))
+        told = DATA[leg.event](Telling(done, leg, escrow, at))
+        tellings.append(_told(uid, leg.event, told, at))
     if STATUS_UPDATED in done.events:
         moved = Plain.model_construct(escrow=shape(done.after, done.before.status))
-        bodies.append(envelope(ids[-1], STATUS_UPDATED, moved, at))
-    return bodies or [None]
+        tellings.append(_told(ids[-1], STATUS_UPDATED, moved, at))
+    return tellings or [Told()]
+
+
+def _told(uid: UUID, event_type: str, told: Plain, at: datetime) -> Told:
+    said = dump_json(told.model_dump(exclude={"escrow"})).decode()
+    return Told(envelope(uid, event_type, told, at), said)

@@ -1,28 +1,25 @@
-"""The milestone family on the wire. Source: milestones.md 1, 3 and 6.
+"""What we are sent of the milestone family, and how the rules get it. Source: milestones.md 1, 3.
 
-Amounts leave as decimal strings with exactly the currency's decimals; they come as strings or as
-numbers. Lengths and signs are the rules' to judge, in their order: here only what a field is.
+Amounts come as decimal strings or as numbers. Lengths and signs are the rules' to judge, in their
+order: here only what a field is.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from service.rules.engagement import MULTI, ROLES, SINGLE, Milestone, MilestoneEscrow
+from service.rules.engagement import MULTI, ROLES, SINGLE, MilestoneEscrow
 from service.rules.errors import InvalidPayload
 from service.rules.machine import Role
 from service.rules.milestone_steps import StatusChange
 from service.rules.milestone_terms import MilestoneTerms, Terms
-from service.rules.money import EXPONENTS, to_decimal, to_minor
+from service.rules.money import EXPONENTS, to_minor
 from service.wire.account import Currency
-from service.wire.base import OwnBody, Query, WholeNumber, Wire, absent
+from service.wire.base import OwnBody, Query, WholeNumber
 from service.wire.text import Email, Text
 
 AMOUNT = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
@@ -305,186 +302,6 @@ class EventsQuery(Query):
     cursor: Annotated[str, Field(pattern=r"^[0-9]{1,15}$")] | None = None
 
 
-# ---- What we send -------------------------------------------------------------------------------
-
-
-class RolesShape(Wire):
-    """Who holds which role, by the e-mail that was named."""
-
-    approver: str
-    service_provider: str
-    platform: str
-    release_signer: str
-    dispute_resolver: str
-    receiver: str
-
-
-class MilestoneShape(Wire):
-    """A milestone, flat; amount and receiver in multi release only."""
-
-    index: int
-    description: str
-    status: str
-    evidence: str
-    approved: bool
-    disputed: bool
-    released: bool
-    resolved: bool
-    amount: str | None = absent()
-    receiver: str | None = absent()
-
-
-class Flags(Wire):
-    """Of the escrow: anything disputed, all released, all resolved."""
-
-    disputed: bool
-    released: bool
-    resolved: bool
-
-
-class MilestoneEscrowShape(Wire):
-    """A milestone escrow; what it was asked for can be edited and PUT back."""
-
-    id: str
-    engagement_id: str
-    title: str
-    description: str
-    release_mode: str
-    currency: str
-    amount: str
-    platform_fee_bps: int
-    protocol_fee_bps: int
-    receiver_memo: str | None = absent()
-    resolver_deadline_days: int | None = absent()
-    roles: RolesShape
-    milestones: list[MilestoneShape]
-    balance: str
-    flags: Flags
-    status: str
-    frozen: bool
-    version: int
-    created_at: datetime
-    updated_at: datetime
-    old_status: str | None = absent()
-
-
-class MilestoneEscrowAnswer(Wire):
-    """One escrow: 201 of create, 200 of everything else."""
-
-    escrow: MilestoneEscrowShape
-
-
-class MilestoneEscrowPage(Wire):
-    """200 of `GET /milestone-escrows`."""
-
-    escrows: list[MilestoneEscrowShape]
-    next_cursor: str | None
-
-
-class BalanceRow(Wire):
-    """One escrow's live balance."""
-
-    id: str
-    balance: str
-    currency: str
-    decimals: int
-
-
-class BalancesAnswer(Wire):
-    """200 of `GET /milestone-escrows/balances`."""
-
-    balances: list[BalanceRow]
-
-
-class LoggedShape(Wire):
-    """One event of the log: its webhook's envelope, its place, and who did it.
-
-    `data` is null where the body is no longer kept.
-    """
-
-    id: str
-    seq: int
-    type: str
-    timestamp: datetime
-    by: str
-    data: Any
-
-
-class EventsAnswer(Wire):
-    """200 of `GET …/events`, oldest first."""
-
-    events: list[LoggedShape]
-    next_cursor: str | None
-
-
-def amount_text(minor: int, currency: str) -> str:
-    """A decimal string with exactly the currency's decimals."""
-    return format(to_decimal(minor, currency), "f")
-
-
-def shape(escrow: MilestoneEscrow, old_status: str | None = None) -> MilestoneEscrowShape:
-    """The GET object. Built without validation: every value comes from our rows."""
-    return MilestoneEscrowShape.model_construct(
-        id=escrow.id,
-        engagement_id=escrow.engagement_id,
-        title=escrow.title,
-        description=escrow.description,
-        release_mode=escrow.release_mode,
-        currency=escrow.currency,
-        amount=amount_text(escrow.amount_minor, escrow.currency),
-        platform_fee_bps=escrow.platform_fee_bps,
-        protocol_fee_bps=escrow.protocol_fee_bps,
-        receiver_memo=escrow.receiver_memo,
-        resolver_deadline_days=escrow.resolver_deadline_days,
-        roles=_roles(escrow),
-        milestones=[
-            _milestone(index, one, escrow.currency) for index, one in enumerate(escrow.milestones)
-        ],
-        balance=amount_text(escrow.held_minor, escrow.currency),
-        flags=Flags.model_construct(
-            disputed=escrow.is_disputed, released=escrow.is_released, resolved=escrow.is_resolved
-        ),
-        status=escrow.status,
-        frozen=escrow.frozen,
-        version=escrow.version,
-        created_at=escrow.created_at,
-        updated_at=escrow.updated_at,
-        old_status=old_status,
-    )
-
-
-def _roles(escrow: MilestoneEscrow) -> RolesShape:
-    return RolesShape.model_construct(
-        approver=escrow.roles[Role.APPROVER].email,
-        service_provider=escrow.roles[Role.SERVICE_PROVIDER].email,
-        platform=escrow.roles[Role.PLATFORM].email,
-        release_signer=escrow.roles[Role.RELEASE_SIGNER].email,
-        dispute_resolver=escrow.roles[Role.DISPUTE_RESOLVER].email,
-        receiver=escrow.roles[Role.RECEIVER].email,
-    )
-
-
-def _milestone(index: int, one: Milestone, currency: str) -> MilestoneShape:
-    amount = one.amount_minor
-    return MilestoneShape.model_construct(
-        index=index,
-        description=one.description,
-        status=one.status,
-        evidence=one.evidence,
-        approved=one.approved,
-        disputed=one.disputed,
-        released=one.released,
-        resolved=one.resolved,
-        amount=None if amount is None else amount_text(amount, currency),
-        receiver=one.receiver.email if one.receiver else None,
-    )
-
-
-def answer(escrow: MilestoneEscrow) -> MilestoneEscrowAnswer:
-    """One escrow as an answer."""
-    return MilestoneEscrowAnswer.model_construct(escrow=shape(escrow))
-
-
 # ---- From the body to the rules -----------------------------------------------------------------
 
 
@@ -592,42 +409,3 @@ def check_mode(escrow: MilestoneEscrow, field: str, value: object) -> None:
         raise InvalidPayload({field: "is required in multi release"})
     if escrow.release_mode == SINGLE and value is not None:
         raise InvalidPayload({field: "must be absent in single release"})
-
-
-def write_cursor(key: Decimal, last_id: str) -> str:
-    """Where a list goes on, opaque."""
-    return base64.urlsafe_b64encode(f"{key:f}~{last_id}".encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[Decimal, str]:
-    """What `write_cursor` has written.
-
-    Raises:
-        InvalidPayload: it was written by somebody else.
-    """
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        key, _, last_id = (
-            base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition("~")
-        )
-    except (ValueError, binascii.Error):
-        raise InvalidPayload({"cursor": "is none of ours"}) from None
-    if not re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,12})?", key) or not re.fullmatch(
-        r"[0-9a-f]{24}", last_id
-    ):
-        raise InvalidPayload({"cursor": "is none of ours"})
-    return Decimal(key), last_id
-
-
-def logged(
-    seq: int, event_id: str, event_type: str, at: datetime, by: str, body: bytes | None
-) -> LoggedShape:
-    """One event of the log, its data as they were sent."""
-    return LoggedShape.model_construct(
-        id=event_id,
-        seq=seq,
-        type=event_type,
-        timestamp=at,
-        by=by,
-        data=None if body is None else orjson.loads(body)["data"],
-    )

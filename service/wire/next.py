@@ -7,12 +7,14 @@ from typing import Any
 
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, running
+from service.rules.engagement import RESOLVER
 from service.rules.escrow import TABLE, Taken
-from service.rules.machine import Role
+from service.rules.machine import Movement, Role
 from service.rules.milestone import Done
+from service.rules.milestone_terms import shown
 from service.rules.money import to_decimal
 from service.rules.outlook import PARTIES, Prospect, prospects, waits_for
-from service.rules.postings import Account, Posting
+from service.rules.postings import PLATFORM_FEE, PROTOCOL_FEE, Account, Posting
 from service.wire.base import Wire, absent
 from service.wire.escrows import wire_mode
 
@@ -83,11 +85,11 @@ class PostingSide(Wire):
 
 
 class RehearsedPosting(Wire):
-    """Money that would move."""
+    """Money that would move; its amount as the family has it: a decimal string of milestones."""
 
     source: PostingSide
     target: PostingSide
-    amount: Decimal
+    amount: Decimal | str
     currency: str
     reason: str
 
@@ -110,22 +112,30 @@ class RehearsedFees(Wire):
     developer_fee: Decimal
 
 
+class RehearsedMilestoneFees(Wire):
+    """What a milestone escrow's step would deduct."""
+
+    protocol: str
+    platform: str
+    currency: str
+
+
 class Rehearsal(Wire):
     """200 of a command with `?dry_run=true`: what it would do; nothing was changed.
 
     `answer` is the body that the command would give, `status` its status. The clock's steps that
-    are due come first, as they would.
+    are due come first, as they would. A milestone escrow's `fees` are of a step that pays out.
     """
 
     dry_run: bool
     status: int
     answer: Any
     steps: list[RehearsedStep]
-    fees: RehearsedFees | None
+    fees: RehearsedFees | RehearsedMilestoneFees | None
     deadlines: list[NextDeadline]
 
 
-RESOLVER = "resolver"
+PAYS_OUT = frozenset({Movement.PAY, Movement.DISTRIBUTE, Movement.WITHDRAW})
 RESOLVER_OUTCOME = "The money goes back to the payers, without a fee."
 Open = tuple[str, datetime, timedelta | None]
 """Kind, due, and what remains where it is paused."""
@@ -196,10 +206,7 @@ def _deadline(
 def rehearsal(
     status: int, answer: Any, taken: Sequence[Taken | Done], open_deadlines: Sequence[Open]
 ) -> Rehearsal:
-    """What the command would have done; of the last escrow that it moved, fees and deadlines.
-
-    The fees of a milestone escrow are postings: it has none before something is paid out.
-    """
+    """What the command would have done; of the last escrow that it moved, fees and deadlines."""
     last = taken[-1] if taken else None
     escrow = last.after if isinstance(last, Taken) else None
     return Rehearsal.model_construct(
@@ -207,7 +214,7 @@ def rehearsal(
         status=status,
         answer=answer,
         steps=[_rehearsed(one) for one in taken],
-        fees=_fees(escrow) if escrow else None,
+        fees=_fees(last),
         deadlines=next_deadlines(escrow, open_deadlines)
         if escrow
         else [resolver_deadline(*one) for one in open_deadlines],
@@ -235,15 +242,17 @@ def _rehearsed(taken: Taken | Done) -> RehearsedStep:
         from_status=taken.row.source,
         to_status=taken.row.target,
         events=[event for event in taken.events if event is not None],
-        postings=[_posting(one) for one in taken.postings],
+        postings=[_posting(one, is_text=isinstance(taken, Done)) for one in taken.postings],
     )
 
 
-def _posting(posting: Posting) -> RehearsedPosting:
+def _posting(posting: Posting, *, is_text: bool) -> RehearsedPosting:
     return RehearsedPosting.model_construct(
         source=_side(posting.source),
         target=_side(posting.target),
-        amount=to_decimal(posting.amount_minor, posting.currency),
+        amount=shown(posting.amount_minor, posting.currency)
+        if is_text
+        else to_decimal(posting.amount_minor, posting.currency),
         currency=posting.currency,
         reason=posting.reason,
     )
@@ -253,9 +262,24 @@ def _side(account: Account) -> PostingSide:
     return PostingSide.model_construct(account=account.kind, owner=account.owner)
 
 
-def _fees(escrow: Escrow) -> RehearsedFees:
-    currency = escrow.ledger_currency
+def _fees(last: Taken | Done | None) -> RehearsedFees | RehearsedMilestoneFees | None:
+    if last is None:
+        return None
+    if isinstance(last, Done):
+        return _milestone_fees(last) if last.row.moves in PAYS_OUT else None
+    escrow, currency = last.after, last.after.ledger_currency
     return RehearsedFees.model_construct(
         escrow_fee=to_decimal(escrow.escrow_fee_minor, currency),
         developer_fee=to_decimal(escrow.developer_fee_minor, currency),
+    )
+
+
+def _milestone_fees(done: Done) -> RehearsedMilestoneFees:
+    currency = done.after.currency
+    protocol, platform = (
+        sum(posting.amount_minor for posting in done.postings if posting.reason == reason)
+        for reason in (PROTOCOL_FEE, PLATFORM_FEE)
+    )
+    return RehearsedMilestoneFees.model_construct(
+        protocol=shown(protocol, currency), platform=shown(platform, currency), currency=currency
     )

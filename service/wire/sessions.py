@@ -14,7 +14,7 @@ from service.wire.base import Body, Number, OwnBody, WholeNumber, Wire, absent
 from service.wire.developer import Image
 from service.wire.escrows import Changes, Detail
 from service.wire.metadata import Metadata
-from service.wire.milestones import MilestoneEscrowShape
+from service.wire.milestone_shapes import MilestoneEscrowShape
 from service.wire.sandbox import Amount
 from service.wire.text import Email, Text
 

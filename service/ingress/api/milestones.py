@@ -1,8 +1,9 @@
 """The milestone escrows: create, list, read, and every step that an API key takes as its user."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import orjson
 
 from service.commands import milestones, sessions
 from service.commands.perform import Answer, Command
@@ -18,32 +19,41 @@ from service.rules.errors import (
     TooManyEscrowsRequested,
 )
 from service.rules.milestone_steps import StatusChange, roles_of
-from service.rules.milestone_terms import BALANCES_MAX
+from service.rules.milestone_terms import BALANCES_MAX, shown
 from service.rules.money import EXPONENTS
 from service.store.clock import read_clock
 from service.store.deadlines import read_open
-from service.store.milestones import (
+from service.store.milestone_lists import (
+    LoggedEvent,
     MilestoneScope,
     list_milestone_escrows,
     read_balances,
-    read_events,
-    read_milestone_escrow,
+    read_events_whole,
 )
+from service.store.milestones import read_milestone_escrow
 from service.wire.base import OwnBody
 from service.wire.milestone_next import MilestoneNextAnswer, milestone_next
+from service.wire.milestone_shapes import (
+    BalanceRow,
+    BalancesAnswer,
+    EventsAnswer,
+    LoggedShape,
+    MilestoneEscrowAnswer,
+    MilestoneEscrowPage,
+    answer,
+    read_cursor,
+    retold,
+    shape,
+    write_cursor,
+)
 from service.wire.milestones import (
     INDEX,
     ROLE_NAMES,
     ApproveBatch,
-    BalanceRow,
-    BalancesAnswer,
     BalancesQuery,
     DisputeGiven,
-    EventsAnswer,
     EventsQuery,
     Fund,
-    MilestoneEscrowAnswer,
-    MilestoneEscrowPage,
     MilestoneQuery,
     MilestoneTermsGiven,
     NewMilestoneEscrow,
@@ -53,18 +63,13 @@ from service.wire.milestones import (
     StatusBatch,
     StatusGiven,
     Withdraw,
-    amount_text,
-    answer,
     changes_of,
-    logged,
-    read_cursor,
-    shape,
     terms_of,
-    write_cursor,
 )
 from service.wire.sessions import NewMilestoneSession
 
-ID = re.compile(r"[0-9a-f]{24}")
+LOG_BYTES_MAX = 1_000_000
+"""So many bytes of bodies make a page of the log, or one event that is larger by itself."""
 
 
 def may_read(caller: Caller, escrow: MilestoneEscrow) -> bool:
@@ -135,11 +140,11 @@ async def read_list(call: Call[None, MilestoneQuery]) -> MilestoneEscrowPage:
         after=read_cursor(query.cursor) if query.cursor else None,
     )
     found = await list_milestone_escrows(call.house.pool, scope, query.limit + 1)
-    shown = found[: query.limit]
+    page = found[: query.limit]
     more = len(found) > query.limit
     return MilestoneEscrowPage(
-        escrows=[shape(escrow) for escrow, _ in shown],
-        next_cursor=write_cursor(shown[-1][1], shown[-1][0].id) if more else None,
+        escrows=[shape(escrow) for escrow, _ in page],
+        next_cursor=write_cursor(page[-1][1], page[-1][0].id) if more else None,
     )
 
 
@@ -148,7 +153,7 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
     ids = call.query.given
     if len(ids) > BALANCES_MAX:
         raise TooManyEscrowsRequested(limit=BALANCES_MAX)
-    if not all(ID.fullmatch(one) for one in ids):
+    if not all(is_entity_id(one) for one in ids):
         raise MilestoneEscrowNotFound
     found = await read_balances(call.house.pool, ids)
     if any(one not in found for one in ids):
@@ -157,7 +162,7 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
         balances=[
             BalanceRow(
                 id=one,
-                balance=amount_text(found[one].balance_minor, found[one].currency),
+                balance=shown(found[one].balance_minor, found[one].currency),
                 currency=found[one].currency,
                 decimals=EXPONENTS[found[one].currency],
             )
@@ -167,16 +172,37 @@ async def read_many_balances(call: Call[None, BalancesQuery]) -> BalancesAnswer:
 
 
 async def read_log(call: Call[None, EventsQuery]) -> EventsAnswer:
-    """The event log, oldest first."""
+    """The event log, oldest first; a page ends early where its events are large."""
     after = int(call.query.cursor or 0)
     limit = call.query.limit
-    found = await read_events(call.house.pool, call.subject.id, after, limit + 1)
-    shown = found[:limit]
+    found, has_more = await read_events_whole(
+        call.house.pool, call.subject.id, after, limit, LOG_BYTES_MAX
+    )
     return EventsAnswer(
         events=[
-            logged(one.seq, one.id, one.type, one.at, one.actor_kind, one.body) for one in shown
+            LoggedShape.model_construct(
+                id=one.id,
+                seq=one.seq,
+                type=one.type,
+                timestamp=one.at,
+                by=one.actor_kind,
+                data=_whole(one),
+            )
+            for one in found
         ],
-        next_cursor=str(shown[-1].seq) if len(found) > limit else None,
+        next_cursor=str(found[-1].seq) if has_more else None,
+    )
+
+
+def _whole(event: LoggedEvent) -> Any:
+    """The data as they were sent, or what is left of them."""
+    return told_of(event) if event.body is None else orjson.loads(event.body)["data"]
+
+
+def told_of(event: LoggedEvent) -> dict[str, Any]:
+    """What an event said, without the rest of the escrow."""
+    return retold(
+        event.said, event.escrow_id, event.currency, event.type, event.from_state, event.to_state
     )
 
 

@@ -15,7 +15,7 @@ from service.ingress.pages.figures import amount_of
 from service.ingress.pages.forms import Form
 from service.ingress.pages.milestone_look import MilestoneLook, sum_of
 from service.ingress.pages.milestone_standing import named, numbered
-from service.rules.engagement import ROLES, MilestoneEscrow
+from service.rules.engagement import ROLES, Funding, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone_terms import EVIDENCE_MAX, NOTE_MAX, REASON_MAX, STATUS_MAX
 from service.rules.money import EXPONENTS, to_minor
@@ -78,7 +78,7 @@ class Recipient:
         return f"share_{self.number}"
 
 
-def recipients(escrow: MilestoneEscrow, voice: Voice) -> list[Recipient]:
+def recipients(escrow: MilestoneEscrow, payers: Sequence[Funding], voice: Voice) -> list[Recipient]:
     """Receivers first, then the payers, then the other roles, then room for others.
 
     The resolver is none of them; whoever is not registered cannot be paid and is left out.
@@ -90,7 +90,7 @@ def recipients(escrow: MilestoneEscrow, voice: Voice) -> list[Recipient]:
     for one in escrow.milestones:
         if one.receiver and one.receiver.user_id:
             known.setdefault(one.receiver.email, voice.say(f"role.{Role.MILESTONE_RECEIVER}"))
-    for payer in escrow.fundings:
+    for payer in payers:
         known.setdefault(payer.email, voice.say("milestone_page.payer"))
     for role in ROLES:
         holder = escrow.roles[role]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import orjson
 from aiohttp import web
 from markupsafe import Markup
 
+from service.ingress.api.milestones import told_of
 from service.ingress.call import Call
 from service.ingress.pages.milestone_look import MilestoneLook, approach
 from service.ingress.pages.milestone_standing import (
@@ -29,7 +29,7 @@ from service.ingress.pages.milestone_standing import (
 from service.ingress.pages.page import show
 from service.rules.engagement import FINAL
 from service.rules.escrow import STATUS_UPDATED
-from service.store.milestones import LoggedEvent, read_events
+from service.store.milestone_lists import LoggedEvent, read_events
 from service.wire.base import instant
 from service.wire.milestones import ROLE_NAMES
 from service.words.pages import Voice
@@ -112,9 +112,7 @@ async def _log(call: Call[None, None], look: MilestoneLook, newest: int) -> list
 
 def _happened(event: LoggedEvent, voice: Voice) -> Happened | None:
     at = voice.moment(instant(event.at))
-    if event.body is None:
-        return Happened(voice.say("milestone_page.forgotten"), at)
-    told = orjson.loads(event.body)["data"]
+    told = told_of(event)
     name = event.type.replace(".", "_")
     if event.type == STATUS_UPDATED:
         status = voice.say(f"milestone_page.status.{told['escrow']['status']}")
@@ -150,7 +148,8 @@ def _values(told: Mapping[str, Any], voice: Voice) -> dict[str, Markup]:
     index = told.get("milestoneIndex")
     if index is not None:
         values["number"] = numbered(voice, index)
-        values["status"] = voice.typed(told["escrow"]["milestones"][index]["status"])
+    if "status" in told:
+        values["status"] = voice.typed(told["status"])
     return values
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from markupsafe import Markup
 
 from service.ingress.pages.milestone_look import sum_of
-from service.rules.engagement import ROLES, Milestone, MilestoneEscrow
+from service.rules.engagement import RESOLVER, ROLES, Milestone, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Role
 from service.rules.milestone import APPROVED, DISPUTED, OPEN, state_of
@@ -19,7 +19,6 @@ from service.rules.milestone_outlook import outlook_of
 from service.rules.milestone_steps import roles_of
 from service.store.deadlines import Deadline
 from service.wire.base import instant
-from service.wire.next import RESOLVER
 from service.words.pages import Voice
 
 Row = tuple[Markup, Markup]

@@ -15,7 +15,14 @@ from service.ingress.api.milestones import acted
 from service.ingress.call import Call
 from service.ingress.errors import PathUnknown
 from service.ingress.pages.blanks import Blank, Filled
-from service.ingress.pages.milestone_blanks import blanks_of, fill, key_of, recipients
+from service.ingress.pages.milestone_blanks import (
+    KNOWN_MAX,
+    Recipient,
+    blanks_of,
+    fill,
+    key_of,
+    recipients,
+)
 from service.ingress.pages.milestone_look import MilestoneLook, approach, sum_of
 from service.ingress.pages.milestone_standing import PAGES, Choice, choices, named, why_not
 from service.ingress.pages.once import carry_out, sending
@@ -24,6 +31,7 @@ from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import receive
 from service.rules.errors import InsufficientFunds, Invalid, Refused
 from service.store.ledger import read_balance
+from service.store.milestones import read_fundings
 from service.words.pages import Voice
 
 FUND = "fund"
@@ -134,6 +142,10 @@ async def form_of(
         balance = await read_balance(call.house.pool, look.user_id, escrow.currency)
         values["available"] = sum_of(voice, balance.available, escrow.currency)
     blanks = () if is_given else blanks_of(step, escrow)
+    offered: list[Recipient] = []
+    if _has(blanks, "shares"):
+        payers = await read_fundings(call.house.pool, escrow.id, KNOWN_MAX)
+        offered = recipients(escrow, payers, voice)
     return {
         "speech": look.speech,
         "amount": values["amount"],
@@ -152,7 +164,7 @@ async def form_of(
         "hidden": {"version": str(escrow.version)},
         "hints": _hints(blanks, values, voice),
         "options": _options(look, choice),
-        "recipients": recipients(escrow, voice) if _has(blanks, "shares") else [],
+        "recipients": offered,
         "currency": voice.figure(escrow.currency),
         "offer": None,
         "accepts": "",

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import asyncpg
 import orjson
 import pytest
 
@@ -147,6 +148,51 @@ async def test_a_life_of_single_release_can_be_rebuilt_from_its_events(world: Wo
     await assert_sound(world.house)
 
 
+async def test_what_happened_outlives_the_webhooks_bodies(world: World, owner: asyncpg.Connection):
+    path = await world.made(amounts=("60", "40"), funded="100")
+    status = {"status": "in review", "evidence": "See the draft."}
+    await world.done("serviceProvider", "POST", f"{path}/milestones/0/status", status)
+    await world.released(path, 0)
+    await world.disputed(path, 1)
+    note = {"text": "The third page is missing.", "milestoneIndex": 1}
+    await world.done("approver", "POST", f"{path}/dispute-notes", note)
+    body = {"milestoneIndex": 1, "distributions": world.shares(("receiver", "30"))}
+    await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", body)
+    whole = await events(world, path)
+    await owner.execute("DELETE FROM webhook_body")
+    kept = await events(world, path)
+    assert len(kept) == len(whole) == 12
+    for now, was in zip(kept, whole, strict=True):
+        left, all_of_it = now["data"].pop("escrow"), was["data"].pop("escrow")
+        assert now == was
+        moved = {"oldStatus"} if was["type"] == "escrow.status.updated" else set()
+        assert set(left) == {"id", "currency", "status"} | moved
+        assert left.items() <= all_of_it.items()
+    said = {one["type"]: one["data"] for one in kept}
+    assert said["milestone.status_changed"] == {"milestoneIndex": 0, **status}
+    assert said["milestone_escrow.dispute_noted"]["note"]["text"] == note["text"]
+    assert said["milestone.released"]["net"] == "56.820000"
+
+
+async def test_a_page_of_the_log_is_bounded_by_its_bytes(world: World):
+    long = {"description": "d" * 500, "amount": "1"}
+    path = await world.made(amounts=("1",), milestones=[long] * 50)
+    updates = [{"index": n, "status": "done", "evidence": "e" * 500} for n in range(50)]
+    await world.done("serviceProvider", "POST", f"{path}/milestones/status", {"updates": updates})
+    seen, cursor, pages = [], "0", 0
+    while cursor is not None:
+        query = f"limit=100&cursor={cursor}"
+        headers = {"X-API-Key": world.keys["developer"]}
+        async with world.client.get(f"{PATH}{path}/events?{query}", headers=headers) as response:
+            raw = await response.read()
+        assert len(raw) < 1_200_000
+        told = orjson.loads(raw)
+        seen += [one["seq"] for one in told["events"]]
+        cursor, pages = told["nextCursor"], pages + 1
+    assert seen == list(range(1, 52))
+    assert pages == 3
+
+
 async def test_a_resolution_tells_gross_and_net_of_each(world: World):
     path = await world.made(funded="100", platformFeeBps=300)
     await world.disputed(path)
@@ -196,6 +242,28 @@ async def test_a_payers_balance_shows_their_share_of_what_is_held(world: World):
         for user_id in (world.crew.payer.user_id, other.user_id)
     ]
     assert shares == [30_000_000, 10_000_000]
+
+
+async def test_a_payers_share_goes_and_comes_back_with_the_pool(world: World):
+    path = await world.made(amounts=("60", "40"), funded="60")
+    other = world.crew.people[Role.APPROVER]
+    await top_up(world.house, other.email, "40", "USDC")
+
+    async def shares() -> list[int]:
+        return [
+            (await read_balance(world.house.pool, user_id, "USDC")).escrow
+            for user_id in (world.crew.payer.user_id, other.user_id)
+        ]
+
+    await world.released(path, 0)
+    assert await shares() == [0, 0]
+    await world.done("approver", "POST", f"{path}/fund", {"amount": "20"})
+    assert await shares() == [15_000_000, 5_000_000]
+    await world.done("approver", "POST", f"{path}/fund", {"amount": "20"})
+    assert await shares() == [24_000_000, 16_000_000]
+    await world.released(path, 1)
+    assert await shares() == [0, 0]
+    await assert_sound(world.house)
 
 
 # ---- The resolver's deadline --------------------------------------------------------------------
@@ -325,12 +393,51 @@ async def test_an_end_date_is_a_whole_day_and_an_instant_an_instant(world: World
         assert await listed(world, **query) == found, query
 
 
+@pytest.mark.parametrize(
+    ("currency", "amount"),
+    [
+        ("TND", "1.001"),
+        ("TND", "8.2"),
+        ("EUR", "0.07"),
+        ("EUR", "8.2"),
+        ("USD", "1.13"),
+        ("USDC", "1.000009"),
+        ("USDC", "0.000007"),
+        ("USDC", "900000000"),
+    ],
+)
+async def test_an_amount_lies_within_its_own_bounds(world: World, currency: str, amount: str):
+    path = await world.made(amount=amount, currency=currency)
+    bounds = {"minAmount": amount, "maxAmount": amount}
+    for order in ("createdAt", "updatedAt", "amount"):
+        assert await listed(world, orderBy=order, **bounds) == [path], order
+    finer = f"{amount}{'0' * 9 if '.' in amount else '.' + '0' * 9}1"
+    assert await listed(world, minAmount=finer) == []
+
+
+async def test_amounts_beyond_the_precision_of_a_float_are_told_apart(world: World):
+    amounts = ["899999999.999997", "899999999.999999", "899999999.999998", "900000000"]
+    made = [await world.made(amount=amount) for amount in amounts]
+    query = {"orderBy": "amount", "limit": "1"}
+    seen = []
+    for _ in amounts:
+        headers = {"X-API-Key": world.keys["developer"]}
+        async with world.client.get(PATH, params=query, headers=headers) as response:
+            told = await response.json()
+        [one] = told["escrows"]
+        seen.append(f"/{one['id']}")
+        query["cursor"] = told["nextCursor"]
+    assert seen == [made[n] for n in (3, 1, 2, 0)]
+    assert query["cursor"] is None
+
+
 @pytest.mark.parametrize("order_by", ["createdAt", "updatedAt", "amount"])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 async def test_a_cursor_walks_through_every_one_once(world: World, order_by: str, direction: str):
     amounts = ["5", "7", "5", "6", "5"]
     made = [await world.made(amount=amount) for amount in amounts]
-    query = {"orderBy": order_by, "orderDirection": direction, "limit": "2"}
+    dates = {"startDate": "2020-01-01", "endDate": "2099-01-01"}
+    query = {"orderBy": order_by, "orderDirection": direction, "limit": "2", **dates}
     seen: list[str] = []
     while True:
         headers = {"X-API-Key": world.keys["approver"]}
@@ -446,13 +553,26 @@ async def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World
     [step] = told["steps"]
     assert (step["fromStatus"], step["toStatus"]) == ("pendingRelease", "released")
     assert step["events"] == ["milestone_escrow.released", "escrow.status.updated"]
-    assert [(one["reason"], one["amount"]) for one in step["postings"]] == [
-        ("protocol_fee", 0.3),
-        ("platform_fee", 5),
-        ("release", 94.7),
+    assert [(one["reason"], one["amount"], one["currency"]) for one in step["postings"]] == [
+        ("protocol_fee", "0.300000", "USDC"),
+        ("platform_fee", "5.000000", "USDC"),
+        ("release", "94.700000", "USDC"),
     ]
+    assert told["fees"] == {"protocol": "0.300000", "platform": "5.000000", "currency": "USDC"}
     assert told["answer"]["escrow"]["status"] == "released"
     assert await count_rows(world.house) == before
+
+
+async def test_a_dry_run_tells_fees_of_what_is_paid_out_only(world: World):
+    path = await world.made(amounts=("60", "40"), funded="75.5", currency="USDC")
+    _, funding = await world.ask("payer", "POST", f"{path}/fund?dry_run=true", {"amount": "1"})
+    assert funding["fees"] is None
+    [posting] = funding["steps"][0]["postings"]
+    assert (posting["amount"], posting["currency"]) == ("1.000000", "USDC")
+    await world.approved(path, 0)
+    body = {"milestoneIndexes": [0]}
+    _, paid = await world.ask("releaseSigner", "POST", f"{path}/release?dry_run=true", body)
+    assert paid["fees"] == {"protocol": "0.180000", "platform": "3.000000", "currency": "USDC"}
 
 
 async def test_an_idempotency_key_pays_once(world: World):

@@ -11,8 +11,10 @@ from service.ingress.pages.milestone_blanks import FREE, recipients
 from service.ingress.pages.milestone_standing import PAGES
 from service.rules.machine import Role
 from service.rules.milestone_outlook import outlook_of
+from service.rules.milestone_steps import StatusChange
 from service.store.clock import read_clock
 from service.store.ledger import read_balance
+from service.store.milestones import read_fundings
 from service.wire.sessions import NewMilestoneSession
 from tests.makers import act, arrange, top_up
 from tests.milestones import approve, dispute, look, make_crew, make_milestones, release, resolve
@@ -315,9 +317,29 @@ async def test_the_page_tells_the_whole_life_in_the_persons_language(
         assert path_of(hostile) in listed.text
 
 
+async def test_what_has_happened_is_told_for_good(house, owner, ingress):
+    crew, escrow = await arranged(house, MULTI, "100", receivers=(None, None))
+    provider = crew.actor(Role.SERVICE_PROVIDER)
+    change = [StatusChange(0, "half of it is done")]
+    await act(house, provider, milestones.change_status(escrow.id, change))
+    await dispute(house, crew, escrow.id, 0)
+    note = milestones.note(escrow.id, "Look at page three.", 0)
+    await act(house, crew.actor(Role.RECEIVER), note)
+    await resolve(house, crew, escrow.id, (crew.payer.email, "4"), index=0)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.PLATFORM))
+        before = await person.get(path_of(escrow))
+        await owner.execute("DELETE FROM webhook_body")
+        after = await person.get(path_of(escrow))
+    assert after.words == before.words
+    for said in ("half of it is done", "Look at page three.", crew.payer.email):
+        assert said in after.words
+
+
 async def test_recipients_are_who_can_be_paid_and_never_the_resolver(house):
     crew, escrow = await arranged(house, MULTI, "10", receivers=(None, None))
-    from_house = [one.email for one in recipients(escrow, Mute())]
+    payers = await read_fundings(house.pool, escrow.id)
+    from_house = [one.email for one in recipients(escrow, payers, Mute())]
     known = [one for one in from_house if one]
     assert known[:2] == [crew.email(Role.RECEIVER), crew.payer.email]
     assert crew.email(Role.DISPUTE_RESOLVER) not in known
