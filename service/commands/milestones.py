@@ -154,7 +154,7 @@ def resolve(
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
         check_mode(escrow, "milestoneIndex", index)
-        shares = await _shares(tx, escrow, given)
+        shares = await shares_of(tx, escrow, given)
         done = (
             rules.resolve(escrow, shares, tx.actor, tx.now)
             if index is None
@@ -171,7 +171,7 @@ def withdraw_remaining(escrow_id: str, given: Sequence[DistributionGiven]) -> Co
 
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
-        shares = await _shares(tx, escrow, given)
+        shares = await shares_of(tx, escrow, given)
         done = rules.withdraw_remaining(escrow, shares, tx.actor, tx.now)
         await record(tx, done)
         return answer(done.after)
@@ -272,7 +272,7 @@ async def _holders(tx: Transaction, emails: Sequence[str]) -> dict[str, Holder]:
     }
 
 
-async def _shares(
+async def shares_of(
     tx: Transaction, escrow: MilestoneEscrow, given: Sequence[DistributionGiven]
 ) -> list[Share]:
     """The recipients looked up: by a role's e-mail here, else by the user's own."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from service.rules import errors as no
-from service.rules.engagement import FINAL, ROLES, MilestoneEscrow
+from service.rules.engagement import FINAL, MilestoneEscrow
 from service.rules.errors import Refused
-from service.rules.machine import Role
+from service.rules.machine import Actor, ActorKind, Role
 from service.rules.milestone import Done
-from service.rules.milestone_outlook import outlook
-from service.rules.milestone_steps import check_fund
+from service.rules.milestone_outlook import NOBODY_YET, outlook_of
+from service.rules.milestone_steps import REFUSALS, check_frozen, linked, roles_of
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
 WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
@@ -31,41 +31,35 @@ ACTIONS = (FUND, "approve_milestone", "change_milestone_status", "release", DISP
            "resolve_dispute", WITHDRAW)  # fmt: skip
 
 
-def check_action(escrow: MilestoneEscrow, action: str, email: str, now: datetime) -> None:
-    """Whether this person could take the action now, as if they had registered.
+def bound(
+    escrow: MilestoneEscrow, email: str, user_id: str | None, now: datetime
+) -> tuple[MilestoneEscrow, Actor]:
+    """The escrow, and whoever stands behind the e-mail (None: nobody yet), as if registered."""
+    if user_id is not None:
+        return escrow, Actor(ActorKind.USER, user_id=user_id)
+    come = linked(escrow, email, NOBODY_YET, now)
+    return come.after if come else escrow, Actor(ActorKind.USER, user_id=NOBODY_YET)
+
+
+def check_action(escrow: MilestoneEscrow, action: str, actor: Actor, now: datetime) -> None:
+    """Whether this person could take the action now, with the least that it needs.
 
     Raises:
         EscrowFrozen: nothing can be done with it now.
         OfMilestones: it is another's, or the escrow is not in a state for it.
     """
-    if escrow.frozen:
-        raise no.EscrowFrozen
-    if action == FUND:
-        check_fund(escrow, 1, None)
-        return
-    held = [role for role in ROLES if escrow.roles[role].email == email]
-    is_receiver = any(one.receiver and one.receiver.email == email for one in escrow.milestones)
-    if action == DISPUTE:
-        _check_dispute(escrow, held, now, is_receiver=is_receiver)
-        return
-    role, refusal = WHOSE[action]
-    if role not in held:
-        raise refusal()
-    _check_legal(escrow, role, action, now)
-
-
-def _check_dispute(
-    escrow: MilestoneEscrow, held: list[Role], now: datetime, *, is_receiver: bool
-) -> None:
-    if Role.DISPUTE_RESOLVER in held:
+    check_frozen(escrow)
+    held = roles_of(escrow, actor.user_id)
+    if action in WHOSE:
+        role, refusal = WHOSE[action]
+        if role not in held:
+            raise refusal()
+    if action == DISPUTE and Role.DISPUTE_RESOLVER in held:
         raise no.ResolverCannotDispute
-    if not held and not is_receiver:
+    if action == DISPUTE and not held:
         raise no.UnauthorizedToDispute
-    _check_legal(escrow, held[0] if held else Role.RECEIVER, DISPUTE, now)
-
-
-def _check_legal(escrow: MilestoneEscrow, role: Role, action: str, now: datetime) -> None:
-    prospect = next(one for one in outlook(escrow, role, now) if one.step == action)
+    offered = outlook_of(escrow, actor.user_id or NOBODY_YET, now)
+    prospect = next(one for one in offered if one.step == action)
     if prospect.obstacle is not None:
         raise prospect.obstacle
 
@@ -82,30 +76,12 @@ def moot(done: Done) -> list[str]:
     return []
 
 
+_OF_MONEY = frozenset({no.InsufficientFunds, no.BalanceTooLarge})
+"""What only wallets have against a step: they may be others by the time that it is taken."""
 OF_SESSIONS: tuple[type[Refused], ...] = (
     no.NoRedirectUrlsConfigured,
     no.RedirectUrlMustBeHttps,
     no.RedirectUrlNotAllowed,
-    no.EscrowFrozen,
-    *(refusal for _, refusal in dict(WHOSE).values()),
-    no.UnauthorizedToDispute,
-    no.ResolverCannotDispute,
-    no.EscrowAlreadyReleased,
-    no.EscrowAlreadyResolved,
-    no.EscrowAlreadyInDispute,
-    no.EscrowInDispute,
-    no.EscrowNotInDispute,
-    no.EscrowNotCompleted,
-    no.EscrowBalanceNotEnough,
-    no.EscrowNotFullyProcessed,
-    no.MilestoneAlreadyReleased,
-    no.MilestoneAlreadyResolved,
-    no.MilestoneAlreadyApproved,
-    no.MilestoneAlreadyInDispute,
-    no.MilestoneInDispute,
-    no.MilestoneNotInDispute,
-    no.MilestoneNotCompleted,
-    no.ReceiverNotRegistered,
-    no.TotalMustBePositive,
+    *dict.fromkeys(r for action in ACTIONS for r in REFUSALS[action] if r not in _OF_MONEY),
 )
 """What may stand against a new session."""

@@ -342,7 +342,8 @@ ORDERS = (CREATED_AT, UPDATED_AT, AMOUNT)
 class MilestoneScope:
     """What a list shows: what the developer has created or its user holds a role in, sifted.
 
-    `title` stands anywhere in the title; amounts are in major units of whatever currency;
+    Somebody's e-mail is the one that was named, or their own. `title` stands anywhere in the
+    title; amounts are in major units of whatever currency;
     `created_from` is included, `created_before` is not. `after` is the (key, id) of the last one
     that was shown.
     """
@@ -377,9 +378,11 @@ SELECT r.*, 0::numeric AS sort_key FROM milestone_reading r WHERE r.id = ANY (AR
        AND ($5::text IS NULL OR e.status = $5)
        AND ($6::text IS NULL OR m.release_mode = $6)
        AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
+            WHERE r.escrow_id = e.id AND r.role = $7 AND (r.email = $8
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $8))))
        AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
+            WHERE r.escrow_id = e.id AND (r.email = $9
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $9))))
        AND ($10::timestamptz IS NULL OR e.created_at >= $10)
        AND ($11::timestamptz IS NULL OR e.created_at < $11)
        AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
@@ -395,9 +398,11 @@ SELECT r.*, 0::numeric AS sort_key FROM milestone_reading r WHERE r.id = ANY (AR
        AND ($5::text IS NULL OR e.status = $5)
        AND ($6::text IS NULL OR m.release_mode = $6)
        AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
+            WHERE r.escrow_id = e.id AND r.role = $7 AND (r.email = $8
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $8))))
        AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
+            WHERE r.escrow_id = e.id AND (r.email = $9
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $9))))
        AND ($10::timestamptz IS NULL OR e.created_at >= $10)
        AND ($11::timestamptz IS NULL OR e.created_at < $11)
        AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)
@@ -423,9 +428,11 @@ WITH own AS (
        AND ($5::text IS NULL OR e.status = $5)
        AND ($6::text IS NULL OR m.release_mode = $6)
        AND ($7::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.role = $7 AND r.email = $8))
+            WHERE r.escrow_id = e.id AND r.role = $7 AND (r.email = $8
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $8))))
        AND ($9::text IS NULL OR EXISTS (SELECT FROM escrow_role r
-            WHERE r.escrow_id = e.id AND r.email = $9))
+            WHERE r.escrow_id = e.id AND (r.email = $9
+              OR r.user_id = (SELECT u.id FROM app_user u WHERE u.email = $9))))
        AND ($10::timestamptz IS NULL OR e.created_at >= $10)
        AND ($11::timestamptz IS NULL OR e.created_at < $11)
        AND ($12::numeric IS NULL OR e.amount_minor >= $12 * 10 ^ c.exponent)

@@ -15,7 +15,8 @@ from service.store.db import Reader, Row, Transaction
 class Session:
     """A session as its row stands; `expires_at` is business time.
 
-    `input` is the body of a milestone family's step, where it was given with the session.
+    `input` is the body of a milestone family's step, where it was given with the session: plain
+    JSON, amounts as decimal strings.
     """
 
     id: UUID
@@ -52,7 +53,7 @@ async def insert_session(tx: Transaction, session: Session) -> None:
         orjson.dumps(session.metadata).decode(),
         session.expires_at,
         session.created_at,
-        None if session.input is None else orjson.dumps(session.input, default=str).decode(),
+        None if session.input is None else orjson.dumps(session.input).decode(),
     )
 
 

@@ -36,15 +36,21 @@ from service.rules.session import CANCELLED, COMPLETED, EXPIRED, PENDING
 from service.store.clock import read_clock
 from service.store.milestones import read_milestone_escrow
 from service.store.sessions import Session, read_session
+from service.store.users import read_bound
 from service.wire.base import instant
 from service.words.pages import Voice
 
 
 @dataclass(frozen=True, slots=True)
 class MilestoneDesk:
-    """A session and its escrow as they stand, and who is there; `status` minds the clock."""
+    """A session and its escrow as they stand, and who is there; `status` minds the clock.
+
+    `email` is what the bound person signs in with: who was invited by the session's e-mail may
+    have registered with another.
+    """
 
     session: Session
+    email: str
     escrow: MilestoneEscrow
     status: str
     visitor: Visitor
@@ -65,7 +71,7 @@ class MilestoneDesk:
     def is_its_person(self) -> bool:
         """Whether the one is signed in to whom the session is bound."""
         session = self.visitor.session
-        return session is not None and session.email == self.session.email
+        return session is not None and session.email == self.email
 
     @property
     def user_id(self) -> str | None:
@@ -119,13 +125,15 @@ async def _approach(call: Call[None, None]) -> MilestoneDesk:
     escrow = await read_milestone_escrow(call.house.pool, session.escrow_id) if session else None
     if session is None or escrow is None:
         raise SessionNotFound
+    person = await read_bound(call.house.pool, escrow.id, session.email)
+    email = person.person.email if person else session.email
     clock, guest = await read_clock(call.house.pool), await arrive(call)
     is_late = session.status == PENDING and session.expires_at <= clock.now
     speech = spoken(call.request, guest.session.language if guest.session else None)
     zone = guest.session.timezone if guest.session else None
     voice = voice_of(call.request, speech, zone, instant(clock.now))
     status = EXPIRED if is_late else session.status
-    return MilestoneDesk(session, escrow, status, guest, speech, voice)
+    return MilestoneDesk(session, email, escrow, status, guest, speech, voice)
 
 
 async def _left(
@@ -260,7 +268,7 @@ def _door(call: Call[None, None], desk: MilestoneDesk, said: Said | None) -> web
         status=said.status if said else 200,
         notice=said.notice if said else None,
         sign_in_url=leading(call, "/sign-in", desk.path),
-        email=desk.voice.figure(masked(desk.session.email)),
+        email=desk.voice.figure(masked(desk.email)),
         is_guest_welcome=False,
         payment_url=None,
         **_matter(desk),
@@ -274,7 +282,7 @@ def _other(call: Call[None, None], desk: MilestoneDesk) -> web.Response:
         "checkout_other",
         desk.voice,
         person=session.email if session else None,
-        email=desk.voice.figure(masked(desk.session.email)),
+        email=desk.voice.figure(masked(desk.email)),
         **_matter(desk),
     )
 

@@ -6,6 +6,8 @@ What is refused says why beside the form, and changes nothing.
 import pytest
 
 from service.commands import developers, milestones, sessions
+from service.commands.registration import follow_link
+from service.ingress.api.milestones import ACTS
 from service.ingress.middlewares import HOUSE
 from service.ingress.pages.milestone_blanks import FREE, recipients
 from service.ingress.pages.milestone_standing import PAGES
@@ -15,7 +17,17 @@ from service.store.clock import read_clock
 from service.store.ledger import read_balance
 from service.wire.sessions import NewMilestoneSession
 from tests.makers import act, arrange, top_up
-from tests.milestones import approve, dispute, look, make_crew, make_milestones, release, resolve
+from tests.milestones import (
+    approve,
+    dispute,
+    look,
+    make_crew,
+    make_milestone_terms,
+    make_milestones,
+    release,
+    resolve,
+)
+from tests.outbox import tokens_of
 from tests.previews import HOSTILE
 from tests.service.ingress.pages.people import signed_in
 
@@ -191,10 +203,31 @@ async def session(house, crew, escrow, action, email, given=None):
     developer = crew.shop.developer_id
     await arrange(house, lambda tx: developers.allow_redirects(tx, developer, [BACK]))
     asked = NewMilestoneSession(action=action, targetUserEmail=email, redirectUrl=BACK, input=given)
-    made = await act(
-        house, crew.shop.actor, sessions.create_of_milestones(developer, escrow.id, asked)
-    )
+    brought = None if given is None else ACTS[action].brings.model_validate(given)
+    command = sessions.create_of_milestones(developer, escrow.id, asked, brought)
+    made = await act(house, crew.shop.actor, command)
     return made["url"].removeprefix(house.policy.public_url)
+
+
+async def test_who_registered_with_another_e_mail_takes_the_step_by_the_invited_ones_link(
+    ingress, house, owner
+):
+    crew = await make_crew(house)
+    terms = make_milestone_terms(crew, **SINGLE)
+    roles = {**terms.roles, Role.APPROVER: "one@example.com"}
+    escrow = await make_milestones(house, crew, **SINGLE, roles=roles)
+    [token] = await tokens_of(house, "one@example.com")
+    await arrange(house, lambda tx: follow_link(tx, token, "New", "One", email="two@example.com"))
+    url = await session(house, crew, escrow, "approve_milestone", "one@example.com")
+    async with ingress(None) as client:
+        other = await (await signed_in(client, owner, crew.email(Role.PLATFORM))).get(url)
+        assert "t•••@example.com" in other.words
+        assert "milestone_0" not in other.text
+        person = await signed_in(client, owner, "two@example.com")
+        page = await person.get(url)
+        answer = await person.post(url, {"form_token": page.token, "milestone_0": "yes"})
+    assert (answer.status, answer.location.endswith("status=completed")) == (303, True)
+    assert (await look(house, escrow.id)).milestones[0].approved
 
 
 # ---- What stands against it ---------------------------------------------------------------------
