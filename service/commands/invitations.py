@@ -17,6 +17,7 @@ from service.store.escrows import read_escrow
 from service.store.ids import entity_id
 from service.store.invitations import (
     Invitation,
+    close_invitations,
     insert_invitations,
     note_reminder,
     read_invitation,
@@ -50,12 +51,20 @@ async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> li
     return _reminders(tx, invited)
 
 
-async def welcome_roles(tx: Transaction, escrow: MilestoneEscrow) -> None:
-    """Invite whoever was named in a milestone escrow and is nobody yet; tell the others.
+async def welcome_roles(
+    tx: Transaction, escrow: MilestoneEscrow, before: MilestoneEscrow | None = None
+) -> None:
+    """Invite whoever is named in a milestone escrow and is nobody yet; tell the others.
 
-    The user behind the key that created one knows already, and nobody is asked or told twice.
+    Of an update only those are asked or told who were not named `before`, and the invitations of
+    those who no longer are end. The user who acts knows already.
     """
-    named = _named(escrow)
+    standing = _named(escrow)
+    known = _named(before) if before else {}
+    gone = [email for email in known if email not in standing]
+    if gone:
+        await close_invitations(tx, escrow.id, gone)
+    named = {email: standing[email] for email in standing if email not in known}
     asked = [
         _row(tx, escrow.id, role, email) for email, (role, user_id) in named.items() if not user_id
     ]
@@ -73,7 +82,9 @@ async def welcome_roles(tx: Transaction, escrow: MilestoneEscrow) -> None:
         if user_id and user_id != tx.actor.user_id
     ]
     mails += [
-        role_mail(tx, ROLE_NOTICE, escrow, role, email, f"{ROLE_NOTICE}:{escrow.id}:{email}")
+        role_mail(
+            tx, ROLE_NOTICE, escrow, role, email, f"{ROLE_NOTICE}:{escrow.id}:{email}:{escrow.seq}"
+        )
         for role, email in told
     ]
     await insert_mails(tx, mails)
@@ -119,13 +130,14 @@ async def _remind(tx: Transaction, deadline: Deadline) -> None:
 async def _reminding(tx: Transaction, invitation: Invitation) -> tuple[NewMail, int]:
     """The reminder's mail, in the words of the escrow's family, and the escrow's seq."""
     key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
-    role = Role(invitation.role)
     escrow = await read_escrow(tx, invitation.escrow_id)
     if escrow is not None:
+        role = Role(invitation.role)
         return new_mail(tx, REMINDER, escrow, role, key, invitation.id), escrow.seq
     whole = await read_milestone_escrow(tx, invitation.escrow_id)
     if whole is None:
         raise AssertionError(f"the invitation {invitation.id} is to nothing")
+    role, _ = _named(whole)[invitation.email]  # the one that they have by now
     mail = role_mail(tx, ROLE_REMINDER, whole, role, invitation.email, key, invitation.id)
     return mail, whole.seq
 

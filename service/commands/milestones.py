@@ -191,7 +191,7 @@ def update(escrow_id: str, terms: Terms, *, expected_version: int | None = None)
         if done is None:
             return answer(escrow)
         await record(tx, done)
-        await welcome_roles(tx, done.after)
+        await welcome_roles(tx, done.after, done.before)
         return answer(done.after)
 
     return command
