@@ -74,18 +74,24 @@ async def read_bound(reader: Reader, escrow_id: str, email: str) -> User | None:
     return User(person, row["is_email_verified"]) if row and person else None
 
 
-READ_USER_BY_ID = """
+READ_PEOPLE = """
 SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
        last_name AS own_last_name, language AS own_language, timezone AS own_timezone,
        phone_verified_at IS NOT NULL AS own_phone_verified
-FROM app_user WHERE id = $1
+FROM app_user WHERE id = ANY ($1::text[])
 """
+
+
+async def read_people(reader: Reader, user_ids: Sequence[str]) -> dict[str, Person]:
+    """The users of these ids, by id."""
+    rows = await reader.fetch(READ_PEOPLE, list(user_ids)) if user_ids else []
+    people = (as_person(row, "own") for row in rows)
+    return {person.id: person for person in people if person is not None}
 
 
 async def read_user_by_id(reader: Reader, user_id: str) -> Person | None:
     """The user of this id, or None."""
-    row = await reader.fetchrow(READ_USER_BY_ID, user_id)
-    return as_person(row, "own") if row else None
+    return (await read_people(reader, [user_id])).get(user_id)
 
 
 INSERT_USER = """
