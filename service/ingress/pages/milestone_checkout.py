@@ -4,7 +4,8 @@ As `checkout.py`: whoever has the link sees title, sum and action; the rest is f
 e-mail the session is bound to. An input that came with the session is shown and stands; else the
 page asks for it.
 
-Law: a GET changes nothing. A session that is over is told before anything else is.
+Law: a GET changes nothing. A session that is over is told before anything else is; where it came
+from only its person learns.
 """
 
 from collections.abc import Mapping
@@ -178,9 +179,12 @@ async def _again(call: Call[None, None], filled: Filled, said: Said) -> web.Stre
 
 
 def _gone(desk: MilestoneDesk) -> web.Response:
-    """What a form is told whose session is over: an expired one goes back, others see the page."""
-    if desk.status == EXPIRED:
-        return see_other(desk.back(EXPIRED))
+    """What a form is told whose session is over: its person goes back, others see the page.
+
+    A browser shows the answer to the last of two clicks.
+    """
+    if desk.is_its_person:
+        return see_other(desk.back(desk.status))
     return see_other(desk.speech.carry(desk.path))
 
 
@@ -294,5 +298,5 @@ def _over(call: Call[None, None], desk: MilestoneDesk) -> web.Response:
         desk.voice,
         tab=desk.voice.say(f"checkout.{desk.status}.title"),
         ending=desk.status,
-        back=desk.back(desk.status),
+        back=desk.back(desk.status) if desk.is_its_person else None,
     )
