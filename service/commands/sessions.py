@@ -136,6 +136,7 @@ async def _opened(
         expires_at=tx.now + timedelta(minutes=MINUTES),
         completed_at=None,
         created_at=tx.now,
+        of_milestones=isinstance(escrow, MilestoneEscrow),
         input=given,
     )
     await insert_session(tx, session)
@@ -177,29 +178,20 @@ def complete(session_id: UUID, taking: Command) -> Command:
     async def command(tx: Transaction) -> SessionEnded:
         session = await _claim(tx, session_id, COMPLETED)
         await taking(tx)
+        return ended(session, await _standing(tx, session))
+
+    return command
+
+
+async def _standing(tx: Transaction, session: Session) -> Detail | MilestoneEscrowShape:
+    """The session's escrow as it now is, of whichever family."""
+    if not session.of_milestones:
         escrow = await reread(tx, session.escrow_id)
-        return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
-
-    return command
-
-
-def complete_of_milestones(session_id: UUID, taking: Command) -> Command:
-    """As `complete`, of a milestone escrow.
-
-    Raises:
-        SessionNotPending: it was spent, cancelled, or has expired.
-        Refused: as the step; the session stays pending.
-    """
-
-    async def command(tx: Transaction) -> SessionEnded:
-        session = await _claim(tx, session_id, COMPLETED)
-        await taking(tx)
-        escrow = await read_milestone_escrow(tx, session.escrow_id)
-        if escrow is None:
-            raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
-        return ended(session, milestone_shape(escrow))
-
-    return command
+        return detail(escrow, tx.policy.ticket_prefix).escrow
+    whole = await read_milestone_escrow(tx, session.escrow_id)
+    if whole is None:
+        raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
+    return milestone_shape(whole)
 
 
 def pay_otherwise(
@@ -237,8 +229,7 @@ def pay_otherwise(
         else:
             payment = await paid_at_once(tx, wish)
         left = await read_session(tx, session_id) or session
-        escrow = await reread(tx, session.escrow_id)
-        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow, payment)
+        return ended(left, await _standing(tx, left), payment)
 
     return command
 

@@ -4,7 +4,7 @@ Source: milestones.md 2. A session is a promise of one step to one e-mail; the s
 decide again when it is taken, and their refusals are told as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from service.rules import errors as no
@@ -67,13 +67,22 @@ def check_action(escrow: MilestoneEscrow, action: str, actor: Actor, now: dateti
 def moot(done: Done) -> list[str]:
     """The actions whose pending sessions this step ends: it was their step, or it is too late.
 
-    Milestones of multi release, approvals and statuses come one by one: their sessions stay.
+    Where milestones go one by one, the last of them ends the sessions.
     """
-    if done.after.status in FINAL and done.before.status not in FINAL:
+    after = done.after
+    if after.status in FINAL and done.before.status not in FINAL:
         return [action for action in ACTIONS if action != WITHDRAW]
-    if done.row.name == DISPUTE and done.after.is_single:
-        return [DISPUTE]
-    return []
+    left = NOTHING_LEFT.get(done.row.name)
+    return [done.row.name] if left is not None and left(after) else []
+
+
+NOTHING_LEFT: Mapping[str, Callable[[MilestoneEscrow], bool]] = {
+    "approve_milestone": lambda e: all(one.approved or one.is_over for one in e.milestones),
+    DISPUTE: lambda e: all(one.disputed or one.is_over for one in e.milestones),
+    "resolve_dispute": lambda e: not e.is_disputed,
+    WITHDRAW: lambda e: e.held_minor == 0,
+}
+"""Step -> whether it has left nothing of its kind to do; a release can always be followed."""
 
 
 _OF_MONEY = frozenset({no.InsufficientFunds, no.BalanceTooLarge})

@@ -16,7 +16,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service.commands.perform import perform
-from service.commands.sessions import complete_of_milestones, turn_away
+from service.commands.sessions import complete, turn_away
 from service.commands.visits import HouseSessions
 from service.ingress.api.milestones import acted
 from service.ingress.call import Call
@@ -162,7 +162,7 @@ async def _taken(
     step = desk.session.action
     try:
         taking = acted(desk.escrow.id, step, brings)
-        await perform(call.house, look.actor(call), complete_of_milestones(desk.session.id, taking))
+        await perform(call.house, look.actor(call), complete(desk.session.id, taking))
     except SessionNotPending:
         return _gone(await _approach(call))
     except (Invalid, Refused) as no:

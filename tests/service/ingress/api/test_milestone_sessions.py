@@ -328,6 +328,34 @@ async def test_the_end_of_an_escrow_ends_its_sessions_but_for_the_remainder(worl
     await assert_sound(world.house)
 
 
+async def test_a_step_done_by_another_way_ends_its_sessions_once_nothing_of_it_is_left(
+    world: World,
+):
+    path = await world.made(amounts=("60", "40"), funded="130")
+    approving = await opened(world, path, "approve_milestone", "approver")
+    disputing = await opened(world, path, "dispute", "receiver")
+    await world.approved(path, 0)
+    assert await standing(world, approving) == "pending"
+    await world.approved(path, 1)
+    assert await standing(world, approving) == "cancelled"
+    await world.disputed(path, 0)
+    assert await standing(world, disputing) == "pending"
+    resolving = await opened(world, path, "resolve_dispute", "disputeResolver")
+    await world.disputed(path, 1)
+    assert await standing(world, disputing) == "cancelled"
+    to_receiver = world.shares(("receiver", "1"))
+    for index, status in ((0, "pending"), (1, "cancelled")):
+        given = {"milestoneIndex": index, "distributions": to_receiver}
+        await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", given)
+        assert await standing(world, resolving) == status
+    left = await opened(world, path, "withdraw_remaining", "disputeResolver")
+    for amount, status in (("100", "pending"), ("28", "cancelled")):
+        given = {"distributions": world.shares(("receiver", amount))}
+        await world.done("disputeResolver", "POST", f"{path}/withdraw-remaining", given)
+        assert await standing(world, left) == status
+    await assert_sound(world.house)
+
+
 async def test_anybody_acts_in_the_sandbox(world: World):
     path = await world.made()
 
