@@ -617,8 +617,9 @@ CREATE INDEX identity_of_user ON identity_verification (linked_user_id) WHERE li
 CREATE INDEX identity_undecided ON identity_verification (id) WHERE kyc_status = 'pending' AND NOT superseded;
 -- identity: end
 -- mail: begin
--- One invitation per person and escrow. The link's token is an HMAC over this row's id and
--- `counter`: only its hash is kept. Spent once accepted, void once the escrow is final.
+-- One standing invitation per person and escrow. The link's token is an HMAC over this row's id and
+-- `counter`: only its hash is kept. Spent once accepted, void once the escrow is final, or the person
+-- no longer named in it.
 CREATE TABLE invitation (
     id          entity_id PRIMARY KEY,
     escrow_id   entity_id NOT NULL REFERENCES escrow,
@@ -632,9 +633,10 @@ CREATE TABLE invitation (
     user_id     entity_id REFERENCES app_user,
     accepted_at timestamptz,
     created_at  timestamptz NOT NULL,
-    UNIQUE (escrow_id, email),
+    closed_at   timestamptz,
     CHECK ((user_id IS NULL) = (accepted_at IS NULL))
 ) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX invitation_stands ON invitation (escrow_id, email) WHERE closed_at IS NULL;
 CREATE INDEX invitation_of_user ON invitation (user_id) WHERE user_id IS NOT NULL;
 
 -- A mail is a row: what is told to whom, never a token. The row is the job: due while pending and
@@ -1623,10 +1625,11 @@ CREATE TABLE sandbox_refund (
 
 -- 9. Reading and locking an escrow ----------------------------------------------------------------
 
--- An invitation, open until it is accepted or its escrow is final.
+-- An invitation, open until it is accepted or closed, or its escrow is final.
 CREATE VIEW invitation_reading AS
 SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
-       i.accepted_at IS NULL AND e.status NOT IN ('completed', 'cancelled') AS is_open
+       i.accepted_at IS NULL AND i.closed_at IS NULL
+           AND e.status NOT IN ('completed', 'cancelled') AS is_open
 FROM invitation i JOIN escrow e ON e.id = i.escrow_id;
 
 -- What a door or a command sees of an escrow: the row, its people, its parts, its clocks. Most have

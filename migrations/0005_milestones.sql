@@ -17,6 +17,16 @@ ALTER TABLE invitation DROP CONSTRAINT invitation_role_check;
 ALTER TABLE invitation ADD CONSTRAINT invitation_role_check CHECK (role IN (
     'seller', 'buyer', 'approver', 'service_provider', 'platform', 'release_signer', 'dispute_resolver',
     'receiver', 'milestone_receiver'));
+-- An invitation is closed when its person is no longer named; whoever is named again is invited anew.
+ALTER TABLE invitation ADD COLUMN closed_at timestamptz;
+ALTER TABLE invitation DROP CONSTRAINT invitation_escrow_id_email_key;
+CREATE UNIQUE INDEX invitation_stands ON invitation (escrow_id, email) WHERE closed_at IS NULL;
+CREATE OR REPLACE VIEW invitation_reading AS
+SELECT i.id, i.escrow_id, i.role, i.email, i.token_hash, i.counter, i.reminders, i.created_at,
+       i.accepted_at IS NULL AND i.closed_at IS NULL
+           AND e.status NOT IN ('completed', 'cancelled') AS is_open
+FROM invitation i JOIN escrow e ON e.id = i.escrow_id;
+
 ALTER TABLE checkout_session DROP CONSTRAINT checkout_session_action_check;
 ALTER TABLE checkout_session ADD CONSTRAINT checkout_session_action_check CHECK (action IN (
     'sign_contract', 'accept_pay', 'complete', 'submit_proof', 'review_proof', 'dispute',

@@ -7,9 +7,10 @@ derived from the invitation's row, and reminded after two and seven days, then n
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.commands.mails import INVITATION, SIDES, new_mail, role_mail
+from service.commands.mails import INVITATION, SIDES, new_mail
+from service.commands.milestone_mails import Told, named, role_mails
 from service.rules.aggregate import Escrow
-from service.rules.engagement import ROLES, MilestoneEscrow
+from service.rules.engagement import MilestoneEscrow
 from service.rules.machine import Actor, Role
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
@@ -17,6 +18,7 @@ from service.store.escrows import read_escrow
 from service.store.ids import entity_id
 from service.store.invitations import (
     Invitation,
+    close_invitations,
     insert_invitations,
     note_reminder,
     read_invitation,
@@ -50,45 +52,40 @@ async def welcome(tx: Transaction, opened: Sequence[tuple[Escrow, Actor]]) -> li
     return _reminders(tx, invited)
 
 
-async def welcome_roles(tx: Transaction, escrow: MilestoneEscrow) -> None:
-    """Invite whoever was named in a milestone escrow and is nobody yet; tell the others.
+async def welcome_roles(
+    tx: Transaction, escrow: MilestoneEscrow, before: MilestoneEscrow | None = None
+) -> None:
+    """Invite whoever is named in a milestone escrow and is nobody yet; tell the others.
 
-    The user behind the key that created one knows already, and nobody is asked or told twice.
+    Of an update only those are asked or told who were not named `before`, and the invitations of
+    those who no longer are end. The user who acts knows already.
     """
-    named = _named(escrow)
+    standing = named(escrow)
+    known = named(before) if before else {}
+    gone = [email for email in known if email not in standing]
+    if gone:
+        await close_invitations(tx, escrow.id, gone)
+    new = {email: standing[email] for email in standing if email not in known}
     asked = [
-        _row(tx, escrow.id, role, email) for email, (role, user_id) in named.items() if not user_id
+        _row(tx, escrow.id, role, email) for email, (role, user_id) in new.items() if not user_id
     ]
-    new = await insert_invitations(tx, asked)
-    invited = [one for one in asked if one.id in new]
-    mails = [
-        role_mail(
-            tx, ROLE_INVITATION, escrow, Role(one.role), one.email, f"{INVITATION}:{one.id}", one.id
-        )
-        for one in invited
-    ]
-    told = [
-        (role, email)
-        for email, (role, user_id) in named.items()
+    made = await insert_invitations(tx, asked)
+    invited = [one for one in asked if one.id in made]
+    told = [_inviting(ROLE_INVITATION, one, f"{INVITATION}:{one.id}") for one in invited]
+    told += [
+        Told(ROLE_NOTICE, email, user_id, f"{ROLE_NOTICE}:{escrow.id}:{email}:{escrow.seq}", role)
+        for email, (role, user_id) in new.items()
         if user_id and user_id != tx.actor.user_id
     ]
-    mails += [
-        role_mail(tx, ROLE_NOTICE, escrow, role, email, f"{ROLE_NOTICE}:{escrow.id}:{email}")
-        for role, email in told
-    ]
-    await insert_mails(tx, mails)
+    await insert_mails(tx, await role_mails(tx, escrow, told))
     reminders = (_reminder(one, tx.now, escrow.seq) for one in invited)
     await arm_deadlines(tx, [arming for arming in reminders if arming is not None])
 
 
-def _named(escrow: MilestoneEscrow) -> dict[str, tuple[Role, str | None]]:
-    """Each e-mail with its first role, and the user behind it."""
-    roles = [(escrow.roles[role], role) for role in ROLES]
-    roles += [(one.receiver, Role.MILESTONE_RECEIVER) for one in escrow.milestones if one.receiver]
-    named: dict[str, tuple[Role, str | None]] = {}
-    for holder, role in roles:
-        named.setdefault(holder.email, (role, holder.user_id))
-    return named
+def _inviting(template: str, invitation: Invitation, key: str, role: Role | None = None) -> Told:
+    """A mail with the invitation's link; of another `role` than it was made for, where given."""
+    stands = role or Role(invitation.role)
+    return Told(template, invitation.email, None, key, stands, invitation.id)
 
 
 async def fire_reminders(tx: Transaction, deadline_ids: Sequence[int]) -> list[Deadline]:
@@ -119,14 +116,15 @@ async def _remind(tx: Transaction, deadline: Deadline) -> None:
 async def _reminding(tx: Transaction, invitation: Invitation) -> tuple[NewMail, int]:
     """The reminder's mail, in the words of the escrow's family, and the escrow's seq."""
     key = f"{REMINDER}:{invitation.id}:{invitation.reminders}"
-    role = Role(invitation.role)
     escrow = await read_escrow(tx, invitation.escrow_id)
     if escrow is not None:
+        role = Role(invitation.role)
         return new_mail(tx, REMINDER, escrow, role, key, invitation.id), escrow.seq
     whole = await read_milestone_escrow(tx, invitation.escrow_id)
     if whole is None:
         raise AssertionError(f"the invitation {invitation.id} is to nothing")
-    mail = role_mail(tx, ROLE_REMINDER, whole, role, invitation.email, key, invitation.id)
+    role, _ = named(whole)[invitation.email]  # the one that they have by now
+    [mail] = await role_mails(tx, whole, [_inviting(ROLE_REMINDER, invitation, key, role)])
     return mail, whole.seq
 
 

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from service.rules.aggregate import Escrow, Person
 from service.rules.clocks import DISPUTE_ANSWER, Turn
 from service.rules.delivery import DisableReason
-from service.rules.engagement import MilestoneEscrow
 from service.rules.escrow import CANCELLED, COMPLETED, Taken, roles
 from service.rules.identity import Verification
 from service.rules.lane import Told
@@ -34,7 +33,7 @@ from service.store.mails import (
 from service.store.vault import Vault
 from service.wire.base import instant
 from service.wire.mailbox import MailboxMail
-from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts, RoleFacts
+from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts
 from service.words.mails import (
     CODE_LINK,
     ENDPOINT_LINK,
@@ -243,38 +242,6 @@ def new_mail(
             "note": _said(template, escrow),
             **(changes_of(before, escrow) if before else {}),
         },
-        dedupe_key=dedupe_key,
-        message_id=message_id_of(mail_id, tx.policy),
-        escrow_id=escrow.id,
-        invitation_id=invitation_id,
-    )
-
-
-def role_mail(
-    tx: Transaction,
-    template: str,
-    escrow: MilestoneEscrow,
-    role: Role,
-    email: str,
-    dedupe_key: str,
-    invitation_id: str | None = None,
-) -> NewMail:
-    """The row of a mail to somebody who is named in a milestone escrow."""
-    mail_id = entity_id(tx.now)
-    facts = RoleFacts(
-        escrow_id=escrow.id,
-        title=escrow.title,
-        amount=_plain(escrow.amount_minor, escrow.currency),
-        currency=escrow.currency,
-        company=escrow.creator_company,
-        role=role.value,
-    )
-    return NewMail(
-        id=mail_id,
-        recipient=email,
-        template=template,
-        language="en",
-        facts=dict(facts),
         dedupe_key=dedupe_key,
         message_id=message_id_of(mail_id, tx.policy),
         escrow_id=escrow.id,

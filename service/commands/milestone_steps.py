@@ -6,6 +6,7 @@ As `steps.py` for the other family, over its own tables.
 from datetime import timedelta
 
 from service.commands.due import DeadlineDue
+from service.commands.milestone_mails import write_role_notices
 from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
 from service.rules.machine import Actor, ActorKind
@@ -54,6 +55,7 @@ async def record(tx: Transaction, done: Done) -> None:
     await _turn(tx, done)
     await ledger.post_transfers(tx, entries_of(done))
     await events.append_events(tx, told(tx, done))
+    await write_role_notices(tx, done)
 
 
 async def fire_resolver(tx: Transaction, deadline: Deadline) -> None:

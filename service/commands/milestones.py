@@ -153,7 +153,7 @@ def resolve(
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
         check_mode(escrow, "milestoneIndex", index)
-        shares = await _shares(tx, escrow, given)
+        shares = await shares_of(tx, escrow, given)
         done = (
             rules.resolve(escrow, shares, tx.actor, tx.now)
             if index is None
@@ -170,7 +170,7 @@ def withdraw_remaining(escrow_id: str, given: Sequence[DistributionGiven]) -> Co
 
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
-        shares = await _shares(tx, escrow, given)
+        shares = await shares_of(tx, escrow, given)
         done = rules.withdraw_remaining(escrow, shares, tx.actor, tx.now)
         await record(tx, done)
         return answer(done.after)
@@ -191,7 +191,7 @@ def update(escrow_id: str, terms: Terms, *, expected_version: int | None = None)
         if done is None:
             return answer(escrow)
         await record(tx, done)
-        await welcome_roles(tx, done.after)
+        await welcome_roles(tx, done.after, done.before)
         return answer(done.after)
 
     return command
@@ -284,7 +284,7 @@ async def _holders(tx: Transaction, emails: Sequence[str]) -> dict[str, Holder]:
     }
 
 
-async def _shares(
+async def shares_of(
     tx: Transaction, escrow: MilestoneEscrow, given: Sequence[DistributionGiven]
 ) -> list[Share]:
     """The recipients looked up: by a role's e-mail here, else by the user's own.

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+from service.commands.milestone_inputs import check_input
 from service.commands.milestone_steps import lock as lock_milestones
 from service.commands.payments import Wish, begun, paid_at_once, proven
 from service.commands.perform import Command
@@ -19,7 +20,7 @@ from service.rules.checkout import choose_redirect
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
-from service.rules.milestone_session import check_action
+from service.rules.milestone_session import bound, check_action
 from service.rules.money import to_minor
 from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
 from service.rules.session import (
@@ -41,7 +42,8 @@ from service.store.sessions import (
     insert_session,
     read_session,
 )
-from service.store.users import read_user
+from service.store.users import read_bound
+from service.wire.base import OwnBody
 from service.wire.escrows import Detail, detail
 from service.wire.milestone_shapes import MilestoneEscrowShape
 from service.wire.milestone_shapes import shape as milestone_shape
@@ -52,6 +54,7 @@ from service.wire.sessions import (
     SessionEnded,
     SessionPayment,
     SessionShape,
+    kept,
 )
 
 SESSION = "session"
@@ -75,21 +78,42 @@ def create(developer_id: str, escrow_id: str, asked: NewSession) -> Command:
     return command
 
 
-def create_of_milestones(developer_id: str, escrow_id: str, asked: NewMilestoneSession) -> Command:
-    """A session of 30 minutes for one step of a milestone escrow; its input may come along.
+def create_of_milestones(
+    developer_id: str,
+    escrow_id: str,
+    asked: NewMilestoneSession,
+    given: OwnBody | None = None,
+) -> Command:
+    """A session of 30 minutes for one step of a milestone escrow; its body may be `given` now.
 
     Raises:
         StepClash: redirect URL, target or status stand against it, in this order.
+        InvalidPayload, OfMilestones: what the step itself has against the body.
     """
 
     async def command(tx: Transaction) -> SessionCreated:
         allowed = await read_redirect_urls(tx, developer_id)
         redirect_url = choose_redirect(asked.redirect_url, allowed)
         escrow = await lock_milestones(tx, escrow_id)
-        check_action(escrow, asked.action, asked.target_user_email, tx.now)
-        return await _opened(tx, developer_id, escrow, asked, redirect_url, asked.input)
+        await _check_action(tx, escrow, asked, given)
+        brought = None if given is None else kept(given)
+        return await _opened(tx, developer_id, escrow, asked, redirect_url, brought)
 
     return command
+
+
+async def _check_action(
+    tx: Transaction, escrow: MilestoneEscrow, asked: NewMilestoneSession, given: OwnBody | None
+) -> None:
+    """Whether the person could take the step, as if they had registered; with this body."""
+    email = asked.target_user_email
+    user = await read_bound(tx, escrow.id, email)
+    person = user.person if user and user.is_email_verified else None
+    seen, actor = bound(escrow, email, person.id if person else None, tx.now)
+    if given is None:
+        check_action(seen, asked.action, actor, tx.now)
+    else:
+        await check_input(tx, seen, given, actor, person.email if person else email)
 
 
 async def _opened(
@@ -112,6 +136,7 @@ async def _opened(
         expires_at=tx.now + timedelta(minutes=MINUTES),
         completed_at=None,
         created_at=tx.now,
+        of_milestones=isinstance(escrow, MilestoneEscrow),
         input=given,
     )
     await insert_session(tx, session)
@@ -128,9 +153,9 @@ async def bound_person(reader: Reader, session: Session, door: Actor) -> Actor:
     """The person to whom the session is bound, as an actor through this door.
 
     Raises:
-        UserNotRegistered: nobody has registered with the session's e-mail.
+        UserNotRegistered: nobody has registered with the session's e-mail, or by it.
     """
-    user = await read_user(reader, session.email)
+    user = await read_bound(reader, session.escrow_id, session.email)
     if user is None:
         raise UserNotRegistered
     return Actor(
@@ -153,29 +178,20 @@ def complete(session_id: UUID, taking: Command) -> Command:
     async def command(tx: Transaction) -> SessionEnded:
         session = await _claim(tx, session_id, COMPLETED)
         await taking(tx)
+        return ended(session, await _standing(tx, session))
+
+    return command
+
+
+async def _standing(tx: Transaction, session: Session) -> Detail | MilestoneEscrowShape:
+    """The session's escrow as it now is, of whichever family."""
+    if not session.of_milestones:
         escrow = await reread(tx, session.escrow_id)
-        return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
-
-    return command
-
-
-def complete_of_milestones(session_id: UUID, taking: Command) -> Command:
-    """As `complete`, of a milestone escrow.
-
-    Raises:
-        SessionNotPending: it was spent, cancelled, or has expired.
-        Refused: as the step; the session stays pending.
-    """
-
-    async def command(tx: Transaction) -> SessionEnded:
-        session = await _claim(tx, session_id, COMPLETED)
-        await taking(tx)
-        escrow = await read_milestone_escrow(tx, session.escrow_id)
-        if escrow is None:
-            raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
-        return ended(session, milestone_shape(escrow))
-
-    return command
+        return detail(escrow, tx.policy.ticket_prefix).escrow
+    whole = await read_milestone_escrow(tx, session.escrow_id)
+    if whole is None:
+        raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
+    return milestone_shape(whole)
 
 
 def pay_otherwise(
@@ -213,8 +229,7 @@ def pay_otherwise(
         else:
             payment = await paid_at_once(tx, wish)
         left = await read_session(tx, session_id) or session
-        escrow = await reread(tx, session.escrow_id)
-        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow, payment)
+        return ended(left, await _standing(tx, left), payment)
 
     return command
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from service.rules import errors as no
-from service.rules.engagement import FINAL, ROLES, MilestoneEscrow
+from service.rules.engagement import FINAL, MilestoneEscrow
 from service.rules.errors import Refused
-from service.rules.machine import Role
+from service.rules.machine import Actor, ActorKind, Role
 from service.rules.milestone import WHO, Done, open_steps
-from service.rules.milestone_outlook import outlook
-from service.rules.milestone_steps import NOT_YOURS, check_fund
+from service.rules.milestone_outlook import NOBODY_YET, outlook_of
+from service.rules.milestone_steps import REFUSALS, check_frozen, check_role, linked, roles_of
 from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
@@ -21,52 +21,41 @@ ACTIONS = (FUND, "approve_milestone", "change_milestone_status", "release", DISP
            "resolve_dispute", WITHDRAW)  # fmt: skip
 
 
-def _whose(action: str) -> tuple[Role, type[Refused]]:
+def _whose(action: str) -> Role:
     [role] = WHO[action] - {Role.CLOCK}
-    return role, NOT_YOURS[action]
+    return role
 
 
-WHOSE: Mapping[str, tuple[Role, type[Refused]]] = {
+WHOSE: Mapping[str, Role] = {
     action: _whose(action) for action in ACTIONS if action not in (FUND, DISPUTE)
 }
-"""Action of one role -> whose the table says it is, and what everybody else is told."""
+"""Action of one role -> whose the table says it is."""
 
 
-def check_action(escrow: MilestoneEscrow, action: str, email: str, now: datetime) -> None:
-    """Whether this person could take the action now, as if they had registered.
+def bound(
+    escrow: MilestoneEscrow, email: str, user_id: str | None, now: datetime
+) -> tuple[MilestoneEscrow, Actor]:
+    """The escrow, and whoever stands behind the e-mail (None: nobody yet), as if registered."""
+    if user_id is not None:
+        return escrow, Actor(ActorKind.USER, user_id=user_id)
+    come = linked(escrow, email, NOBODY_YET, now)
+    return come.after if come else escrow, Actor(ActorKind.USER, user_id=NOBODY_YET)
+
+
+def check_action(escrow: MilestoneEscrow, action: str, actor: Actor, now: datetime) -> None:
+    """Whether this person could take the action now, with the least that it needs.
 
     Raises:
         EscrowFrozen: nothing can be done with it now.
         OfMilestones: it is another's, or the escrow is not in a state for it.
     """
-    if escrow.frozen:
-        raise no.EscrowFrozen
-    if action == FUND:
-        check_fund(escrow, 1, None)
-        return
-    held = [role for role in ROLES if escrow.roles[role].email == email]
-    is_receiver = any(one.receiver and one.receiver.email == email for one in escrow.milestones)
-    if action == DISPUTE:
-        _check_dispute(escrow, held, now, is_receiver=is_receiver)
-        return
-    role, refusal = WHOSE[action]
-    if role not in held:
-        raise refusal()
-    _check_legal(escrow, role, action, now)
-
-
-def _check_dispute(
-    escrow: MilestoneEscrow, held: list[Role], now: datetime, *, is_receiver: bool
-) -> None:
-    if Role.DISPUTE_RESOLVER in held:
+    check_frozen(escrow)
+    if action == DISPUTE and Role.DISPUTE_RESOLVER in roles_of(escrow, actor.user_id):
         raise no.ResolverCannotDispute
-    if not held and not is_receiver:
-        raise no.UnauthorizedToDispute
-    _check_legal(escrow, held[0] if held else Role.RECEIVER, DISPUTE, now)
-
-
-def _check_legal(escrow: MilestoneEscrow, role: Role, action: str, now: datetime) -> None:
-    prospect = next(one for one in outlook(escrow, role, now) if one.step == action)
+    if action != FUND:
+        check_role(action, escrow, actor)
+    offered = outlook_of(escrow, actor.user_id or NOBODY_YET, now)
+    prospect = next(one for one in offered if one.step == action)
     if prospect.obstacle is not None:
         raise prospect.obstacle
 
@@ -81,9 +70,11 @@ def moot(done: Done) -> list[tuple[str, str]]:
     if after.status in FINAL and before.status not in FINAL:
         return [(action, EVERY) for action in ACTIONS if action != WITHDRAW]
     late = open_steps(before) - open_steps(after)
+    if after.status in FINAL and not after.held_minor:
+        late |= {WITHDRAW}
     lost = {
         action
-        for action, (role, _) in WHOSE.items()
+        for action, role in WHOSE.items()
         if before.roles[role].email != after.roles[role].email
     }
     gone = {holder.email for holder in before.holders()} - {
@@ -94,30 +85,12 @@ def moot(done: Done) -> list[tuple[str, str]]:
     ]
 
 
+_OF_MONEY = frozenset({no.InsufficientFunds, no.BalanceTooLarge})
+"""What only wallets have against a step: they may be others by the time that it is taken."""
 OF_SESSIONS: tuple[type[Refused], ...] = (
     no.NoRedirectUrlsConfigured,
     no.RedirectUrlMustBeHttps,
     no.RedirectUrlNotAllowed,
-    no.EscrowFrozen,
-    *(refusal for _, refusal in dict(WHOSE).values()),
-    no.UnauthorizedToDispute,
-    no.ResolverCannotDispute,
-    no.EscrowAlreadyReleased,
-    no.EscrowAlreadyResolved,
-    no.EscrowAlreadyInDispute,
-    no.EscrowInDispute,
-    no.EscrowNotInDispute,
-    no.EscrowNotCompleted,
-    no.EscrowBalanceNotEnough,
-    no.EscrowNotFullyProcessed,
-    no.MilestoneAlreadyReleased,
-    no.MilestoneAlreadyResolved,
-    no.MilestoneAlreadyApproved,
-    no.MilestoneAlreadyInDispute,
-    no.MilestoneInDispute,
-    no.MilestoneNotInDispute,
-    no.MilestoneNotCompleted,
-    no.ReceiverNotRegistered,
-    no.TotalMustBePositive,
+    *dict.fromkeys(r for action in ACTIONS for r in REFUSALS[action] if r not in _OF_MONEY),
 )
 """What may stand against a new session."""

@@ -15,7 +15,8 @@ from service.store.db import Reader, Row, Transaction
 class Session:
     """A session as its row stands; `expires_at` is business time.
 
-    `input` is the body of a milestone family's step, where it was given with the session.
+    `of_milestones` says which family its escrow is of. `input` is the body of that family's step,
+    where it was given with the session: plain JSON, amounts as decimal strings.
     """
 
     id: UUID
@@ -29,6 +30,7 @@ class Session:
     expires_at: datetime
     completed_at: datetime | None
     created_at: datetime
+    of_milestones: bool
     input: Mapping[str, Any] | None = None
 
 
@@ -52,7 +54,7 @@ async def insert_session(tx: Transaction, session: Session) -> None:
         orjson.dumps(session.metadata).decode(),
         session.expires_at,
         session.created_at,
-        None if session.input is None else orjson.dumps(session.input, default=str).decode(),
+        None if session.input is None else orjson.dumps(session.input).decode(),
     )
 
 
@@ -62,7 +64,8 @@ READ_SESSION = """
 SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text,
        CASE WHEN status = 'pending' AND expires_at <= business_now() THEN 'expired'
             ELSE status END AS status,
-       expires_at, completed_at, created_at, input::text
+       expires_at, completed_at, created_at, input::text,
+       (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 FROM checkout_session WHERE id = $1
 """
 
@@ -81,7 +84,8 @@ WITH over AS (
     SET status = $2, completed_at = CASE WHEN $2 = 'completed' THEN $3::timestamptz END
     WHERE id = $1 AND status = 'pending' AND ($2 = 'expired' OR expires_at > $3)
     RETURNING id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
-              expires_at, completed_at, created_at, input::text
+              expires_at, completed_at, created_at, input::text,
+              (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 ), stopped AS (
     UPDATE deadline d SET cancelled_at = $3 FROM over
     WHERE d.escrow_id = over.escrow_id AND d.kind = 'session' AND d.subject = over.id::text

@@ -5,8 +5,10 @@ import binascii
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from service.rules.files import FILES_MAX
@@ -73,6 +75,22 @@ class NewMilestoneSession(OwnBody):
     redirect_url: Annotated[str, Field(min_length=1, max_length=2048)]
     metadata: Annotated[Metadata, Field(default_factory=dict)]
     input: dict[str, Any] | None = None
+
+
+def kept(given: OwnBody) -> Mapping[str, Any]:
+    """A step's body as a session keeps it: what was read of it, amounts as decimal strings.
+
+    The same model reads it again.
+    """
+    read = given.model_dump(by_alias=True, exclude_none=True)
+    plain: Mapping[str, Any] = orjson.loads(orjson.dumps(read, default=_in_full))
+    return plain
+
+
+def _in_full(value: object) -> str:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{type(value).__name__} is no part of an input")
+    return format(value, "f")
 
 
 class SessionCreated(Wire):

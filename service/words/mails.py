@@ -120,6 +120,28 @@ def _changed(facts: EscrowFacts) -> tuple[str, ...]:
     return ("opening", *sums, *terms, ".mail.sign_again" if facts["mode"] == STANDARD else "next")
 
 
+def _disputed(facts: RoleFacts) -> tuple[str, ...]:
+    is_resolver = facts["role"] == "dispute_resolver"
+    which = ("which",) if facts.get("numbers") else ()
+    due = ("due",) if facts.get("due_at") else ()
+    return ("opening", *which, ".mail.they_said", "decide" if is_resolver else "next", *due)
+
+
+def _released(facts: RoleFacts) -> tuple[str, ...]:
+    return ("opening", "which", "next") if facts.get("numbers") else ("opening", "next")
+
+
+def _distributed(facts: RoleFacts) -> tuple[str, ...]:
+    which = ("which",) if facts.get("numbers") else ()
+    if not Decimal(facts["moved"]):
+        return "nothing", *which
+    return "by_clock" if facts["how"] == "clock" else "opening", *which, "next"
+
+
+def _got(facts: RoleFacts) -> tuple[str, ...]:
+    return facts["how"], "next"
+
+
 def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
     return "opening", f".disabled.{facts['reason']}", "next", "consequence"
 
@@ -164,6 +186,10 @@ SCRIPTS: Mapping[str, Script] = {
         _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True, about=ROLE
     ),
     "role_notice": Script(_always("opening", "next", "consequence"), way_out=True, about=ROLE),
+    "role_disputed": Script(_disputed, about=ROLE),
+    "role_released": Script(_released, about=ROLE),
+    "role_resolved": Script(_distributed, about=ROLE),
+    "role_paid": Script(_got, PAYMENT_LINK, about=ROLE),
     "escrow_notice": Script(_always("opening", "next", "consequence"), way_out=True),
     "contract_signed": Script(_always("opening", "next")),
     "contract_complete": Script(_always("opening", "next")),

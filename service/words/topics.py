@@ -116,25 +116,32 @@ def _role_prefix(template: str, _: RoleFacts) -> str:
 def _role_values(
     facts: RoleFacts, catalogue: Catalogue, medium: Medium, title_characters: int
 ) -> Mapping[str, str]:
-    amount = amount_text(facts["amount"], facts["currency"], catalogue.language)
+    amount, moved = facts["amount"], facts.get("moved", "0")
+    speech, due = catalogue.language, facts.get("due_at")
     return {
         "title": medium.typed(shortened(facts["title"], title_characters)),
-        "amount": medium.figure(amount),
+        "amount": medium.figure(amount_text(amount, facts["currency"], speech)),
         "company": medium.typed(shortened(facts["company"], title_characters)),
-        "role": catalogue.text(f"role.{facts['role']}"),
+        "role": catalogue.text(f"role.{facts['role']}") if facts["role"] else "",
         "escrow_id": medium.figure(facts["escrow_id"]),
+        "moved": medium.figure(amount_text(moved, facts["currency"], speech)),
+        "numbers": medium.figure(", ".join(str(one) for one in facts.get("numbers", ()))),
+        "by": medium.typed(facts.get("by", "")),
+        "note": medium.typed(shortened(facts.get("note", ""), NOTE_CHARACTERS)),
+        "due": date_text(due, facts["timezone"], catalogue) if due else "",
     }
 
 
 def _role_frame(
-    _: RoleFacts, __: Catalogue, values: Mapping[str, str], say: Say
+    facts: RoleFacts, _: Catalogue, values: Mapping[str, str], say: Say
 ) -> Mapping[str, object]:
+    is_named = facts["role"] is not None
     return {
-        "headline": values["amount"],
+        "headline": values["amount"] if is_named else values["moved"],
         "title": values["title"],
         "parties": [],
         "timeline": [],
-        "footer": say(".mail.footer"),
+        "footer": say(".mail.footer" if is_named else ".mail.paid_footer"),
     }
 
 

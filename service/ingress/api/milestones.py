@@ -349,17 +349,19 @@ def acted(escrow_id: str, name: str, given: Mapping[str, Any]) -> Command:
     Raises:
         InvalidPayload: with every bad field at once.
     """
-    act = ACTS[name]
-    return act.taking(escrow_id, as_model(act.brings, given, InvalidPayload))
+    return ACTS[name].taking(escrow_id, _brought(name, given))
+
+
+def _brought(name: str, given: Mapping[str, Any]) -> OwnBody:
+    return as_model(ACTS[name].brings, given, InvalidPayload)
 
 
 async def make_session(call: Call[NewMilestoneSession, None]) -> Answer:
     """A hosted page for one step of one person; an input that comes along must be sound."""
     body = call.body
-    if body.input is not None:
-        acted(call.subject.id, body.action, body.input)
+    given = None if body.input is None else _brought(body.action, body.input)
     return await call.perform(
-        sessions.create_of_milestones(call.developer_id, call.subject.id, body)
+        sessions.create_of_milestones(call.developer_id, call.subject.id, body, given)
     )
 
 

@@ -24,7 +24,6 @@ from service.rules.machine import ActorKind
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, to_minor
 from service.rules.payment import BANK_TRANSFER, SANDBOX
 from service.store.db import Reader
-from service.store.milestones import read_milestone_escrow
 from service.store.sessions import Session, read_session
 from service.wire.base import Body
 from service.wire.sessions import (
@@ -240,25 +239,22 @@ async def _in_chunks(content: bytes) -> AsyncIterator[bytes]:
 async def complete(call: Call[SessionEnd, None]) -> Answer:
     """Finish the session as the person to whom it is bound, through the page's own commands."""
     session, given = call.subject, call.body.input or {}
-    if await read_milestone_escrow(call.house.pool, session.escrow_id) is not None:
-        return await _complete_of_milestones(call, session, given)
-    if session.action == "accept_pay" and given.get("method", "wallet") != "wallet":
+    if session.of_milestones:
+        taking = _of_milestones(session, given)
+    elif session.action == "accept_pay" and given.get("method", "wallet") != "wallet":
         return await _paid_otherwise(call, as_model(OtherPayment, given))
-    taking = await acted(call.request, session.action, given)
+    else:
+        acting = await acted(call.request, session.action, given)
+        taking = acting(session.escrow_id)
     person = await sessions.bound_person(call.house.pool, session, call.actor)
-    return await call.perform(sessions.complete(session.id, taking(session.escrow_id)), person)
+    return await call.perform(sessions.complete(session.id, taking), person)
 
 
-async def _complete_of_milestones(
-    call: Call[SessionEnd, None], session: Session, given: Mapping[str, Any]
-) -> Answer:
+def _of_milestones(session: Session, given: Mapping[str, Any]) -> Command:
     """The step's body is the session's own, or what is given now."""
     if session.input is not None and given:
         raise InvalidPayload({"input": "must be absent: it was given with the session"})
-    taking = milestones.acted(session.escrow_id, session.action, session.input or given)
-    person = await sessions.bound_person(call.house.pool, session, call.actor)
-    command = sessions.complete_of_milestones(session.id, taking)
-    return await call.perform(command, person)
+    return milestones.acted(session.escrow_id, session.action, session.input or given)
 
 
 async def _paid_otherwise(call: Call[SessionEnd, None], given: OtherPayment) -> Answer:

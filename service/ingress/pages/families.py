@@ -66,4 +66,4 @@ async def _is_of_milestones(call: Call[None, None]) -> bool:
 async def _is_promised_of_milestones(call: Call[None, None]) -> bool:
     found = call.path["id"]
     session = await read_session(call.house.pool, UUID(found)) if is_uuid(found) else None
-    return session is not None and await is_milestone_escrow(call.house.pool, session.escrow_id)
+    return session is not None and session.of_milestones

@@ -4,7 +4,8 @@ As `checkout.py`: whoever has the link sees title, sum and action; the rest is f
 e-mail the session is bound to. An input that came with the session is shown and stands; else the
 page asks for it.
 
-Law: a GET changes nothing. A session that is over is told before anything else is.
+Law: a GET changes nothing. A session that is over is told before anything else is; where it came
+from only its person learns.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service.commands.perform import perform
-from service.commands.sessions import complete_of_milestones, turn_away
+from service.commands.sessions import complete, turn_away
 from service.commands.visits import HouseSessions
 from service.ingress.api.milestones import acted
 from service.ingress.call import Call
@@ -36,15 +37,21 @@ from service.rules.session import CANCELLED, COMPLETED, EXPIRED, PENDING
 from service.store.clock import read_clock
 from service.store.milestones import read_milestone_escrow
 from service.store.sessions import Session, read_session
+from service.store.users import read_bound
 from service.wire.base import instant
 from service.words.pages import Voice
 
 
 @dataclass(frozen=True, slots=True)
 class MilestoneDesk:
-    """A session and its escrow as they stand, and who is there; `status` minds the clock."""
+    """A session and its escrow as they stand, and who is there; `status` minds the clock.
+
+    `email` is what the bound person signs in with: who was invited by the session's e-mail may
+    have registered with another.
+    """
 
     session: Session
+    email: str
     escrow: MilestoneEscrow
     status: str
     visitor: Visitor
@@ -65,7 +72,7 @@ class MilestoneDesk:
     def is_its_person(self) -> bool:
         """Whether the one is signed in to whom the session is bound."""
         session = self.visitor.session
-        return session is not None and session.email == self.session.email
+        return session is not None and session.email == self.email
 
     @property
     def user_id(self) -> str | None:
@@ -119,13 +126,15 @@ async def _approach(call: Call[None, None]) -> MilestoneDesk:
     escrow = await read_milestone_escrow(call.house.pool, session.escrow_id) if session else None
     if session is None or escrow is None:
         raise SessionNotFound
+    person = await read_bound(call.house.pool, escrow.id, session.email)
+    email = person.person.email if person else session.email
     clock, guest = await read_clock(call.house.pool), await arrive(call)
     is_late = session.status == PENDING and session.expires_at <= clock.now
     speech = spoken(call.request, guest.session.language if guest.session else None)
     zone = guest.session.timezone if guest.session else None
     voice = voice_of(call.request, speech, zone, instant(clock.now))
     status = EXPIRED if is_late else session.status
-    return MilestoneDesk(session, escrow, status, guest, speech, voice)
+    return MilestoneDesk(session, email, escrow, status, guest, speech, voice)
 
 
 async def _left(
@@ -153,7 +162,7 @@ async def _taken(
     step = desk.session.action
     try:
         taking = acted(desk.escrow.id, step, brings)
-        await perform(call.house, look.actor(call), complete_of_milestones(desk.session.id, taking))
+        await perform(call.house, look.actor(call), complete(desk.session.id, taking))
     except SessionNotPending:
         return _gone(await _approach(call))
     except (Invalid, Refused) as no:
@@ -170,9 +179,12 @@ async def _again(call: Call[None, None], filled: Filled, said: Said) -> web.Stre
 
 
 def _gone(desk: MilestoneDesk) -> web.Response:
-    """What a form is told whose session is over: an expired one goes back, others see the page."""
-    if desk.status == EXPIRED:
-        return see_other(desk.back(EXPIRED))
+    """What a form is told whose session is over: its person goes back, others see the page.
+
+    A browser shows the answer to the last of two clicks.
+    """
+    if desk.is_its_person:
+        return see_other(desk.back(desk.status))
     return see_other(desk.speech.carry(desk.path))
 
 
@@ -260,7 +272,7 @@ def _door(call: Call[None, None], desk: MilestoneDesk, said: Said | None) -> web
         status=said.status if said else 200,
         notice=said.notice if said else None,
         sign_in_url=leading(call, "/sign-in", desk.path),
-        email=desk.voice.figure(masked(desk.session.email)),
+        email=desk.voice.figure(masked(desk.email)),
         is_guest_welcome=False,
         payment_url=None,
         **_matter(desk),
@@ -274,7 +286,7 @@ def _other(call: Call[None, None], desk: MilestoneDesk) -> web.Response:
         "checkout_other",
         desk.voice,
         person=session.email if session else None,
-        email=desk.voice.figure(masked(desk.session.email)),
+        email=desk.voice.figure(masked(desk.email)),
         **_matter(desk),
     )
 
@@ -286,5 +298,5 @@ def _over(call: Call[None, None], desk: MilestoneDesk) -> web.Response:
         desk.voice,
         tab=desk.voice.say(f"checkout.{desk.status}.title"),
         ending=desk.status,
-        back=desk.back(desk.status),
+        back=desk.back(desk.status) if desk.is_its_person else None,
     )

@@ -150,11 +150,11 @@ def terms(escrow: MilestoneEscrow, voice: Voice) -> list[Row]:
         ),
         (
             voice.say("milestone_page.platform_fee"),
-            voice.figure(f"{_percent(escrow.platform_fee_bps)} %"),
+            voice.percent(escrow.platform_fee_bps),
         ),
         (
             voice.say("milestone_page.protocol_fee"),
-            voice.figure(f"{_percent(escrow.protocol_fee_bps)} %"),
+            voice.percent(escrow.protocol_fee_bps),
         ),
         (voice.say("milestone_page.engagement"), voice.typed(escrow.engagement_id)),
     ]
@@ -164,11 +164,6 @@ def terms(escrow: MilestoneEscrow, voice: Voice) -> list[Row]:
         days = voice.figure(str(escrow.resolver_deadline_days))
         rows.append((voice.say("milestone_page.resolver_days"), days))
     return rows
-
-
-def _percent(bps: int) -> str:
-    whole, rest = divmod(bps, 100)
-    return f"{whole}.{rest:02}".rstrip("0").rstrip(".") if rest else str(whole)
 
 
 def deadlines(escrow: MilestoneEscrow, opened: Sequence[Deadline], voice: Voice) -> list[Markup]:

@@ -141,3 +141,12 @@ async def make_world(house: House, client: Any) -> World:
 
         keys[name] = (await arrange(house, enrol)).api_key
     return World(house, client, crew, keys)
+
+
+async def register(world: World, token: str, **changes: str) -> None:
+    """Follow an invitation's link."""
+    given = {"token": token, "firstName": "New", "lastName": "Person", **changes}
+    async with world.client.post(
+        "/api/v1/sandbox/register", json=given, headers={"X-API-Key": world.keys["developer"]}
+    ) as response:
+        assert response.status == 201, await response.text()

@@ -1,5 +1,6 @@
 """Sessions of the milestone family: whoever holds a role acts behind a shop's link."""
 
+import json
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -11,15 +12,23 @@ from service.rules.milestone_outlook import TRIES
 from service.rules.milestone_session import ACTIONS
 from service.wire.sessions import NewMilestoneSession
 from tests.books import assert_sound
+from tests.house import SECRET_KEY
 from tests.makers import jump
-from tests.service.ingress.api.milestone_world import NAMES, World, make_world
+from tests.outbox import tokens_of
+from tests.service.ingress.api.milestone_world import (
+    NAMES,
+    PATH,
+    World,
+    make_world,
+    register,
+)
 
 BACK = "https://shop.example/back"
 
 
 @pytest.fixture
 async def client(house, ingress):
-    async with ingress(None, RATE_LIMIT_PER_MINUTE="0") as opened:
+    async with ingress(None, RATE_LIMIT_PER_MINUTE="0", AMANA_SECRET_KEY=SECRET_KEY) as opened:
         yield opened
 
 
@@ -151,6 +160,161 @@ async def test_a_refused_step_leaves_the_session_as_it_was(world: World):
     assert (code, told["code"]) == (409, "SESSION_NOT_PENDING")
 
 
+# ---- What a session keeps of its input -----------------------------------------------------------
+
+ENTIRE = "1e2", "1E+2", "100", "100.0", '"100"', "0.1e3"
+
+
+@pytest.mark.parametrize("written", ENTIRE)
+async def test_an_amount_is_kept_as_it_was_meant_however_it_was_written(world: World, written: str):
+    path = await world.made()
+    body = asked(world, "fund", world.crew.payer.email, input={"amount": "AMOUNT"})
+    raw = json.dumps(body).replace('"AMOUNT"', written)
+    async with world.client.post(
+        f"{PATH}{path}/sessions",
+        data=raw,
+        headers={"X-API-Key": world.keys["developer"], "Content-Type": "application/json"},
+    ) as response:
+        told = await response.json()
+        assert response.status == 201, told
+    code, told = await finished(world, told["sessionId"])
+    assert (code, told["escrow"]["balance"]) == (200, "100.000000")
+
+
+HUGE = 100_000_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("action", "who", "given", "code", "status"),
+    [
+        ("fund", "payer", {"amount": HUGE}, "AMOUNT_TOO_LARGE", 422),
+        (
+            "fund",
+            "payer",
+            {"amount": 1, "expectedVersion": HUGE},
+            "ESCROW_PROPERTIES_MISMATCH",
+            409,
+        ),
+        ("approve_milestone", "approver", {"indexes": [HUGE]}, "MILESTONE_NOT_FOUND", 404),
+        (
+            "change_milestone_status",
+            "serviceProvider",
+            {"updates": [{"index": -HUGE, "status": "done"}]},
+            "MILESTONE_NOT_FOUND",
+            404,
+        ),
+        (
+            "dispute",
+            "approver",
+            {"reason": "-", "milestoneIndexes": [HUGE]},
+            "MILESTONE_NOT_FOUND",
+            404,
+        ),
+    ],
+)
+async def test_a_number_beyond_all_bounds_is_refused_and_nothing_breaks(
+    world: World, action: str, who: str, given: Any, code: str, status: int
+):
+    path = await world.made(amounts=("60", "40"))
+    email = world.crew.payer.email if who == "payer" else who
+    body = asked(world, action, email, input=given)
+    await world.refused(code, status, "developer", "POST", f"{path}/sessions", body)
+
+
+# (action, whose, multi's amounts, what is given, code, status): what could never be finished
+HOPELESS = [
+    ("fund", "payer", (), {"amount": "0"}, "AMOUNT_MUST_BE_POSITIVE", 422),
+    ("fund", "payer", (), {"amount": "0.0000001"}, "INVALID_PAYLOAD", 422),
+    ("fund", "payer", (), {"amount": "1", "from": "else@example.com"}, "ONLY_OWN_WALLET", 403),
+    ("approve_milestone", "approver", (), {"indexes": [99]}, "MILESTONE_NOT_FOUND", 404),
+    ("approve_milestone", "approver", (), {"indexes": []}, "BATCH_EMPTY", 422),
+    ("approve_milestone", "receiver", (), {"indexes": [0]}, "ONLY_APPROVER_CAN_APPROVE", 403),
+    ("change_milestone_status", "serviceProvider", (), {"updates": [{"index": 0, "status": ""}]},
+     "EMPTY_MILESTONE_STATUS", 422),
+    ("release", "releaseSigner", ("60", "40"), {}, "INVALID_PAYLOAD", 422),
+    ("release", "releaseSigner", (), {"milestoneIndexes": [0]}, "INVALID_PAYLOAD", 422),
+    ("release", "releaseSigner", ("60", "40"), {"milestoneIndexes": [1]},
+     "MILESTONE_NOT_COMPLETED", 409),
+    ("dispute", "approver", ("60", "40"), {"reason": "No."}, "INVALID_PAYLOAD", 422),
+    ("dispute", "approver", (), {"reason": "x" * 501}, "STRING_TOO_LONG", 422),
+    ("resolve_dispute", "disputeResolver", ("60", "40"),
+     {"milestoneIndex": 0, "distributions": [{"email": "receiver", "amount": "60.5"}]},
+     "DISTRIBUTIONS_EXCEED_MILESTONE", 422),
+    ("resolve_dispute", "disputeResolver", ("60", "40"),
+     {"milestoneIndex": 0, "distributions": [{"email": "new@example.com", "amount": "1"}]},
+     "RECIPIENT_NOT_REGISTERED", 422),
+    ("withdraw_remaining", "disputeResolver", (), {"distributions": []},
+     "ESCROW_NOT_FULLY_PROCESSED", 409),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "who", "amounts", "given", "code", "status"), HOPELESS)
+async def test_an_input_that_cannot_work_is_refused_when_the_session_is_made(
+    world: World,
+    action: str,
+    who: str,
+    amounts: tuple[str, ...],
+    given: dict[str, Any],
+    code: str,
+    status: int,
+):
+    path = await world.made(funded="100", amounts=amounts)
+    if action == "resolve_dispute":
+        await world.disputed(path, 0)
+    for part in given.get("distributions", ()):
+        if part["email"] in NAMES:
+            part["email"] = world.crew.email(NAMES[part["email"]])
+    email = world.crew.payer.email if who == "payer" else who
+    body = asked(world, action, email, input=given)
+    await world.refused(code, status, "developer", "POST", f"{path}/sessions", body)
+
+
+async def test_a_short_wallet_is_no_reason_to_refuse_a_session(world: World):
+    path = await world.made()
+    await opened(world, path, "fund", world.crew.stranger.email, input={"amount": "50"})
+    await opened(world, path, "fund", "nobody-yet@example.com", input={"amount": "50"})
+
+
+# ---- Who is bound -------------------------------------------------------------------------------
+
+
+async def test_who_is_not_registered_is_looked_at_as_if_they_were(world: World):
+    body = world.body()
+    body["roles"]["approver"] = "one@example.com"
+    path = f"/{(await world.done('developer', 'POST', '', body))['id']}"
+    given = {"indexes": [0]}
+    session = await opened(world, path, "approve_milestone", "one@example.com", input=given)
+    await opened(world, path, "approve_milestone", "one@example.com")
+    code, told = await finished(world, session)
+    assert (code, told["code"]) == (409, "USER_NOT_REGISTERED")
+    await world.refused(
+        "ONLY_RELEASE_SIGNER_CAN_RELEASE", 403, "developer", "POST", f"{path}/sessions",
+        asked(world, "release", "one@example.com", input={}),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("email", ["one@example.com", "two@example.com"])
+async def test_who_registered_with_another_e_mail_than_the_invited_one_acts_by_either(
+    world: World, email: str
+):
+    body = world.body()
+    body["roles"]["approver"] = "one@example.com"
+    path = f"/{(await world.done('developer', 'POST', '', body))['id']}"
+    [token] = await tokens_of(world.house, "one@example.com")
+    await register(world, token, email="two@example.com")
+    session = await opened(world, path, "approve_milestone", email)
+    code, told = await finished(world, session, {"indexes": [0]})
+    assert (code, told["escrow"]["milestones"][0]["approved"]) == (200, True), told
+    session = await opened(world, path, "approve_milestone", email, input={"indexes": [1]})
+    assert (await finished(world, session))[0] == 200
+    for query in (f"participant={email}", f"role=approver&roleEmail={email}"):
+        for order in ("", "&orderBy=amount"):
+            _, told = await world.ask("developer", "GET", f"?{query}{order}")
+            assert [f"/{one['id']}" for one in told["escrows"]] == [path], (query, order)
+    _, told = await world.ask("developer", "GET", f"?role=platform&roleEmail={email}")
+    assert told["escrows"] == []
+
+
 async def test_an_input_that_was_given_is_not_given_again(world: World):
     path = await world.made()
     session = await opened(world, path, "fund", world.crew.payer.email, input={"amount": "1"})
@@ -217,6 +381,34 @@ async def test_a_role_that_was_given_to_another_ends_its_sessions(world: World):
     await world.done("platform", "PUT", path, body)
     left = [await standing(world, one) for one in sessions]
     assert left == ["cancelled", "cancelled", "pending", "pending"]
+
+
+async def test_a_step_done_by_another_way_ends_its_sessions_once_nothing_of_it_is_left(
+    world: World,
+):
+    path = await world.made(amounts=("60", "40"), funded="130")
+    approving = await opened(world, path, "approve_milestone", "approver")
+    disputing = await opened(world, path, "dispute", "receiver")
+    await world.approved(path, 0)
+    assert await standing(world, approving) == "pending"
+    await world.approved(path, 1)
+    assert await standing(world, approving) == "cancelled"
+    await world.disputed(path, 0)
+    assert await standing(world, disputing) == "pending"
+    resolving = await opened(world, path, "resolve_dispute", "disputeResolver")
+    await world.disputed(path, 1)
+    assert await standing(world, disputing) == "cancelled"
+    to_receiver = world.shares(("receiver", "1"))
+    for index, status in ((0, "pending"), (1, "cancelled")):
+        given = {"milestoneIndex": index, "distributions": to_receiver}
+        await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", given)
+        assert await standing(world, resolving) == status
+    left = await opened(world, path, "withdraw_remaining", "disputeResolver")
+    for amount, status in (("100", "pending"), ("28", "cancelled")):
+        given = {"distributions": world.shares(("receiver", amount))}
+        await world.done("disputeResolver", "POST", f"{path}/withdraw-remaining", given)
+        assert await standing(world, left) == status
+    await assert_sound(world.house)
 
 
 async def test_anybody_acts_in_the_sandbox(world: World):

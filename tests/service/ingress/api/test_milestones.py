@@ -13,7 +13,7 @@ from tests.books import assert_sound, count_rows
 from tests.house import SECRET_KEY
 from tests.makers import jump, make_buyer, top_up
 from tests.outbox import tokens_of
-from tests.service.ingress.api.milestone_world import PATH, World, make_world
+from tests.service.ingress.api.milestone_world import PATH, World, make_world, register
 
 
 @pytest.fixture
@@ -635,15 +635,6 @@ async def test_whoever_resolves_takes_no_other_role_by_another_e_mail(world: Wor
     _, told = await world.ask("developer", "GET", f"{path}/next")
     assert {one["role"] for one in told["roles"] if not one["registered"]} == {"approver"}
     await assert_sound(world.house)
-
-
-async def register(world: World, token: str, **changes: str) -> None:
-    """Follow an invitation's link."""
-    given = {"token": token, "firstName": "New", "lastName": "Person", **changes}
-    async with world.client.post(
-        "/api/v1/sandbox/register", json=given, headers={"X-API-Key": world.keys["developer"]}
-    ) as response:
-        assert response.status == 201, await response.text()
 
 
 async def test_whose_user_holds_a_role_hears_of_the_escrow(world: World):

@@ -3,9 +3,13 @@
 What is refused says why beside the form, and changes nothing.
 """
 
+from datetime import timedelta
+
 import pytest
 
 from service.commands import developers, milestones, sessions
+from service.commands.registration import follow_link
+from service.ingress.api.milestones import ACTS
 from service.ingress.middlewares import HOUSE
 from service.ingress.pages.milestone_blanks import FREE, recipients
 from service.ingress.pages.milestone_standing import PAGES
@@ -16,10 +20,21 @@ from service.store.clock import read_clock
 from service.store.ledger import read_balance
 from service.store.milestones import read_fundings
 from service.wire.sessions import NewMilestoneSession
-from tests.makers import act, arrange, top_up
-from tests.milestones import approve, dispute, look, make_crew, make_milestones, release, resolve
+from tests.makers import act, arrange, jump, top_up
+from tests.milestones import (
+    approve,
+    dispute,
+    look,
+    make_crew,
+    make_milestone_terms,
+    make_milestones,
+    release,
+    resolve,
+)
+from tests.outbox import tokens_of
 from tests.previews import HOSTILE
-from tests.service.ingress.pages.people import signed_in
+from tests.service.ingress.pages.people import signed_in, stranger
+from tests.service.ingress.pages.test_arrival import Walker
 
 BACK = "https://shop.example/back"
 SINGLE, MULTI = {"amount": "100", "count": 2}, {"amounts": ("60", "40")}
@@ -193,10 +208,66 @@ async def session(house, crew, escrow, action, email, given=None):
     developer = crew.shop.developer_id
     await arrange(house, lambda tx: developers.allow_redirects(tx, developer, [BACK]))
     asked = NewMilestoneSession(action=action, targetUserEmail=email, redirectUrl=BACK, input=given)
-    made = await act(
-        house, crew.shop.actor, sessions.create_of_milestones(developer, escrow.id, asked)
-    )
+    brought = None if given is None else ACTS[action].brings.model_validate(given)
+    command = sessions.create_of_milestones(developer, escrow.id, asked, brought)
+    made = await act(house, crew.shop.actor, command)
     return made["url"].removeprefix(house.policy.public_url)
+
+
+async def test_who_registered_with_another_e_mail_takes_the_step_by_the_invited_ones_link(
+    ingress, house, owner
+):
+    crew = await make_crew(house)
+    terms = make_milestone_terms(crew, **SINGLE)
+    roles = {**terms.roles, Role.APPROVER: "one@example.com"}
+    escrow = await make_milestones(house, crew, **SINGLE, roles=roles)
+    [token] = await tokens_of(house, "one@example.com")
+    await arrange(house, lambda tx: follow_link(tx, token, "New", "One", email="two@example.com"))
+    url = await session(house, crew, escrow, "approve_milestone", "one@example.com")
+    async with ingress(None) as client:
+        other = await (await signed_in(client, owner, crew.email(Role.PLATFORM))).get(url)
+        assert "t•••@example.com" in other.words
+        assert "milestone_0" not in other.text
+        person = await signed_in(client, owner, "two@example.com")
+        page = await person.get(url)
+        answer = await person.post(url, {"form_token": page.token, "milestone_0": "yes"})
+    assert (answer.status, answer.location.endswith("status=completed")) == (303, True)
+    assert (await look(house, escrow.id)).milestones[0].approved
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [
+        ("en", "names you: receiver · receiver of a milestone"),
+        ("fr", "vous désigne : bénéficiaire"),
+        ("ar", "المستفيد"),
+    ],
+)
+async def test_the_link_of_an_invitation_leads_a_newcomer_to_their_role(
+    ingress, house, language, says
+):
+    async with ingress(None) as client:
+        app_house = ingress.app[HOUSE]
+        crew = await make_crew(app_house)
+        terms = make_milestone_terms(crew, **MULTI)
+        roles = {**terms.roles, Role.RECEIVER: "one@example.com"}
+        escrow = await make_milestones(
+            app_house, crew, **MULTI, roles=roles, receivers=["one@example.com"], title=HOSTILE
+        )
+        [token] = await tokens_of(app_house, "one@example.com")
+        walker = Walker(client)
+        page = await walker.get(f"/register/{token}?lang={language}")
+        assert page.status == 200
+        assert says in page.words
+        assert "<script>" not in page.text
+        names = {"first_name": "Nour", "last_name": "T", "language": language}
+        answer = await walker.send(f"/register/{token}", **names)
+        assert (answer.status, answer.location) == (303, path_of(escrow))
+        assert (await walker.get(answer.location)).status == 200
+        after = await look(house, escrow.id)
+        assert after.roles[Role.RECEIVER].user_id == after.milestones[0].receiver.user_id
+        assert after.roles[Role.RECEIVER].user_id is not None
+        assert (await Walker(client).get(f"/register/{token}")).status != 200
 
 
 # ---- What stands against it ---------------------------------------------------------------------
@@ -271,6 +342,90 @@ async def test_whoever_holds_no_role_is_told_of_nothing(ingress, house, owner):
                 assert page.status == 404
                 assert escrow.title not in page.text
             assert escrow.title not in (await person.get("/dashboard")).text
+
+
+@pytest.mark.parametrize("ending", ["completed", "cancelled", "expired"])
+async def test_only_its_person_learns_where_a_session_that_is_over_came_from(
+    ingress, house, owner, ending
+):
+    crew, escrow = await arranged(house, SINGLE)
+    email = crew.email(Role.APPROVER)
+    url = await session(house, crew, escrow, "approve_milestone", email)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        other = await signed_in(client, owner, crew.stranger.email)
+        page, others = await person.get(url), await other.get(url)
+        left = {"act": "leave"} if ending == "cancelled" else {"milestone_0": "yes"}
+        if ending == "expired":
+            await jump(house, timedelta(minutes=31))
+        sent = await person.post(url, {"form_token": page.token, **left})
+        assert sent.location.startswith(BACK)
+        assert sent.location.endswith(f"status={ending}")
+        again = await person.post(url, {"form_token": page.token, **left})
+        assert again.location == sent.location
+        assert BACK in (await person.get(url)).text
+        for one in (other, stranger(client)):
+            shown = await one.get(url)
+            assert (shown.status, BACK in shown.text) == (200, False)
+        late = await other.post(url, {"form_token": others.token, "act": "leave"})
+        assert BACK not in (late.location or "")
+
+
+async def test_a_form_of_another_page_or_person_is_none_of_ours(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    link = await session(house, crew, escrow, "release", crew.email(Role.RELEASE_SIGNER))
+    async with ingress(None) as client:
+        signer = await signed_in(client, owner, crew.email(Role.RELEASE_SIGNER))
+        payer = await signed_in(client, owner, crew.email(Role.PLATFORM))
+        step = path_of(escrow, "release")
+        tokens = [
+            "",
+            "x" * 43,
+            (await payer.get(path_of(escrow, "fund"))).token,
+            (await signer.get(link)).token,
+            (await signer.get(path_of(escrow, "fund"))).token,
+        ]
+        for token in tokens:
+            assert (await signer.post(step, {"form_token": token})).status == 403
+        theirs = (await signer.get(step)).token
+        assert (await signer.post(link, {"form_token": theirs})).status == 403
+        assert (await payer.post(step, {"form_token": theirs})).status == 403
+    assert await look(house, escrow.id) == escrow
+
+
+async def test_a_step_of_another_role_is_refused_whatever_its_form_says(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    async with ingress(None) as client:
+        for role in (Role.APPROVER, Role.SERVICE_PROVIDER, Role.PLATFORM, Role.RECEIVER):
+            person = await signed_in(client, owner, crew.email(role))
+            token = ingress.app[HOUSE].vault.link_token(
+                f"form/escrow/{escrow.id}/release", person._cookie
+            )
+            answer = await person.post(path_of(escrow, "release"), {"form_token": token})
+            assert answer.status == 404
+    assert await look(house, escrow.id) == escrow
+
+
+@pytest.mark.parametrize(
+    ("language", "sums"),
+    [
+        ("en", ("1,234.500000 USDC", "2.55 %", "0.3 %")),
+        ("fr", ("1\u202f234,500000 USDC", "2,55 %", "0,3 %")),
+        ("ar", ("1.234,500000 USDC", "2,55 %", "0,3 %")),
+    ],
+)
+async def test_sums_and_rates_are_written_as_the_language_does(
+    ingress, house, owner, language, sums
+):
+    crew, escrow = await arranged(
+        house, {"amount": "1234.5", "count": 1}, "1234.5", platform_fee_bps=255
+    )
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.PLATFORM))
+        page = await person.get(f"{path_of(escrow)}?lang={language}")
+    for one in sums:
+        assert one in page.text
+    assert f'dir="{"rtl" if language == "ar" else "ltr"}"' in page.text
 
 
 async def test_each_role_is_offered_what_the_rules_allow_it_and_told_why_not(ingress, house, owner):
