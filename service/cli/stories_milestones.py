@@ -25,7 +25,21 @@ ROLES = {
 CREATED, FUNDED = "milestone_escrow.created", "milestone_escrow.funded"
 REPORTED, APPROVED = "milestone.status_changed", "milestone.approved"
 WITHDRAWN = "milestone_escrow.withdrawn"
-NAMED = tuple(Sent(side, "You are named") for side in dict.fromkeys(ROLES.values()))
+SIDES = tuple(dict.fromkeys(ROLES.values()))
+NAMED = tuple(Sent(side, "You are named") for side in SIDES)
+
+
+def disputed_by(opener: str) -> tuple[Sent, ...]:
+    """Everybody hears of a dispute but whoever has opened it."""
+    return tuple(Sent(side, "Dispute: ") for side in SIDES if side != opener)
+
+
+def moved(says: str, *payees: str) -> tuple[Sent, ...]:
+    """Everybody hears of money that has moved, in these words; payees of what they got."""
+    return tuple(Sent(side, "You get " if side in payees else says) for side in SIDES)
+
+
+RELEASED, RESOLVED, REST = "was released", "Dispute resolved", Sent("client", "You get ")
 
 
 @dataclass
@@ -69,13 +83,18 @@ class MilestoneTale(Tale):
         await self.note(at, says)
 
     async def finish(
-        self, status: str, webhooks: Sequence[str], balance: str = "0", **changes: str
+        self,
+        status: str,
+        webhooks: Sequence[str],
+        mails: Sequence[Sent],
+        balance: str = "0",
+        **changes: str,
     ) -> None:
         """Hold the life against what it should be: webhooks, mails, what each side has more."""
-        self.webhooks, self.mails = webhooks, NAMED
+        self.webhooks, self.mails = webhooks, (*NAMED, *mails)
         for webhook in webhooks:
             await self.hear(webhook)
-        for mail in NAMED:
+        for mail in self.mails:
             await self.expect_mail(mail)
         for side, before in self.purses.items():
             change = await purse(self.world, self.people[side], self.currency) - before
@@ -169,7 +188,8 @@ async def by_single_release(world: World) -> None:
         *(changed("working", "pendingRelease"), "milestone_escrow.released"),
         *(changed("pendingRelease", "released"), WITHDRAWN),
     )
-    await tale.finish("released", webhooks, client="-1000", studio="947", platform="50")
+    mails = (*moved(RELEASED, "studio"), REST)
+    await tale.finish("released", webhooks, mails, client="-1000", studio="947", platform="50")
 
 
 async def by_multi_release(world: World) -> None:
@@ -196,7 +216,8 @@ async def by_multi_release(world: World) -> None:
         *("milestone.disputed", changed("working", "inDispute")),
         *("milestone.dispute_resolved", changed("inDispute", "released"), WITHDRAWN),
     )
-    await tale.finish("released", webhooks, client="-420", studio="397.74", platform="21")
+    mails = (*moved(RELEASED, "studio"), *disputed_by("client"), *moved(RESOLVED, "studio"), REST)
+    await tale.finish("released", webhooks, mails, client="-420", studio="397.74", platform="21")
 
 
 async def by_resolver(world: World) -> None:
@@ -220,7 +241,8 @@ async def by_resolver(world: World) -> None:
         *("milestone_escrow.dispute_noted", "milestone_escrow.dispute_resolved"),
         changed("inDispute", "resolved"),
     )
-    await tale.finish("resolved", webhooks, client="-62.12", studio="56.82", platform="5")
+    mails = (*disputed_by("studio"), *moved(RESOLVED, "client", "studio"))
+    await tale.finish("resolved", webhooks, mails, client="-62.12", studio="56.82", platform="5")
 
 
 async def by_resolvers_deadline(world: World) -> None:
@@ -238,7 +260,7 @@ async def by_resolvers_deadline(world: World) -> None:
         *(CREATED, FUNDED, "milestone_escrow.disputed", changed("working", "inDispute")),
         *("milestone_escrow.dispute_resolved", changed("inDispute", "resolved")),
     )
-    await tale.finish("resolved", webhooks)
+    await tale.finish("resolved", webhooks, (*disputed_by("client"), *moved(RESOLVED, "client")))
 
 
 MILESTONE_STORIES: Sequence[Callable[[World], Awaitable[None]]] = (
