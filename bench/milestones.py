@@ -23,7 +23,7 @@ from service.commands import disputes, escrows, milestones, users, wallets
 from service.commands.perform import Command, House, perform
 from service.rules.engagement import ROLES, SINGLE
 from service.rules.machine import SYSTEM, Actor, ActorKind, Role
-from service.rules.milestone_steps import StatusChange
+from service.rules.milestone_said import StatusChange
 from service.rules.milestone_terms import MilestoneTerms
 from service.rules.milestone_terms import Terms as MilestoneEscrowTerms
 from service.rules.terms import Terms

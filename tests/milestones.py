@@ -17,7 +17,7 @@ from service.commands import milestones
 from service.commands.perform import Command, House
 from service.rules.engagement import MULTI, ROLES, SINGLE, MilestoneEscrow
 from service.rules.machine import Actor, Role
-from service.rules.milestone_steps import StatusChange
+from service.rules.milestone_said import StatusChange
 from service.rules.milestone_terms import MilestoneTerms, Terms
 from service.rules.money import to_minor
 from service.store.milestones import read_milestone_escrow

@@ -25,7 +25,7 @@ from service.rules.escrow import choose, take
 from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor
 from service.rules.milestone import MODE
-from service.rules.milestone_steps import flagged
+from service.rules.milestone_changes import flagged
 from service.store import checks
 from service.store.checks import HOUSE, OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
 from service.store.db import Reader, Transaction

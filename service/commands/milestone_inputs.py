@@ -5,7 +5,7 @@ may be filled until the step is taken.
 """
 
 from service.commands.milestones import shares_of
-from service.rules import milestone_steps as rules
+from service.rules import milestone_disputes, milestone_progress, milestone_resolution
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import OnlyOwnWallet
 from service.rules.machine import Actor
@@ -37,13 +37,13 @@ async def check_input(
     match given:
         case Fund():
             amount = minor_of(given.amount, escrow.currency, "amount")
-            rules.check_fund(escrow, amount, given.expected_version)
+            milestone_progress.check_fund(escrow, amount, given.expected_version)
             if given.payer not in (None, email):
                 raise OnlyOwnWallet
         case StatusBatch():
-            rules.change_status(escrow, changes_of(given.updates), actor, tx.now)
+            milestone_progress.change_status(escrow, changes_of(given.updates), actor, tx.now)
         case ApproveBatch():
-            rules.approve(escrow, given.indexes, actor, tx.now)
+            milestone_progress.approve(escrow, given.indexes, actor, tx.now)
         case Release():
             _try_release(tx, escrow, given, actor)
         case DisputeGiven():
@@ -52,7 +52,7 @@ async def check_input(
             await _try_resolve(tx, escrow, given, actor)
         case Withdraw():
             shares = await shares_of(tx, escrow, given.distributions)
-            rules.withdraw_remaining(escrow, shares, actor, tx.now)
+            milestone_resolution.withdraw_remaining(escrow, shares, actor, tx.now)
         case _:
             raise AssertionError(f"no session brings a {type(given).__name__}")
 
@@ -60,9 +60,9 @@ async def check_input(
 def _try_release(tx: Transaction, escrow: MilestoneEscrow, given: Release, actor: Actor) -> None:
     check_mode(escrow, "milestoneIndexes", given.milestone_indexes)
     if escrow.is_single:
-        rules.release(escrow, actor, tx.now)
+        milestone_progress.release(escrow, actor, tx.now)
     else:
-        rules.release_milestones(escrow, given.milestone_indexes or (), actor, tx.now)
+        milestone_progress.release_milestones(escrow, given.milestone_indexes or (), actor, tx.now)
 
 
 def _try_dispute(
@@ -70,10 +70,10 @@ def _try_dispute(
 ) -> None:
     check_mode(escrow, "milestoneIndexes", given.milestone_indexes)
     if escrow.is_single:
-        rules.dispute(escrow, given.reason, actor, tx.now)
+        milestone_disputes.dispute(escrow, given.reason, actor, tx.now)
     else:
         indexes = given.milestone_indexes or ()
-        rules.dispute_milestones(escrow, indexes, given.reason, actor, tx.now)
+        milestone_disputes.dispute_milestones(escrow, indexes, given.reason, actor, tx.now)
 
 
 async def _try_resolve(
@@ -82,6 +82,6 @@ async def _try_resolve(
     check_mode(escrow, "milestoneIndex", given.milestone_index)
     shares = await shares_of(tx, escrow, given.distributions)
     if given.milestone_index is None:
-        rules.resolve(escrow, shares, actor, tx.now)
+        milestone_resolution.resolve(escrow, shares, actor, tx.now)
     else:
-        rules.resolve_milestone(escrow, given.milestone_index, shares, actor, tx.now)
+        milestone_resolution.resolve_milestone(escrow, given.milestone_index, shares, actor, tx.now)

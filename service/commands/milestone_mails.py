@@ -14,7 +14,7 @@ from service.rules.aggregate import Person
 from service.rules.engagement import ROLES, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone import Done, Leg
-from service.rules.milestone_steps import BY_CLOCK, Opened, Paid, Shared
+from service.rules.milestone_said import BY_CLOCK, Opened, Paid, Shared
 from service.rules.money import to_decimal
 from service.store.db import Transaction
 from service.store.developers import read_language

@@ -11,8 +11,9 @@ from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
 from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
+from service.rules.milestone_ground import check_frozen
+from service.rules.milestone_resolution import expire
 from service.rules.milestone_session import moot
-from service.rules.milestone_steps import check_frozen, expire
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, stop_kinds

@@ -1,7 +1,7 @@
 """Every step of the milestone family that somebody can take: five verbs each.
 
-Lock, choose, move, post, tell stand in `milestone_steps.py`; the checks and their order in
-`rules/milestone_steps.py`.
+Lock, choose, move, post, tell stand in `milestone_steps.py`; the checks and their order in the
+rules: `milestone_progress.py`, `_disputes.py`, `_resolution.py` and `_changes.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,13 @@ from decimal import Decimal
 from service.commands.invitations import welcome_roles
 from service.commands.milestone_steps import lock, record, told
 from service.commands.perform import Command
-from service.rules import milestone_steps as rules
+from service.rules import (
+    milestone_changes,
+    milestone_disputes,
+    milestone_ground,
+    milestone_progress,
+    milestone_resolution,
+)
 from service.rules.aggregate import Person
 from service.rules.engagement import (
     SINGLE,
@@ -27,7 +33,8 @@ from service.rules.errors import (
     ResolverMustBeIndependent,
 )
 from service.rules.milestone import Done
-from service.rules.milestone_steps import Share, StatusChange, check_frozen
+from service.rules.milestone_ground import check_frozen
+from service.rules.milestone_said import Share, StatusChange
 from service.rules.milestone_terms import RECIPIENTS_MAX, Terms, check_terms
 from service.store import events
 from service.store.db import Transaction
@@ -60,7 +67,7 @@ def create(developer_id: str, terms: Terms) -> Command:
         if cap is not None and (count := await count_today(tx, developer_id)) >= cap:
             raise DailyCapReached(limit=cap, count=count, remaining=0)
         escrow = await _drafted(tx, developer_id, terms)
-        done = rules.created(escrow, tx.now)
+        done = milestone_changes.created(escrow, tx.now)
         tx.taken.append(done)
         await insert_milestone_escrow(tx, done.after)
         await events.append_events(tx, told(tx, done))
@@ -89,7 +96,7 @@ def fund(
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
         amount = minor_of(given, escrow.currency, "amount")
-        rules.check_fund(escrow, amount, expected_version)
+        milestone_progress.check_fund(escrow, amount, expected_version)
         if tx.actor.user_id is None:
             raise OnlyOwnWallet
         holder, available = await lock_payer(tx, tx.actor.user_id, escrow.currency)
@@ -97,7 +104,7 @@ def fund(
             raise OnlyOwnWallet
         if available < amount:
             raise InsufficientFunds(available=available, needed=amount)
-        done = rules.fund(escrow, holder, amount, tx.now)
+        done = milestone_progress.fund(escrow, holder, amount, tx.now)
         await record(tx, done)
         return answer(done.after)
 
@@ -107,13 +114,16 @@ def fund(
 def change_status(escrow_id: str, changes: Sequence[StatusChange]) -> Command:
     """The provider says how milestones stand."""
     return _taking(
-        escrow_id, lambda escrow, tx: rules.change_status(escrow, changes, tx.actor, tx.now)
+        escrow_id,
+        lambda escrow, tx: milestone_progress.change_status(escrow, changes, tx.actor, tx.now),
     )
 
 
 def approve(escrow_id: str, indexes: Sequence[int]) -> Command:
     """The approver accepts milestones."""
-    return _taking(escrow_id, lambda escrow, tx: rules.approve(escrow, indexes, tx.actor, tx.now))
+    return _taking(
+        escrow_id, lambda escrow, tx: milestone_progress.approve(escrow, indexes, tx.actor, tx.now)
+    )
 
 
 def release(escrow_id: str, indexes: Sequence[int] | None = None) -> Command:
@@ -122,8 +132,8 @@ def release(escrow_id: str, indexes: Sequence[int] | None = None) -> Command:
     def choose(escrow: MilestoneEscrow, tx: Transaction) -> Done:
         check_mode(escrow, "milestoneIndexes", indexes)
         if escrow.release_mode == SINGLE:
-            return rules.release(escrow, tx.actor, tx.now)
-        return rules.release_milestones(escrow, indexes or (), tx.actor, tx.now)
+            return milestone_progress.release(escrow, tx.actor, tx.now)
+        return milestone_progress.release_milestones(escrow, indexes or (), tx.actor, tx.now)
 
     return _taking(escrow_id, choose)
 
@@ -134,15 +144,19 @@ def dispute(escrow_id: str, reason: str, indexes: Sequence[int] | None = None) -
     def choose(escrow: MilestoneEscrow, tx: Transaction) -> Done:
         check_mode(escrow, "milestoneIndexes", indexes)
         if escrow.release_mode == SINGLE:
-            return rules.dispute(escrow, reason, tx.actor, tx.now)
-        return rules.dispute_milestones(escrow, indexes or (), reason, tx.actor, tx.now)
+            return milestone_disputes.dispute(escrow, reason, tx.actor, tx.now)
+        return milestone_disputes.dispute_milestones(
+            escrow, indexes or (), reason, tx.actor, tx.now
+        )
 
     return _taking(escrow_id, choose)
 
 
 def note(escrow_id: str, text: str, index: int | None = None) -> Command:
     """Somebody with a role adds words to a dispute."""
-    return _taking(escrow_id, lambda escrow, tx: rules.note(escrow, text, index, tx.actor, tx.now))
+    return _taking(
+        escrow_id, lambda escrow, tx: milestone_disputes.note(escrow, text, index, tx.actor, tx.now)
+    )
 
 
 def resolve(
@@ -155,9 +169,9 @@ def resolve(
         check_mode(escrow, "milestoneIndex", index)
         shares = await shares_of(tx, escrow, given)
         done = (
-            rules.resolve(escrow, shares, tx.actor, tx.now)
+            milestone_resolution.resolve(escrow, shares, tx.actor, tx.now)
             if index is None
-            else rules.resolve_milestone(escrow, index, shares, tx.actor, tx.now)
+            else milestone_resolution.resolve_milestone(escrow, index, shares, tx.actor, tx.now)
         )
         await record(tx, done)
         return answer(done.after)
@@ -171,7 +185,7 @@ def withdraw_remaining(escrow_id: str, given: Sequence[DistributionGiven]) -> Co
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
         shares = await shares_of(tx, escrow, given)
-        done = rules.withdraw_remaining(escrow, shares, tx.actor, tx.now)
+        done = milestone_resolution.withdraw_remaining(escrow, shares, tx.actor, tx.now)
         await record(tx, done)
         return answer(done.after)
 
@@ -185,7 +199,7 @@ def update(escrow_id: str, terms: Terms, *, expected_version: int | None = None)
         await _check_unlocked(tx, escrow_id, terms)
         holders = await _holders(tx, terms.emails)  # before the escrow: registrations wait first
         escrow = await lock(tx, escrow_id)
-        done = rules.update(
+        done = milestone_changes.update(
             escrow, terms, holders, tx.actor, tx.now, expected_version=expected_version
         )
         if done is None:
@@ -206,7 +220,7 @@ async def link_roles(
     """
     email = invited_as or person.email
     escrow = await lock(tx, escrow_id)
-    done = rules.linked(escrow, email, person.id, tx.now)
+    done = milestone_changes.linked(escrow, email, person.id, tx.now)
     if done is None:
         return None
     await record(tx, done)
@@ -254,7 +268,7 @@ async def _drafted(tx: Transaction, developer_id: str, terms: Terms) -> Mileston
         created_at=tx.now,
         updated_at=tx.now,
     )
-    if not rules.is_independent(escrow):
+    if not milestone_ground.is_independent(escrow):
         raise ResolverMustBeIndependent
     return escrow
 
@@ -268,7 +282,7 @@ async def _check_unlocked(tx: Transaction, escrow_id: str, terms: Terms) -> None
     if escrow is None:
         raise MilestoneEscrowNotFound
     check_frozen(escrow)
-    rules.check_update(escrow, terms, tx.actor)
+    milestone_changes.check_update(escrow, terms, tx.actor)
 
 
 async def _holders(tx: Transaction, emails: Sequence[str]) -> dict[str, Holder]:

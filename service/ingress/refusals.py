@@ -40,7 +40,7 @@ from service.rules.aggregate import (
 from service.rules.errors import Refused, Unavailable
 from service.rules.escrow import MODES, PROOF, STANDARD, STATUSES, STEPS, TABLE, choose, roles
 from service.rules.machine import NOWHERE, Actor, ActorKind
-from service.rules.milestone_steps import REFUSALS as OF_MILESTONES
+from service.rules.milestone_refusals import REFUSALS as OF_MILESTONES
 
 REQUEST_ID = "5f0c1e8a9b7d4c3e2f1a0b6d"
 FACTS: Mapping[str, object] = {

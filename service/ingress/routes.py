@@ -48,8 +48,8 @@ from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.files import FORM_BYTES_MAX
 from service.rules.milestone import TABLE as MILESTONES
+from service.rules.milestone_refusals import REFUSALS as OF_MILESTONES
 from service.rules.milestone_session import OF_SESSIONS as OF_MILESTONE_SESSIONS
-from service.rules.milestone_steps import REFUSALS as OF_MILESTONES
 from service.rules.policy import Policy
 from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me

@@ -2,7 +2,8 @@
 
 Three of them: the escrow's steps in `single` and in `multi` (`STEPS`), a milestone's own
 (`MILESTONE_STEPS`), and THE COUPLING, which says what the escrow's status is for what its
-milestones are. The order of a step's checks stands in `milestone_steps.py`.
+milestones are. The order of a step's checks stands beside the step: `milestone_progress.py`,
+`milestone_disputes.py`, `milestone_resolution.py`, `milestone_changes.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

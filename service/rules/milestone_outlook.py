@@ -14,24 +14,18 @@ from service.rules.engagement import Holder, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Actor, ActorKind, Role
 from service.rules.milestone import WHO
-from service.rules.milestone_steps import (
-    Share,
-    StatusChange,
+from service.rules.milestone_changes import update
+from service.rules.milestone_disputes import dispute, dispute_milestones, note
+from service.rules.milestone_ground import check_frozen, roles_of
+from service.rules.milestone_progress import (
     approve,
     change_status,
-    check_frozen,
     check_fund,
-    dispute,
-    dispute_milestones,
-    note,
     release,
     release_milestones,
-    resolve,
-    resolve_milestone,
-    roles_of,
-    update,
-    withdraw_remaining,
 )
+from service.rules.milestone_resolution import resolve, resolve_milestone, withdraw_remaining
+from service.rules.milestone_said import Share, StatusChange
 from service.rules.milestone_terms import MILESTONES_MAX, MilestoneTerms, standing_terms
 
 NOBODY_YET = "0" * 24

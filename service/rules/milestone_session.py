@@ -12,8 +12,10 @@ from service.rules.engagement import FINAL, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Actor, ActorKind, Role
 from service.rules.milestone import WHO, Done, open_steps
+from service.rules.milestone_changes import linked
+from service.rules.milestone_ground import check_frozen, check_role, roles_of
 from service.rules.milestone_outlook import NOBODY_YET, outlook_of
-from service.rules.milestone_steps import REFUSALS, check_frozen, check_role, linked, roles_of
+from service.rules.milestone_refusals import REFUSALS
 from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"

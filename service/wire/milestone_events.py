@@ -29,7 +29,7 @@ from service.rules.milestone import (
     Done,
     Leg,
 )
-from service.rules.milestone_steps import Changed, Funded, Linked, Noted, Opened, Paid, Shared
+from service.rules.milestone_said import Changed, Funded, Linked, Noted, Opened, Paid, Shared
 from service.rules.milestone_terms import shown
 from service.wire.base import Wire, absent, dump_json
 from service.wire.events import envelope

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from service.rules.engagement import MULTI, ROLES, SINGLE, MilestoneEscrow
 from service.rules.errors import InvalidPayload
 from service.rules.machine import Role
-from service.rules.milestone_steps import StatusChange
+from service.rules.milestone_said import StatusChange
 from service.rules.milestone_terms import MilestoneTerms, Terms
 from service.rules.money import EXPONENTS, to_minor
 from service.wire.account import Currency

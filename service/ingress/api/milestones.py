@@ -18,7 +18,8 @@ from service.rules.errors import (
     NoAccessToEscrow,
     TooManyEscrowsRequested,
 )
-from service.rules.milestone_steps import StatusChange, roles_of
+from service.rules.milestone_ground import roles_of
+from service.rules.milestone_said import StatusChange
 from service.rules.milestone_terms import BALANCES_MAX, shown
 from service.rules.money import EXPONENTS
 from service.store.clock import read_clock

@@ -18,7 +18,7 @@ from service.ingress.route import is_entity_id
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import EscrowNotFound
 from service.rules.machine import Actor, ActorKind
-from service.rules.milestone_steps import roles_of
+from service.rules.milestone_ground import roles_of
 from service.rules.money import to_decimal
 from service.store.clock import Clock, read_clock
 from service.store.deadlines import Deadline, read_open

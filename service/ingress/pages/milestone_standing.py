@@ -15,8 +15,8 @@ from service.rules.engagement import RESOLVER, ROLES, Milestone, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Role
 from service.rules.milestone import APPROVED, DISPUTED, OPEN, state_of
+from service.rules.milestone_ground import roles_of
 from service.rules.milestone_outlook import outlook_of
-from service.rules.milestone_steps import roles_of
 from service.store.deadlines import Deadline
 from service.wire.base import instant
 from service.words.pages import Voice

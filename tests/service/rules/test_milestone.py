@@ -39,32 +39,31 @@ from service.rules.milestone import (
     state_of,
     status_of,
 )
+from service.rules.milestone_changes import update
+from service.rules.milestone_disputes import dispute, dispute_milestones, note
+from service.rules.milestone_ground import roles_of
 from service.rules.milestone_outlook import (
     OF_THE_WHOLE,
     TRIES,
     outlook,
     outlook_of_receiver,
 )
-from service.rules.milestone_steps import (
-    REFUSALS,
-    Share,
-    StatusChange,
+from service.rules.milestone_progress import (
     approve,
     change_status,
     check_fund,
-    dispute,
-    dispute_milestones,
-    expire,
     fund,
-    note,
     release,
     release_milestones,
+)
+from service.rules.milestone_refusals import REFUSALS
+from service.rules.milestone_resolution import (
+    expire,
     resolve,
     resolve_milestone,
-    roles_of,
-    update,
     withdraw_remaining,
 )
+from service.rules.milestone_said import Share, StatusChange
 from service.rules.milestone_terms import MILESTONES_MAX, MilestoneTerms, Terms, standing_terms
 from service.rules.postings import held
 

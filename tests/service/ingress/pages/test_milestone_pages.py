@@ -15,7 +15,7 @@ from service.ingress.pages.milestone_blanks import FREE, recipients
 from service.ingress.pages.milestone_standing import PAGES
 from service.rules.machine import Role
 from service.rules.milestone_outlook import outlook_of
-from service.rules.milestone_steps import StatusChange
+from service.rules.milestone_said import StatusChange
 from service.store.clock import read_clock
 from service.store.ledger import read_balance
 from service.store.milestones import read_fundings
