@@ -12,7 +12,7 @@ GROUP_MARKS = {"en": ",", "ar": "\u066c"}
 GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:#[0-9]{3})+(?:[.,\u066b][0-9]+)?")
 """A figure whose groups are parted by #."""
 BY_POINTS = re.compile(r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})")
-"""A figure as an Arabic page of Tunisia writes it, where its points can part nothing but thousands."""
+"""A figure as our Arabic pages write it, where its points can part nothing but thousands."""
 
 
 def digits(given: str) -> str:
@@ -29,7 +29,7 @@ def amount_of(given: str, language: str) -> Decimal | None:
 
     A comma or a point parts the decimals, blanks may part thousands. So does what the language
     writes for it, where it stands as it should: `1,000` is a thousand in English, one in French.
-    In Arabic `1.234,500` is what our pages write; `1.500` alone is one and a half, as people type it.
+    In Arabic `1.234,500` is what our pages write; `1.500` alone is one and a half, as it is typed.
     """
     plain = digits(given)
     mark = GROUP_MARKS.get(language)
