@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import checkout, create, deliver, expire, latency, listing, papers
+from bench import checkout, create, deliver, expire, lanes, latency, listing, papers
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -17,6 +17,8 @@ MEMORY_MIB = 150
 CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "create": create.measure,
     "deliver": deliver.measure,
+    "lanes": lanes.measure,
+    "workers": lanes.measure_workers,
     "latency": latency.measure,
     "expire": expire.measure,
     "listing": listing.measure,

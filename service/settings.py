@@ -328,6 +328,8 @@ class Settings(BaseModel):
             daily_escrow_cap=self.daily_escrow_cap,
             max_webhooks_per_developer=self.max_webhooks_per_developer,
             webhook_allow_private=self.webhook_allow_private,
+            attempt_retention_days=self.attempt_retention_days,
+            body_retention_days=self.body_retention_days,
             ticket_prefix=self.ticket_prefix,
             timezone=self.default_timezone,
             # Live without a gateway nobody could be sent a code, so that paying asks for none.

@@ -145,7 +145,8 @@ async def count_rows(house: House) -> dict[str, int]:
         "dispute_evidence", "dispute_offer", "dispute_statement", "escrow",
         "event", "file", "idempotency", "identity_document", "identity_verification", "invitation",
         "mail",
-        "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "transfer",
+        "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "recovery",
+        "transfer",
         "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}

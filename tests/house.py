@@ -27,7 +27,8 @@ BEGIN
              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
                AND NOT c.relispartition
                AND c.relname NOT IN (
-                   'schema_version', 'currency', 'transition', 'clock', 'dispute_counter')
+                   'schema_version', 'currency', 'transition', 'clock', 'dispute_counter',
+                   'commit_order')
     LOOP
         EXECUTE format('DELETE FROM %I', t);
     END LOOP;

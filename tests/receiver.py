@@ -24,6 +24,7 @@ class Parcel:
 
     headers: Mapping[str, str]
     body: bytes
+    path: str = ""
 
     @property
     def type(self) -> str:
@@ -55,7 +56,7 @@ class Receiver:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            parcel = Parcel(request.headers.copy(), await request.read())
+            parcel = Parcel(request.headers.copy(), await request.read(), request.path)
             self.parcels.append(parcel)
             return await self.answer(parcel) if self.answer else web.Response()
         finally:

@@ -20,8 +20,8 @@ from aiohttp import web
 from arq import ArqRedis, Worker, func
 
 from service.commands import expiries
+from service.commands.canary import send_canary
 from service.commands.charges import HouseBook
-from service.commands.deliveries import prepare_partitions
 from service.commands.perform import House, tend
 from service.gateways.bell import QUEUE, ArqBell, dump_job, lazy_redis, load_job
 from service.gateways.files import Access, Storage, open_storage
@@ -36,7 +36,8 @@ from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
 from service.words.mails import Words
-from workers import checks, papers, retention
+from workers import checks, papers, recoveries, retention
+from workers.canary import CanaryPost
 from workers.mails import Postman
 from workers.metrics import WorkMetrics
 from workers.papers import Printer
@@ -97,11 +98,13 @@ def keepers(
         "mails": postman,
         "timers": Round("timers", 1.0, Timers(house).fire, metrics),
         "payments": Round("payments", EVERY_SECONDS, payments.turn, metrics),
+        "recoveries": each("recoveries", recoveries.EVERY_SECONDS, recoveries.turn),
         "checks": each("checks", MINUTE, checks.run_minute),
         "full_checks": each("full_checks", DAY, checks.run_full),
         "retention": each("retention", HOUR, retention.tidy),
         "expiries": each("expiries", HOUR, expiries.warn),
-        "partitions": each("partitions", DAY, lambda h: tend(h, prepare_partitions)),
+        "partitions": each("partitions", HOUR, retention.turn_partitions),
+        "canary": each("canary", MINUTE, lambda h: tend(h, send_canary)),
         **({"files": each("files", DAY, orphans)} if storage else {}),
         **(
             {"papers": Round("papers", papers.EVERY_SECONDS, printer.turn, metrics)}
@@ -202,16 +205,16 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
             settings.database_url or "", application="amana work", pgbouncer=settings.pgbouncer
         )
         stack.push_async_callback(pool.close)
-        bell = ArqBell(settings.redis_url or "")
+        metrics = WorkMetrics()
+        bell = ArqBell(settings.redis_url or "", metrics.bells_lost.inc)
         stack.push_async_callback(bell.close)
         house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
-        post = HttpPost(allow_private=settings.webhook_allow_private)
+        post = CanaryPost(HttpPost(allow_private=settings.webhook_allow_private))
         stack.push_async_callback(post.close)
         smtp_url, sender = settings.smtp_url, settings.mail_from
         mailer = SmtpMailer(smtp_url, sender) if smtp_url else SandboxMailer()
         redis = lazy_redis(settings.redis_url or "")
         stack.push_async_callback(redis.aclose, close_connection_pool=True)
-        metrics = WorkMetrics()
         courier = Courier(house, post, metrics=metrics)
         postman = Postman(house, mailer, Words.read(), metrics=metrics)
         feed = HttpRateFeed(settings.fx_url) if settings.fx_url else None

@@ -1,15 +1,22 @@
 """What is kept no longer: answers past their time, secrets past their overlap, nobody's files.
 
-And identity documents some time after the decision: their rows first, then what they held.
+And identity documents some time after the decision: their rows first, then what they held. What
+webhooks carried and what was answered goes by weeks, whole partitions at once.
 """
 
 from datetime import datetime
 
 import structlog
 
+from service.commands.deliveries import (
+    PARKED_BATCH,
+    drop_partitions,
+    exhaust_parked,
+    prepare_partitions,
+)
 from service.commands.perform import House, tend
 from service.gateways.files import Storage
-from service.rules.errors import GatewayFailure
+from service.rules.errors import Busy, GatewayFailure
 from service.rules.files import ORPHAN_AFTER
 from service.rules.identity import DOCUMENTS_KEPT
 from service.store.clock import read_clock
@@ -44,6 +51,25 @@ async def tidy(house: House) -> None:
             break
     if gone:
         log.info("answers_expired", count=gone)
+
+
+async def turn_partitions(house: House) -> None:
+    """Make the weeks ahead, give up what was parked for too long, drop the weeks that are over.
+
+    To make or drop one takes a moment without anybody else in the table: where that does not come,
+    the next round tries again.
+    """
+    try:
+        made = await tend(house, prepare_partitions)
+        parked = 0
+        while (ended := await tend(house, exhaust_parked)) >= PARKED_BATCH:
+            parked += ended
+        dropped = await tend(house, drop_partitions)
+    except Busy as busy:
+        log.warning("partitions_postponed", reason=str(busy))
+        return
+    if made or parked or ended or dropped:
+        log.info("partitions_turned", made=made, parked=parked + ended, dropped=dropped)
 
 
 async def _delete(tx: Transaction) -> int:

@@ -7,6 +7,7 @@ second. No transaction is open while anything is sent.
 import asyncio
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -16,17 +17,20 @@ import structlog
 
 from service.commands.deliveries import (
     FAN_OUT_BATCH,
+    WATCH_BATCH,
     acknowledge,
     claim,
     fan_out,
     is_receipt,
     reconcile,
     settle,
+    watch,
 )
 from service.commands.perform import House, tend
 from service.gateways.post import Post, Request
 from service.rules.delivery import LADDERS, Fault, Reply, judge
 from service.rules.errors import Unavailable
+from service.rules.lane import retry_slots, slow_slots
 from service.store.db import Clash, Transaction
 from service.store.deliveries import Attempt, Claimed
 from service.wire.webhooks import delivery_headers
@@ -73,7 +77,8 @@ class Courier:
         self._slots = slots
         self._chance = chance
         self._opened = lru_cache(maxsize=SECRETS_KEPT)(house.vault.open)
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], Claimed] = {}
+        self._taken = self._retries = self._slow = 0
         self._ended: list[Attempt] = []
         self._settler: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -83,6 +88,8 @@ class Courier:
         self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
         self._metrics = metrics or WorkMetrics()
         self._metrics.slots.set_function(lambda: len(self._sending))
+        self._metrics.retry_slots.set_function(lambda: self._retries)
+        self._metrics.slow_slots.set_function(lambda: self._slow)
         self._round = Round("webhooks", POLL_SECONDS, self._work, self._metrics)
 
     def wake(self) -> None:
@@ -132,11 +139,11 @@ class Courier:
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
         while True:
-            was_quiet = self._is_quiet()
+            await self._land()  # a claim passes over lanes that are being settled
+            before = self._taken
             await self.drain()
-            if was_quiet and self._is_quiet():
+            if self._taken == before and self._is_quiet():
                 return
-            await self._land()
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more; let what is in flight end, give the rest back, write it all."""
@@ -171,37 +178,53 @@ class Courier:
         free = self._slots - len(self._sending)
         asked = min(free, CLAIM_ROWS)
         claimed = await tend(self._house, partial(self._claim, asked)) if asked > 0 else []
-        for number, one in enumerate(claimed):
-            self._start(one, after_turns=number // SENT_AT_ONCE)
+        self._taken += len(claimed)
+        for number, one in enumerate(claimed, start=1):
+            self._start(one)
+            if number % SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._wake_after(one.hold_seconds for one in claimed)
-        # Whoever frees a slot wakes us, so a full house needs no second look now.
-        self._is_starved = len(claimed) >= free
+        # Whoever frees a slot wakes us, so a full house, or a full share, needs no look until then.
+        self._is_starved = len(claimed) >= free or not (self._retry_room and self._slow_room)
         has_more = self._has_events or len(claimed) >= asked
-        return has_more and not self._is_starved
+        return has_more and len(claimed) < free
 
-    async def _claim(self, free: int, tx: Transaction) -> list[Claimed]:
+    @property
+    def _retry_room(self) -> int:
+        return max(0, retry_slots(self._slots) - self._retries)
+
+    @property
+    def _slow_room(self) -> int:
+        return max(0, slow_slots(self._slots) - self._slow)
+
+    async def _claim(self, asked: int, tx: Transaction) -> list[Claimed]:
         self._clock_read = tx.real_now, asyncio.get_running_loop().time()
-        return await claim(free)(tx)
+        began = time.perf_counter()
+        claimed = await claim(asked, retries=self._retry_room, slow=self._slow_room)(tx)
+        self._metrics.claim_seconds.observe(time.perf_counter() - began)
+        return claimed
 
     def _now(self) -> datetime:
         """The database's time: the clock of this machine may be wrong, or jump."""
         read, at = self._clock_read
         return read + timedelta(seconds=asyncio.get_running_loop().time() - at)
 
-    def _start(self, claimed: Claimed, *, after_turns: int) -> None:
-        task = asyncio.create_task(self._deliver(claimed, after_turns))
-        self._sending.add(task)
+    def _start(self, claimed: Claimed) -> None:
+        task = asyncio.create_task(self._deliver(claimed))
+        self._sending[task] = claimed
+        self._retries += claimed.is_retry
+        self._slow += claimed.is_slow
         task.add_done_callback(self._ended_sending)
 
     def _ended_sending(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        claimed = self._sending.pop(task)
+        self._retries -= claimed.is_retry
+        self._slow -= claimed.is_slow
         if self._is_starved:  # wait for company: one claim for many slots
             self._is_starved = False
             asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._round.wake)
 
-    async def _deliver(self, claimed: Claimed, after_turns: int) -> None:
-        for _ in range(after_turns):
-            await asyncio.sleep(0)
+    async def _deliver(self, claimed: Claimed) -> None:
         started_at = self._now()
         try:
             reply = await self._send(claimed, started_at)
@@ -211,7 +234,7 @@ class Courier:
             log.exception("attempt_not_made", delivery=str(claimed.id))
             reply = Reply(fault=Fault.OURS)
         ladder = LADDERS[claimed.ladder]
-        outcome = judge(reply, claimed.attempt, ladder, self._now(), self._chance())
+        outcome = judge(reply, claimed.rung, ladder, self._now(), self._chance())
         self._ended.append(Attempt(claimed, started_at, reply, outcome))
         if self._settler is None:
             self._settler = asyncio.create_task(self._settle())
@@ -286,6 +309,11 @@ class Courier:
         if late:
             log.info("lanes_reconciled", late=late)
             self._round.wake()
+        told = WATCH_BATCH
+        while told == WATCH_BATCH:
+            told = await tend(self._house, watch)
+            if told:
+                log.info("endpoints_watched", told=told)
 
     async def _land(self) -> None:
         """Until what is in flight has ended and is written."""

@@ -30,6 +30,6 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
             await require_schema(pool)
         except NotReady as reason:
             raise SettingsError(str(reason)) from reason
-        bell = ArqBell(settings.redis_url or "")
+        bell = ArqBell(settings.redis_url or "", lambda _: None)
         stack.push_async_callback(bell.close)
         yield House(pool, settings.policy(), Vault(settings.secret_keys), bell)

@@ -11,6 +11,7 @@ from service.cli.docs import docs
 from service.cli.fx import fx
 from service.cli.identity import identity
 from service.cli.key import key
+from service.cli.listen import listen
 from service.cli.migrate import migrate
 from service.cli.payment import payment, payout
 from service.cli.proof import proof
@@ -18,6 +19,7 @@ from service.cli.serve import serve
 from service.cli.unfreeze import unfreeze
 from service.cli.up import up
 from service.cli.user import user
+from service.cli.webhook import webhook
 from service.cli.work import work
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -37,6 +39,8 @@ COMMANDS: tuple[click.Command, ...] = (
     unfreeze,
     check,
     balance,
+    webhook,
+    listen,
     demo,
     docs,
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.rules.delivery import DisableReason
+from service.rules.lane import MAILS
 from service.words.facts import (
     CodeFacts,
     EndpointFacts,
@@ -183,8 +184,8 @@ def _specimens(template: str, code: str) -> Iterator[tuple[str, Facts]]:
                 shows = f"To the {side}, {name}" if name else f"To the {side}"
                 yield shows, _escrow(template, code, side, changed)
     elif about is ENDPOINT:
-        for reason in DisableReason:
-            told = reason.name.lower()
+        reasons = MAILS if template == "endpoint_failing" else DisableReason
+        for told in ((reason.name or "").lower() for reason in reasons):
             yield told, EndpointFacts(endpoint_id=ID, url="https://shop.example/hook", reason=told)
     elif about is IDENTITY:
         why = WROTE[code] if template == "identity_rejected" else None

@@ -1,22 +1,34 @@
-"""Upkeep of webhook delivery, through `tend`: fan out, claim, settle, acknowledge, reconcile.
+"""Upkeep of webhook delivery, through `tend`: fan out, claim, settle, acknowledge, watch.
 
 No transaction is open while anything is sent; each of these is short.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
+from service.commands.endpoint_events import note_skipped, tell_exhausted, tell_runs
 from service.commands.endpoints import tell_disabled
-from service.commands.mails import disabled_mail
-from service.rules.delivery import DisableReason
+from service.commands.mails import disabled_mail, failing_mail
+from service.commands.perform import Command
+from service.rules.delivery import DisableReason, State
+from service.rules.errors import DeliveryNotFound, WebhookNotFound, WebhookRefused
+from service.rules.events import OF_ENDPOINTS
+from service.rules.lane import Ended, Notices, Told, notices, turn
 from service.store import deliveries, endpoints, lanes
 from service.store.db import Transaction
-from service.store.deliveries import Attempt, Claimed
+from service.store.deliveries import Attempt, Claimed, Settled
+from service.store.lanes import Turned
 from service.store.mails import insert_mails
+from service.wire.webhooks import Gone
 
 FAN_OUT_BATCH = 500
 RECEIPT_BATCH = 500
+PARKED_BATCH = 1000
+WATCH_BATCH = 200
+"""Endpoints whose developers are told something in one transaction: it holds all their locks."""
 PARTITION_WEEKS_AHEAD = 4
+NO_ORDER = "only an endpoint with fifo has a head to skip"
 
 
 async def fan_out(tx: Transaction) -> int:
@@ -24,11 +36,18 @@ async def fan_out(tx: Transaction) -> int:
     return await deliveries.fan_out(tx, FAN_OUT_BATCH)
 
 
-def claim(slots: int) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
-    """Take at most `slots` due deliveries; each is ours until its lease ends."""
+def claim(
+    slots: int, *, retries: int | None = None, slow: int | None = None
+) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
+    """Take at most `slots` due deliveries; each is ours until its lease ends.
+
+    Of them at most `retries` that were tried before, and `slow` of slow lanes (None: any number).
+    """
 
     async def upkeep(tx: Transaction) -> list[Claimed]:
-        return await deliveries.claim_deliveries(tx, slots)
+        return await deliveries.claim_deliveries(
+            tx, slots, slots if retries is None else retries, slots if slow is None else slow
+        )
 
     return upkeep
 
@@ -36,7 +55,7 @@ def claim(slots: int) -> Callable[[Transaction], Awaitable[list[Claimed]]]:
 def settle(
     attempts: Sequence[Attempt],
 ) -> Callable[[Transaction], Awaitable[Mapping[UUID, float | None]]]:
-    """Write what came of these attempts; waits for no escrow's lock.
+    """Write what came of these attempts, turn their lanes; waits for no escrow's lock.
 
     Gives those whose claim was still ours, each with the seconds until something is due in its
     lane (0: now, None: never). Receipts are passed on by `acknowledge`.
@@ -53,16 +72,65 @@ def settle(
             for one in attempts
             if one.outcome.flag is not None
         }
-        if reasons or flags:  # locks everywhere: endpoints, then deliveries, then lanes
-            await endpoints.lock_endpoints(tx, sorted({*reasons, *flags}))
+        exhausted = [one for one in attempts if _is_told_of(one)]
+        if reasons or flags or exhausted:  # locks everywhere: endpoints, deliveries, then lanes
+            given_up = {one.claimed.endpoint_id for one in exhausted}
+            await endpoints.lock_endpoints(tx, sorted({*reasons, *flags, *given_up}))
         settled = await deliveries.settle_deliveries(tx, attempts)
+        turned = _turned(settled, attempts)
+        due_seconds = await _turn(tx, settled, turned)
         if flags:
             await endpoints.flag_endpoints(tx, flags)
         if reasons:
             await _disable(tx, reasons)
-        return settled
+        await tell_exhausted(tx, [one for one in exhausted if one.claimed.id in due_seconds])
+        await _mail_given_up(tx, [one.endpoint_id for one in turned if one.lane.gives_up])
+        return due_seconds
 
     return upkeep
+
+
+def _is_told_of(attempt: Attempt) -> bool:
+    """Given up, and no news about endpoints itself: two that are dead would tell for ever."""
+    return attempt.outcome.state is State.EXHAUSTED and attempt.claimed.type not in OF_ENDPOINTS
+
+
+async def _turn(
+    tx: Transaction, settled: Sequence[Settled], turned: Sequence[Turned]
+) -> Mapping[UUID, float | None]:
+    """Write the lanes of what was settled; when something is due in the lane of each."""
+    if not settled:
+        return {}
+    due = await lanes.turn_lanes(tx, turned, settled[0].at)
+    return {delivery: due[one.endpoint_id] for one in settled for delivery in one.ids}
+
+
+def _turned(settled: Sequence[Settled], attempts: Sequence[Attempt]) -> list[Turned]:
+    """The lanes of what was settled after these attempts, in the order of the answers."""
+    ours = {delivery for one in settled for delivery in one.ids}
+    ended: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        if attempt.claimed.id in ours:
+            ended[attempt.claimed.endpoint_id].append(attempt)
+    return [_turned_by(one, ended[one.endpoint_id]) for one in settled]
+
+
+def _turned_by(settled: Settled, attempts: Sequence[Attempt]) -> Turned:
+    ended = [Ended(one.outcome, one.reply, one.started_at) for one in attempts]
+    retries = [s for one in attempts if (s := one.outcome.retry_seconds) is not None]
+    return Turned(
+        settled.endpoint_id,
+        turn(settled.lane, ended, settled.at),
+        retry_seconds=min(retries, default=None),
+        gives_back=any(one.outcome.gives_back for one in attempts),
+    )
+
+
+async def _mail_given_up(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
+    """The mail of the first delivery that a run of failures gave up; not to who was disabled."""
+    if endpoint_ids:
+        whom = await endpoints.read_addressed(tx, endpoint_ids)
+        await insert_mails(tx, [failing_mail(tx, one, Told.EXHAUSTED) for one in whom])
 
 
 def is_receipt(attempt: Attempt) -> bool:
@@ -89,6 +157,73 @@ async def reconcile(tx: Transaction) -> int:
         await endpoints.lock_endpoints(tx, stranded)
         await deliveries.clear_stranded(tx, stranded)
     return await lanes.reconcile_lanes(tx)
+
+
+async def watch(tx: Transaction) -> int:
+    """Tell developers how their endpoints fare, disable what has failed for days.
+
+    Events to their other endpoints, mails to them. Looks again under the endpoints' locks, so that
+    each is told once however many workers watch. Of how many endpoints; with `WATCH_BATCH` of them
+    there may be more.
+    """
+    troubled = await lanes.read_troubled(tx)
+    ids = [one.id for one in troubled if _is_news(one.run.told, notices(one.run, tx.real_now))]
+    ids = ids[:WATCH_BATCH]
+    if not ids:
+        return 0
+    await endpoints.lock_endpoints(tx, ids)
+    news = [(one, notices(one.run, tx.real_now)) for one in await lanes.read_troubled(tx, ids)]
+    news = [(one, said) for one, said in news if _is_news(one.run.told, said)]
+    await lanes.note_told(tx, [(one, said.told) for one, said in news])
+    await tell_runs(tx, {one.id: said for one, said in news})
+    mails = [failing_mail(tx, one.endpoint, said.mail) for one, said in news if said.mail]
+    await insert_mails(tx, mails)
+    gone = {one.id: DisableReason.FAILING for one, said in news if said.disables}
+    if gone:
+        await _disable(tx, gone)
+    return len(news)
+
+
+def _is_news(told: Told, said: Notices) -> bool:
+    return said.told != told or said.disables
+
+
+def skip_head(endpoint_id: str) -> Command:
+    """The operator gives up the delivery that holds a fifo lane; the next one falls due.
+
+    Raises:
+        WebhookNotFound: there is no such endpoint.
+        WebhookRefused: its lane is no fifo lane: nothing holds it.
+        DeliveryNotFound: nothing waits there, or the head is being sent just now.
+    """
+
+    async def command(tx: Transaction) -> Gone:
+        endpoint = await endpoints.lock_endpoint(tx, endpoint_id)
+        if endpoint is None:
+            raise WebhookNotFound
+        if not endpoint.fifo:
+            raise WebhookRefused(reason=NO_ORDER)
+        if await deliveries.skip_head(tx, endpoint_id) is None:
+            raise DeliveryNotFound
+        await lanes.hint_lanes(tx, [endpoint_id])
+        await note_skipped(tx, endpoint_id)
+        tx.ring("webhooks")
+        return Gone(message="Delivery skipped")
+
+    return command
+
+
+async def exhaust_parked(tx: Transaction) -> int:
+    """Give up what is parked for longer than its body is kept; how many, at most a batch."""
+    return await deliveries.exhaust_parked(tx, tx.policy.body_retention_days, PARKED_BATCH)
+
+
+async def drop_partitions(tx: Transaction) -> int:
+    """Drop the weeks of bodies and attempts that are kept no longer; how many."""
+    kept = tx.policy
+    return await deliveries.drop_partitions(
+        tx, kept.body_retention_days, kept.attempt_retention_days
+    )
 
 
 async def prepare_partitions(tx: Transaction) -> int:

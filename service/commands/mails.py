@@ -14,12 +14,13 @@ from service.rules.clocks import DISPUTE_ANSWER, Turn
 from service.rules.delivery import DisableReason
 from service.rules.escrow import CANCELLED, COMPLETED, Taken, roles
 from service.rules.identity import Verification
+from service.rules.lane import Told
 from service.rules.machine import Actor, Role
 from service.rules.money import to_decimal
 from service.rules.policy import Policy
 from service.store.db import Reader, Transaction
 from service.store.deadlines import read_open_of
-from service.store.endpoints import Disabled
+from service.store.endpoints import Addressed, Disabled
 from service.store.ids import entity_id
 from service.store.mails import (
     Link,
@@ -259,6 +260,22 @@ def disabled_mail(tx: Transaction, endpoint: Disabled, reason: DisableReason) ->
         language=endpoint.language,
         facts=dict(facts),
         dedupe_key=f"endpoint_disabled:{endpoint.id}:{endpoint.seq}",
+        message_id=message_id_of(mail_id, tx.policy),
+    )
+
+
+def failing_mail(tx: Transaction, endpoint: Addressed, why: Told) -> NewMail:
+    """The row of the mail to a developer whose endpoint fails; at most one a day for each `why`."""
+    mail_id = entity_id(tx.now)
+    reason = (why.name or "").lower()
+    facts = EndpointFacts(endpoint_id=endpoint.id, url=endpoint.url, reason=reason)
+    return NewMail(
+        id=mail_id,
+        recipient=endpoint.developer_email,
+        template="endpoint_failing",
+        language=endpoint.language,
+        facts=dict(facts),
+        dedupe_key=f"endpoint_failing:{endpoint.id}:{reason}:{tx.real_now:%Y-%m-%d}",
         message_id=message_id_of(mail_id, tx.policy),
     )
 

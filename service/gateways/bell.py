@@ -9,7 +9,7 @@ the end of the wait.
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -47,9 +47,19 @@ class SilentBell:
 
 
 class ArqBell:
-    """Puts jobs named after the bell onto arq's queue."""
+    """Puts jobs named after the bell onto arq's queue.
 
-    def __init__(self, redis_url: str, *, apart_seconds: float = APART_SECONDS) -> None:
+    `on_lost` is called with the number of names that were not rung because Redis was away.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        on_lost: Callable[[int], None],
+        *,
+        apart_seconds: float = APART_SECONDS,
+    ) -> None:
+        self._on_lost = on_lost
         self._redis = lazy_redis(redis_url, TIMEOUT_SECONDS)
         self._apart_seconds = apart_seconds
         self._sent_at: dict[str, float] = {}
@@ -63,11 +73,12 @@ class ArqBell:
         Quiet for a second after Redis was found away.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        names, now = set(names), loop.time()
         if now < self._quiet_until:
+            self._on_lost(len(names))
             return
         fresh = []
-        for name in set(names) - self._waiting.keys():
+        for name in names - self._waiting.keys():
             wait_seconds = self._sent_at.get(name, -math.inf) + self._apart_seconds - now
             if wait_seconds > 0:
                 self._waiting[name] = loop.call_later(wait_seconds, self._send, [name])
@@ -102,6 +113,7 @@ class ArqBell:
                 await pipe.execute()
         except (RedisError, OSError, TimeoutError) as away:
             self._quiet_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+            self._on_lost(len(names))
             log.warning("bell_not_rung", bells=names, reason=type(away).__name__)
 
     async def close(self) -> None:

@@ -28,7 +28,8 @@ class Call(Generic[BodyT, QueryT]):
     """One request that has passed every check of its route.
 
     `body` is what the route `takes`, `query` what it `asks`, `subject` what its subject's loader
-    read; each is None where the route declares none. `status` is the route's, for `perform`.
+    read, `outer` what that lies in; each is None where the route declares none. `status` is the
+    route's, for `perform`.
     `caller` is None where the route lets anybody in. `request` is for pages and files.
     `is_rehearsal`: the caller wants to know what would happen (`?dry_run=true`).
     """
@@ -44,6 +45,7 @@ class Call(Generic[BodyT, QueryT]):
     status: int
     request: web.Request
     is_rehearsal: bool = False
+    outer: Any = None
 
     async def perform(self, command: Command, actor: Actor | None = None) -> Answer:
         """Carry the command out, or rehearse it; as `actor`, where that is not the caller."""

@@ -18,6 +18,7 @@ from service.gateways.limiter import Limiter
 from service.gateways.payments.opening import open_providers
 from service.gateways.sms import HttpTexter
 from service.health import Check, Health, require_schema
+from service.ingress.api.deliveries import SAMPLES
 from service.ingress.api.mailbox import WORDS
 from service.ingress.api.payments import PROVIDERS
 from service.ingress.auth import KeyRing, KeyUse
@@ -41,6 +42,7 @@ from service.ingress.pages.paying import BANK_DETAILS, WAYS
 from service.ingress.pages.phone import TEXTER
 from service.ingress.route import Route
 from service.ingress.routes import routes
+from service.ingress.told import sample_of
 from service.ingress.uploads import STORAGE
 from service.logs import configure_logs
 from service.settings import Settings
@@ -73,6 +75,7 @@ def make_app(
     app[WORDS], app[PAGES], app[ERROR_PAGE] = Words.read(), Pages.read(), error_page
     table = routes(settings.policy()) if table is None else table
     app[DOCUMENT] = Document(table)
+    app[SAMPLES] = sample_of
     for route in table:
         line = Line(route)
         app.router.add_route(route.method, route.path, line.answer, expect_handler=line.expect)
@@ -92,7 +95,7 @@ async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]
     pool = await open_pool(
         settings.database_url or "", application="amana serve", pgbouncer=settings.pgbouncer
     )
-    bell = ArqBell(settings.redis_url or "")
+    bell = ArqBell(settings.redis_url or "", app[METRICS].bells_lost.inc)
     house = House(pool, settings.policy(), Vault(settings.secret_keys), bell)
     app[HOUSE], app[KEY_RING], app[KEY_USE] = house, KeyRing(pool), KeyUse(house)
     app[LIMITER] = Limiter(settings.redis_url or "", app[METRICS].limiter_away.inc)

@@ -42,6 +42,11 @@ class DoorMetrics:
             "Requests let pass unasked because Redis was away.",
             registry=own,
         )
+        self.bells_lost = Counter(
+            "amana_bells_lost",
+            "Bells that were not rung because Redis was away.",
+            registry=own,
+        )
         # Finding a labelled child costs more than counting; routes and statuses are few.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

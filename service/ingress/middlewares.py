@@ -230,11 +230,11 @@ class Line:
         """The answer of the handler, once nothing stands against it. Raises the first refusal."""
         visit, house, route = request[VISIT], request.app[HOUSE], self.route
         caller = None if route.auth is Auth.NONE else await _caller(request, visit, route.auth)
-        subject = None
-        if route.subject is not None and caller is not None:
-            subject = await _subject(route.subject, request, house, caller, visit)
-            if route.subject.screen is not None:
-                route.subject.screen(_actor(caller, visit), subject)
+        subject = outer = None
+        for named in route.subject.chain() if route.subject and caller else ():
+            outer, subject = subject, await _subject(named, request, house, caller, visit, subject)
+            if named.screen is not None:
+                named.screen(_actor(caller, visit), subject)
         if self._names_freely and "\0" in request.path:
             raise PathUnknown
         idempotency = body = None
@@ -255,6 +255,7 @@ class Line:
                 actor=_actor(caller, visit),
                 caller=caller,
                 subject=subject,
+                outer=outer,
                 body=body,
                 query=query,
                 path=request.match_info,
@@ -311,7 +312,12 @@ async def _caller(request: web.Request, visit: Visit, auth: Auth) -> Caller:
 
 
 async def _subject(
-    subject: Subject, request: web.Request, house: House, caller: Caller, visit: Visit
+    subject: Subject,
+    request: web.Request,
+    house: House,
+    caller: Caller | None,
+    visit: Visit,
+    outer: Any = None,
 ) -> Any:
     name = request.match_info[subject.parameter]
     if "\0" in name or not subject.is_written(name):
@@ -319,9 +325,9 @@ async def _subject(
     if (logged := logged_id(name)) is not None:
         visit.facts["subject_id"] = logged
     row = await subject.read(house.pool, name)
-    if row is None:
+    if row is None or (subject.lies_in is not None and not subject.lies_in(row, outer)):
         raise subject.missing
-    if not subject.may(caller, row):
+    if caller is None or not subject.may(caller, row):
         raise subject.denied
     return row
 

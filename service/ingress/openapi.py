@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -24,14 +24,13 @@ from service.ingress.refused import ERRORS, HEADERS, JSON, TEXT, headers, refuse
 from service.ingress.route import ENTITY_ID, Auth, Route, is_entity_id
 from service.ingress.samples import Sample, code_samples
 from service.ingress.shown import Shown, filled_in
-from service.rules import identity
-from service.rules.events import CATALOGUE, OF_ENDPOINTS
+from service.ingress.told import TOLD
+from service.rules.events import describe
 from service.wire.base import Wire, dump_json
-from service.wire.events import DATA
-from service.wire.identity import LinkedData, UpdatedData
+from service.wire.event_types import TYPES, data_model, envelope_schema
 from service.wire.next import Rehearsal
 from service.wire.schema import Schema, schemas
-from service.wire.webhooks import EndpointData, delivery_headers
+from service.wire.webhooks import delivery_headers
 
 VERSION = "1"
 ABOUT = """\
@@ -70,7 +69,7 @@ DOCUMENT = web.AppKey("document", Document)
 def document(table: Iterable[Route]) -> dict[str, Any]:
     """What OpenAPI 3.1 says of the rows that ask for a key; pages are for people."""
     rows = [route for route in table if route.auth is not Auth.NONE]
-    told = {event: _data_model(event) for event in sorted(CATALOGUE)}
+    told = {event: data_model(event) for event in TYPES}
     asked = [m for route in rows for m in (route.takes, route.asks, route.gives) if m]
     models = [*asked, Rehearsal, *(model for route in rows for _, model in route.also)]
     refs, definitions = schemas([*models, *(model for model in told.values() if model)])
@@ -197,20 +196,12 @@ class _Teller:
     def webhook(self, event: str, model: type[Wire] | None) -> dict[str, Any]:
         """What is sent for one type of event."""
         data = self._refs[model] if model else {"type": "object"}
-        envelope = {
-            "type": "object",
-            "properties": {
-                "id": {"type": "string", "format": "uuid"},
-                "type": {"const": event},
-                "timestamp": {"type": "string", "format": "date-time"},
-                "data": data,
-            },
-            "required": ["id", "type", "timestamp", "data"],
-        }
+        envelope = envelope_schema(event, data)
         example = {**ENVELOPE, "type": event, "data": self._shown.of(data, TOLD.get(event, {}))}
         post = {
             "operationId": f"on_{event.replace('.', '_')}",
             "summary": event,
+            "description": describe(event),
             "security": [],
             "parameters": _delivery_parameters(event),
             "requestBody": {
@@ -226,13 +217,14 @@ class _Teller:
         return {"post": post}
 
     def _named(self, route: Route, example: Example) -> Iterator[Schema]:
+        chain = route.subject.chain() if route.subject else ()
+        ids = {one.parameter for one in chain if one.is_written is is_entity_id}
         for name in re.findall(r"{(\w+)}", route.path):
-            is_id = route.subject is not None and route.subject.is_written is is_entity_id
             yield {
                 "name": name,
                 "in": "path",
                 "required": True,
-                "schema": ID_SCHEMA if is_id else {"type": "string", "minLength": 1},
+                "schema": ID_SCHEMA if name in ids else {"type": "string", "minLength": 1},
                 "example": filled_in(example.path.get(name, name)),
             }
 
@@ -295,10 +287,6 @@ ENVELOPE = {
     "type": "",
     "timestamp": "2026-01-31T09:30:00.000Z",
 }
-TOLD: Mapping[str, Mapping[str, Any]] = {
-    "escrow.status.updated": {"escrow": {"status": "paid", "oldStatus": "pending"}},
-}
-"""What an event's example says beyond VALUES."""
 SAYS: Mapping[str, str] = {
     "X-Webhook-Signature": "Lower-case hex HMAC-SHA256 of the body's bytes, keyed with the secret"
     " as text.",
@@ -307,26 +295,9 @@ SAYS: Mapping[str, str] = {
     "X-Webhook-Timestamp": "When this try was made.",
     "webhook-id": "Standard Webhooks: the event's UUID.",
     "webhook-timestamp": "Standard Webhooks: seconds since 1970.",
-    "webhook-signature": "Standard Webhooks: `v1,` and base64, one for each live secret.",
+    "webhook-signature": "Standard Webhooks: `v1,` and base64, one for each live secret, newest"
+    " first; then `v1a,` and base64, one for each live Ed25519 key, where the endpoint has any.",
 }
-
-
-BESIDE_ESCROWS: Mapping[str, type[Wire]] = {
-    **dict.fromkeys(OF_ENDPOINTS, EndpointData),
-    identity.UPDATED: UpdatedData,
-    identity.LINKED: LinkedData,
-}
-"""The events that no step of an escrow sends, and what they carry."""
-
-
-def _data_model(event: str) -> type[Wire] | None:
-    """The model of this event's `data`: what its builder gives; None while nothing is sent."""
-    if event in BESIDE_ESCROWS:
-        return BESIDE_ESCROWS[event]
-    model: type[Wire] | None = None
-    if event in DATA:
-        model = get_type_hints(DATA[event])["return"]
-    return model
 
 
 def _delivery_parameters(event: str) -> list[Schema]:

@@ -110,8 +110,8 @@ def _in_order(route: Route) -> Iterator[type[Refused]]:
         yield Unauthorized
     if route.auth is Auth.ASSOCIATED:
         yield no.NotAssociated
-    if route.subject is not None:
-        yield from (route.subject.malformed, route.subject.missing, route.subject.denied)
+    for subject in route.subject.chain() if route.subject else ():
+        yield from (subject.malformed, subject.missing, subject.denied)
     if route.method in WITH_BODY:
         yield from (BodyTooLarge, BodyTooSlow, BodyBroken, EncodingUnknown)
         yield from (no.IdempotencyKeyReused, no.IdempotencyInFlight)

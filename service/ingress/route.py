@@ -37,6 +37,8 @@ class Subject:
 
     `read` gives None where there is nothing; a handler finds what it gave in `call.subject`.
     `screen` raises what else stands against this actor here, before the body is looked at.
+    `within` is what it lies in, where the path names that as well: it is asked first, and
+    `lies_in` says of both rows whether it does; a handler finds the outer one in `call.outer`.
     """
 
     parameter: str
@@ -47,6 +49,12 @@ class Subject:
     may: Callable[[Caller, Any], bool]
     denied: type[Refused]
     screen: Callable[[Actor, Any], object] | None = None
+    within: "Subject | None" = None
+    lies_in: Callable[[Any, Any], bool] | None = None
+
+    def chain(self) -> "tuple[Subject, ...]":
+        """This one and what it lies in, outermost first."""
+        return (*(self.within.chain() if self.within else ()), self)
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Wire | Answer | web.StreamResponse]]

@@ -3,8 +3,10 @@
 from service.ingress.api import (
     account,
     assurance,
+    deliveries,
     developer,
     escrows,
+    feed,
     identity,
     mailbox,
     payments,
@@ -12,6 +14,7 @@ from service.ingress.api import (
     sessions,
     webhooks,
 )
+from service.ingress.api.deliveries import DELIVERY
 from service.ingress.api.escrows import ESCROW, escrow_for
 from service.ingress.api.identity import VERIFICATION
 from service.ingress.api.payments import ANY_PAYMENT
@@ -22,6 +25,7 @@ from service.ingress.errors import Family
 from service.ingress.pages import (
     checkout,
     dashboard,
+    developers,
     explorer,
     files,
     paying,
@@ -46,6 +50,18 @@ from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
 from service.wire.assurance import Assurance
 from service.wire.contracts import ContractAnswer
+from service.wire.deliveries import (
+    DeliveryAnswer,
+    DeliveryInFullAnswer,
+    DeliveryList,
+    DeliveryQuery,
+    Feed,
+    FeedQuery,
+    Recover,
+    RecoveryAnswer,
+    RecoveryList,
+    TestEvent,
+)
 from service.wire.developer import (
     SIGNATURE_BODY_BYTES_MAX,
     NewSignature,
@@ -69,6 +85,7 @@ from service.wire.escrows import (
     StepAnswer,
     UpdateAnswer,
 )
+from service.wire.event_types import EventTypes
 from service.wire.identity import (
     NewVerification,
     VerificationAnswer,
@@ -217,6 +234,31 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", f"{_WEBHOOKS}/{{id}}", webhooks.delete, _KEY, ENDPOINT,
           gives=Gone, says="Delete a webhook endpoint."),
 
+    Route("POST", f"{_WEBHOOKS}/{{id}}/enable", webhooks.enable, _KEY, ENDPOINT,
+          gives=WebhookAnswer, says="Send there again, and what was kept for it."),
+    Route("POST", f"{_WEBHOOKS}/{{id}}/test", deliveries.send_test, _KEY, ENDPOINT,
+          takes=TestEvent, gives=DeliveryAnswer, status=202, unfit=no.WebhookRefused,
+          refuses=(no.EndpointDisabled,), says="Send a test event there."),
+    Route("GET", f"{_WEBHOOKS}/{{id}}/deliveries", deliveries.read_list, _KEY, ENDPOINT,
+          asks=DeliveryQuery, gives=DeliveryList, says="List what was to be delivered there."),
+    Route("GET", f"{_WEBHOOKS}/{{id}}/deliveries/{{delivery}}", deliveries.read_one, _KEY,
+          DELIVERY, gives=DeliveryInFullAnswer, says="Read a delivery with its attempts."),
+    Route("POST", f"{_WEBHOOKS}/{{id}}/deliveries/{{delivery}}/resend", deliveries.resend, _KEY,
+          DELIVERY, gives=DeliveryAnswer, status=202,
+          refuses=(no.EndpointDisabled, no.BodyNotKept, no.TooManyAttempts,
+                   no.DeliverySettling),
+          says="Send it once more, now."),
+    Route("POST", f"{_WEBHOOKS}/{{id}}/recover", deliveries.recover, _KEY, ENDPOINT,
+          takes=Recover, gives=RecoveryAnswer, status=202, unfit=no.WebhookRefused,
+          refuses=(no.EndpointDisabled, no.RecoveryUnderWay),
+          says="Send in the background what was missed there."),
+    Route("GET", f"{_WEBHOOKS}/{{id}}/recoveries", deliveries.read_recoveries, _KEY, ENDPOINT,
+          gives=RecoveryList, says="How far recoveries have come."),
+    Route("GET", f"{_V1}/events", feed.read_events, _KEY,
+          asks=FeedQuery, gives=Feed, says="Pull events, in an order that never changes."),
+    Route("GET", f"{_V1}/event-types", feed.read_types, _KEY,
+          gives=EventTypes, says="Every type of event with its JSON Schema."),
+
     Route("GET", "/openapi.json", explorer.read_document, Auth.NONE,
           says="What is served here, as an OpenAPI document."),
     Route("GET", "/docs", explorer.show, Auth.NONE,
@@ -242,6 +284,17 @@ ROUTES: tuple[Route, ...] = (
           says="Take the step, or turn away."),
     Route("GET", "/dashboard", dashboard.read_list, Auth.NONE, is_page=True,
           says="A person's escrows, what waits for them first."),
+    Route("GET", "/developers", developers.read_home, Auth.NONE, is_page=True,
+          says="A developer's endpoints and keys."),
+    Route("GET", "/developers/webhooks/{id}", developers.read_endpoint_page, Auth.NONE,
+          is_page=True, says="An endpoint, for its developer."),
+    Route("POST", "/developers/webhooks/{id}", developers.take_endpoint, Auth.NONE, is_page=True,
+          says="What a developer does about an endpoint."),
+    Route("GET", "/developers/webhooks/{id}/deliveries/{delivery}",
+          developers.read_delivery_page, Auth.NONE, is_page=True,
+          says="A delivery, for its developer."),
+    Route("POST", "/developers/webhooks/{id}/deliveries/{delivery}", developers.take_delivery,
+          Auth.NONE, is_page=True, says="Send a delivery once more."),
     Route("GET", "/dashboard/settings", person_settings.read, Auth.NONE, is_page=True,
           says="What a person has set about themselves."),
     Route("POST", "/dashboard/settings", person_settings.change, Auth.NONE, is_page=True,

@@ -6,6 +6,7 @@ only tells the developer early. Nothing is resolved here.
 
 import re
 import unicodedata
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
@@ -82,8 +83,13 @@ def is_dialable(address: str, port: int, *, allow_private: bool = False) -> bool
     return concrete.is_global and not _is_refused(given) and not _is_refused(concrete)
 
 
-def check_url(url: str, *, live: bool, allow_private: bool) -> None:
+def check_url(
+    url: str, *, live: bool, allow_private: bool, ascii_name: Callable[[str], str]
+) -> None:
     """Refuse a URL that could never be delivered to, with the sentence of escrows.md 7.
+
+    `ascii_name` writes a host in ASCII as it will be dialled (IDNA 2008; a ValueError: it is none);
+    the standard library knows only the form of 2003, which sends some names elsewhere.
 
     Raises WebhookRefused; its fact `why` says more than the fixed sentence.
     """
@@ -97,7 +103,7 @@ def check_url(url: str, *, live: bool, allow_private: bool) -> None:
         if not is_dialable(literal, port, allow_private=allow_private):
             raise _bad(f"the address {literal} with port {port} is not open to webhooks")
         return
-    _check_name(host)
+    _check_name(host if host.isascii() else _in_ascii(host, ascii_name))
     if allow_private:
         return
     if host == "localhost" or host.endswith(".localhost"):
@@ -130,11 +136,15 @@ def _literal(host: str) -> str | None:
         return None
 
 
-def _check_name(host: str) -> None:
+def _in_ascii(host: str, ascii_name: Callable[[str], str]) -> str:
     try:
-        labels = host.encode("idna").decode().split(".")
-    except UnicodeError as bad:
+        return ascii_name(host)
+    except ValueError as bad:
         raise _bad("the host's name is not valid") from bad
+
+
+def _check_name(host: str) -> None:
+    labels = host.split(".")
     if len(".".join(labels)) > 253 or not all(HOST_LABEL.match(label) for label in labels):
         raise _bad("the host's name is not valid")
     if NUMBER_LIKE.match(labels[-1]):

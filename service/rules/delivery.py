@@ -19,6 +19,8 @@ LEASE_MARGIN_SECONDS = 30
 GIVEN_BACK_SECONDS = 1.0
 """When an attempt that was our own fault falls due again: soon, but not in a tight loop."""
 ROWS_PER_LANE = 4
+ATTEMPTS_MAX = 1000
+"""Of one delivery, however often it is sent again: beyond it, no wish is granted any more."""
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 HEADER_VALUE = re.compile(r"[ -~]*")
@@ -74,6 +76,7 @@ class DisableReason(StrEnum):
 
     GONE = "the receiver answered 410 Gone"
     ASKED = "the receiver answered `webhook-delivery: disable`"
+    FAILING = "no attempt has succeeded for five days"
 
 
 UNREACHABLE = frozenset({Fault.BLOCKED, Fault.BAD_URL})
@@ -122,6 +125,7 @@ class Reply:
     address: str | None = None
     dns_ms: int | None = None
     connect_ms: int | None = None
+    tls_ms: int | None = None
     first_byte_ms: int | None = None
     total_ms: int = 0
 
@@ -150,8 +154,13 @@ class Outcome:
     flag: str | None = None
 
 
-def judge(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: float) -> Outcome:
-    """The outcome table. `attempt` counts from 1; `chance` in [0, 1) spreads the waits."""
+def judge(
+    reply: Reply, attempt: int | None, ladder: Ladder, now: datetime, chance: float
+) -> Outcome:
+    """The outcome table. `chance` in [0, 1) spreads the waits.
+
+    `attempt` counts from 1 where the ladder began; None: there is this one alone.
+    """
     if reply.fault is Fault.OURS:
         return Outcome(State.PENDING, retry_seconds=GIVEN_BACK_SECONDS, gives_back=True)
     if reply.fault is Fault.NO_BODY:
@@ -166,7 +175,9 @@ def judge(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: flo
     return _failed(reply, attempt, ladder, now, chance)
 
 
-def _failed(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: float) -> Outcome:
+def _failed(
+    reply: Reply, attempt: int | None, ladder: Ladder, now: datetime, chance: float
+) -> Outcome:
     pause = (
         retry_after_seconds(reply.retry_after, now)
         if reply.fault is None and reply.status in (429, 503)
@@ -185,9 +196,9 @@ def _failed(reply: Reply, attempt: int, ladder: Ladder, now: datetime, chance: f
 
 
 def _next_wait(
-    reply: Reply, attempt: int, ladder: Ladder, pause: float | None, chance: float
+    reply: Reply, attempt: int | None, ladder: Ladder, pause: float | None, chance: float
 ) -> float | None:
-    wait = ladder.wait_seconds(attempt)
+    wait = None if attempt is None else ladder.wait_seconds(attempt)
     is_client_error = reply.fault is None and 400 <= reply.status <= 499
     if wait is None or (ladder.client_errors_final and is_client_error):
         return None

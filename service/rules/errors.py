@@ -91,6 +91,40 @@ class WebhookRefused(Refused):
     """{reason}"""
 
 
+class DeliveryNotFound(Refused):
+    """Delivery not found"""
+
+
+class EndpointDisabled(Refused):
+    """This endpoint is disabled; enable it first."""
+
+    code = "ENDPOINT_DISABLED"
+
+
+class DeliverySettling(Refused):
+    """This delivery has just been acknowledged and is being settled; try again in a moment."""
+
+    code = "DELIVERY_SETTLING"
+
+
+class TooManyAttempts(Refused):
+    """This delivery was attempted {count} times; no more of it is sent."""
+
+    code = "TOO_MANY_ATTEMPTS"
+
+
+class BodyNotKept(Refused):
+    """What was to be delivered is not kept any longer."""
+
+    code = "BODY_NOT_KEPT"
+
+
+class RecoveryUnderWay(Refused):
+    """A recovery of this endpoint is under way already; wait for its end."""
+
+    code = "RECOVERY_UNDER_WAY"
+
+
 class WrongStatus(Refused):
     """The escrow is {status}; it must be {needed} to {act}.{hint}"""
 

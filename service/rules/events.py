@@ -1,6 +1,6 @@
 """The event catalogue: derived from the tables, plus what happens beside an escrow."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from service.rules import escrow, identity
 
@@ -25,6 +25,28 @@ CATALOGUE = frozenset(
 
 WILDCARDS = frozenset({"*"} | {f"{name.split('.')[0]}.*" for name in CATALOGUE})
 DEFAULT_SUBSCRIPTION = (escrow.STATUS_UPDATED,)
+
+
+TOLD: Mapping[str, str] = {
+    escrow.STATUS_UPDATED: "The escrow's status has changed; `oldStatus` says what it was.",
+    "endpoint.failing": "Another endpoint of yours has failed for some time.",
+    "endpoint.recovered": "Another endpoint of yours that was failing answers again.",
+    "endpoint.disabled": "Another endpoint of yours was disabled; what waits for it is kept.",
+    "delivery.exhausted": "A delivery to another endpoint of yours was given up.",
+    "secret.rotated": "Another endpoint of yours has a new secret.",
+    identity.UPDATED: "An identity verification that you asked for has another status.",
+    identity.LINKED: "An identity verification that you asked for belongs to a user now.",
+    TEST: "You asked for it: nothing has happened.",
+}
+"""What a type says, where the rows that send it do not say it in a sentence or two."""
+
+
+def describe(event_type: str) -> str:
+    """What has happened when this type is sent: a sentence of its own, or those of its rows."""
+    if event_type in TOLD:
+        return TOLD[event_type]
+    rows = (row for row in escrow.STEPS if event_type in row.events)
+    return " / ".join(dict.fromkeys(row.says for row in rows))
 
 
 def unknown(names: Iterable[str]) -> list[str]:

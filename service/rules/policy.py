@@ -28,6 +28,8 @@ class Policy:
     timezone: str = "Africa/Tunis"
     phone_is_required: bool = True
     blocked_email_domains: frozenset[str] = BLOCKED_DOMAINS
+    attempt_retention_days: int = 30
+    body_retention_days: int = 90
 
     @property
     def is_sandbox(self) -> bool:

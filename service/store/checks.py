@@ -369,12 +369,12 @@ class Changed:
     has_more: bool
 
 
-# In the order of (xid, position): below the snapshot's xmin nothing can appear any more. A
-# transaction is taken whole.
+# In the order of (xid, position): below the horizon nothing can appear any more. A transaction is
+# taken whole.
 READ_CHANGED = """
 WITH fresh AS (
     SELECT v.subject_id, v.xid FROM event v
-    WHERE v.xid >= $1::text::xid8 AND v.xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE v.xid >= $1::text::xid8 AND v.xid < commit_horizon()
     ORDER BY v.xid FETCH FIRST $2 ROWS WITH TIES
 ), around AS (
     SELECT f.subject_id AS id FROM fresh f
@@ -385,7 +385,7 @@ WITH fresh AS (
 )
 SELECT (SELECT coalesce(array_agg(id::text), '{}') FROM around WHERE id IS NOT NULL) AS subjects,
        CASE WHEN count(*) >= $2 THEN (max(xid)::text::numeric + 1)::text
-            ELSE pg_snapshot_xmin(pg_current_snapshot())::text END AS next_xid,
+            ELSE commit_horizon()::text END AS next_xid,
        count(*) >= $2 AS has_more
 FROM fresh
 """
@@ -399,7 +399,7 @@ async def read_changed(reader: Reader, since_xid: str, limit: int) -> Changed:
     return Changed(row["subjects"], row["next_xid"], row["has_more"])
 
 
-READ_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+READ_HORIZON = "SELECT commit_horizon()::text"
 
 
 async def read_horizon(reader: Reader) -> str:
@@ -431,7 +431,7 @@ WITH head AS (
 ), taken AS (
     SELECT v.xid, v.position, event_text(v) AS line FROM event v
     WHERE (v.xid, v.position) > ((SELECT last_xid FROM start), (SELECT last_position FROM start))
-      AND v.xid < pg_snapshot_xmin(pg_current_snapshot())
+      AND v.xid < commit_horizon()
     ORDER BY v.xid, v.position LIMIT $1
 ), whole AS (
     SELECT max(xid) AS last_xid,

@@ -6,14 +6,18 @@ from datetime import datetime
 from uuid import UUID
 
 from service.rules.delivery import LEASE_MARGIN_SECONDS, ROWS_PER_LANE, Outcome, Reply
+from service.rules.lane import SLOW_MS, Lane
 from service.store.db import Reader, Transaction
+from service.store.lanes import lane_of
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A delivery that is ours until its lease ends; `secrets` newest first, all still sealed.
 
-    `hold_seconds`: its lane has a pace and takes no further claim for so long.
+    `hold_seconds`: its lane has a pace and takes no further claim for so long. `is_slow`: the lane
+    took long on average until now. `recorded_at`: just before the event's commit. `rung`: which
+    attempt this is of its ladder, None where it has this one alone; `attempt` counts all of them.
     """
 
     id: UUID
@@ -30,6 +34,14 @@ class Claimed:
     headers: bytes | None = field(repr=False)
     secrets: Sequence[bytes] = field(repr=False)
     hold_seconds: float | None
+    is_slow: bool
+    recorded_at: datetime
+    rung: int | None
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether it was tried before, as far as anybody knows."""
+        return self.attempt > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +65,39 @@ async def fan_out(tx: Transaction, limit: int) -> int:
 
 
 # Locks: see claim_deliveries in schema.sql. Never waits.
-CLAIM_DELIVERIES = "SELECT * FROM claim_deliveries($1, $2, make_interval(secs => $3))"
+CLAIM_DELIVERIES = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, make_interval(secs => $6))"
 
 
-async def claim_deliveries(tx: Transaction, slots: int) -> list[Claimed]:
-    """At most `slots` due deliveries, fairly over the lanes; each attempt counts from here."""
-    rows = await tx.fetch(CLAIM_DELIVERIES, slots, ROWS_PER_LANE, LEASE_MARGIN_SECONDS)
+async def claim_deliveries(tx: Transaction, slots: int, retries: int, slow: int) -> list[Claimed]:
+    """At most `slots` due deliveries, fairly over the lanes; each attempt counts from here.
+
+    Of them at most `retries` that were tried before, and `slow` of slow lanes.
+    """
+    rows = await tx.fetch(
+        CLAIM_DELIVERIES, slots, retries, slow, ROWS_PER_LANE, SLOW_MS, LEASE_MARGIN_SECONDS
+    )
     return [Claimed(*row) for row in rows]
 
 
 # Locks: see settle_deliveries in schema.sql.
 SETTLE_DELIVERIES = """
 SELECT * FROM settle_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-                                $11, $12, $13, $14, $15, $16, $17, $18)
+                                $11, $12, $13, $14, $15)
 """
 
 
-async def settle_deliveries(
-    tx: Transaction, attempts: Sequence[Attempt]
-) -> dict[UUID, float | None]:
-    """The deliveries whose claim was still ours, each with when something is due in its lane.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was settled of one lane, and the lane, which is locked; `at` is when."""
 
-    That is in seconds from here: 0 means now, None never. The others are left as they are.
-    """
+    endpoint_id: str
+    ids: Sequence[UUID]
+    at: datetime
+    lane: Lane
+
+
+async def settle_deliveries(tx: Transaction, attempts: Sequence[Attempt]) -> list[Settled]:
+    """Write the attempts whose claim is still ours, and their deliveries; the others are left."""
     outcomes = [attempt.outcome for attempt in attempts]
     replies = [attempt.reply for attempt in attempts]
     rows = await tx.fetch(
@@ -85,21 +107,18 @@ async def settle_deliveries(
         [outcome.state.value for outcome in outcomes],
         [outcome.retry_seconds for outcome in outcomes],
         [outcome.gives_back for outcome in outcomes],
-        [outcome.is_success for outcome in outcomes],
-        [outcome.streak for outcome in outcomes],
-        [outcome.halves for outcome in outcomes],
-        [outcome.hold_seconds for outcome in outcomes],
         [attempt.started_at for attempt in attempts],
         [reply.status for reply in replies],
         [reply.fault for reply in replies],
         [reply.address for reply in replies],
         [reply.dns_ms for reply in replies],
         [reply.connect_ms for reply in replies],
+        [reply.tls_ms for reply in replies],
         [reply.first_byte_ms for reply in replies],
         [reply.total_ms for reply in replies],
         [reply.answer for reply in replies],
     )
-    return {row[0]: row[1] for row in rows}
+    return [Settled(row[2]["endpoint_id"], row[0], row[1], lane_of(row[2])) for row in rows]
 
 
 # Locks in id order the escrows that are free, passing over those that somebody holds: their
@@ -154,9 +173,11 @@ async def acknowledge(tx: Transaction, limit: int) -> tuple[int, int]:
 
 
 # Relies on the endpoints' locks. What is in flight ends by itself: its settle is still ours.
+# Pending rows are found by two indexes, of those never tried and of the others, hence the OR.
 PARK_DELIVERIES = """
 UPDATE delivery SET state = 'parked', claim_token = NULL
-WHERE endpoint_id = ANY ($1::text[]) AND state = 'pending'
+WHERE endpoint_id = ANY ($1::text[])
+  AND (state = 'pending' AND attempt = 0 OR state = 'pending' AND attempt > 0)
   AND (claim_token IS NULL OR visible_at <= clock_timestamp())
 """
 UNPARK_DELIVERIES = """
@@ -166,8 +187,8 @@ WHERE endpoint_id = ANY ($1::text[]) AND state = 'parked'
 CANCEL_DELIVERIES = """
 UPDATE delivery SET state = 'cancelled', claim_token = NULL, settled_at = clock_timestamp()
 WHERE endpoint_id = ANY ($1::text[])
-  AND (state = 'parked'
-       OR state = 'pending' AND (claim_token IS NULL OR visible_at <= clock_timestamp()))
+  AND (state = 'parked' OR state = 'pending' AND attempt = 0 OR state = 'pending' AND attempt > 0)
+  AND (state = 'parked' OR claim_token IS NULL OR visible_at <= clock_timestamp())
 """
 
 
@@ -189,9 +210,12 @@ async def cancel_deliveries(tx: Transaction, endpoint_ids: Sequence[str]) -> Non
 # What a fan-out or a retry put before an endpoint while it was disabled or deleted.
 READ_STRANDED = """
 SELECT e.id FROM webhook_endpoint e
-WHERE NOT e.is_active AND EXISTS (
-    SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.state = 'pending'
-      AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp()))
+WHERE NOT e.is_active AND (
+    EXISTS (SELECT FROM delivery d
+            WHERE d.endpoint_id = e.id AND d.state = 'pending' AND d.attempt = 0)
+    OR EXISTS (SELECT FROM delivery d
+               WHERE d.endpoint_id = e.id AND d.state = 'pending' AND d.attempt > 0
+                 AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp())))
 ORDER BY e.id
 """
 # Relies on the endpoints' locks; reads again whether they are inactive.
@@ -202,7 +226,8 @@ SET state = CASE WHEN e.deleted_at IS NULL THEN 'parked' ELSE 'cancelled' END,
     claim_token = NULL
 FROM webhook_endpoint e
 WHERE e.id = ANY ($1::text[]) AND NOT e.is_active AND d.endpoint_id = e.id
-  AND d.state = 'pending' AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp())
+  AND (d.state = 'pending' AND d.attempt = 0 OR d.state = 'pending' AND d.attempt > 0)
+  AND (d.claim_token IS NULL OR d.visible_at <= clock_timestamp())
 """
 
 
@@ -216,7 +241,39 @@ async def clear_stranded(tx: Transaction, endpoint_ids: Sequence[str]) -> None:
     await tx.execute(CLEAR_STRANDED, list(endpoint_ids))
 
 
-# Runs as the owner: the application's role has no DDL.
+# Relies on the endpoint's lock. Not what is in flight: its answer is under way.
+SKIP_HEAD = """
+UPDATE delivery SET state = 'cancelled', claim_token = NULL, settled_at = clock_timestamp()
+WHERE id = fifo_head($1) AND (claim_token IS NULL OR visible_at <= clock_timestamp())
+RETURNING id
+"""
+
+
+async def skip_head(tx: Transaction, endpoint_id: str) -> UUID | None:
+    """Cancel the first in the events' order of this lane; None where it is empty or in flight."""
+    skipped: UUID | None = await tx.fetchval(SKIP_HEAD, endpoint_id)
+    return skipped
+
+
+# Locks what it ends, passing over what an endpoint that is being enabled takes up.
+EXHAUST_PARKED = """
+WITH old AS (
+    SELECT d.id FROM delivery d
+    WHERE d.state = 'parked' AND d.recorded_at < clock_timestamp() - make_interval(days => $1)
+    LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE delivery d SET state = 'exhausted', last_fault = 'no_body', settled_at = clock_timestamp()
+FROM old WHERE d.id = old.id
+"""
+
+
+async def exhaust_parked(tx: Transaction, days: int, limit: int) -> int:
+    """Give up at most `limit` deliveries that are parked and older than this; how many."""
+    status = await tx.execute(EXHAUST_PARKED, days, limit)
+    return int(status.split()[-1])
+
+
+# Run as the owner: the application's role has no DDL.
 MAKE_PARTITIONS = "SELECT make_webhook_partitions($1)"
 
 
@@ -224,3 +281,12 @@ async def make_partitions(tx: Transaction, weeks_ahead: int) -> int:
     """How many weekly partitions of bodies and attempts were made."""
     made: int = await tx.fetchval(MAKE_PARTITIONS, weeks_ahead)
     return made
+
+
+DROP_PARTITIONS = "SELECT drop_webhook_partitions($1, $2)"
+
+
+async def drop_partitions(tx: Transaction, body_days: int, attempt_days: int) -> int:
+    """How many weekly partitions went that are older than these, and that nothing open needs."""
+    dropped: int = await tx.fetchval(DROP_PARTITIONS, body_days, attempt_days)
+    return dropped

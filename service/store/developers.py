@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from service.rules.aggregate import Person
 from service.rules.escrow import STATUS_UPDATED
+from service.store.canary import DEVELOPER as CANARY
 from service.store.db import Reader, Row, Transaction
 from service.store.ids import first_id
 from service.store.users import as_person
@@ -137,13 +138,17 @@ READ_DEVELOPERS = """
 SELECT d.id, d.email, d.company, u.email AS user_email, d.created_at, count(k.id) AS keys
 FROM developer d LEFT JOIN app_user u ON u.id = d.user_id
 LEFT JOIN api_key k ON k.developer_id = d.id AND k.is_active
+WHERE d.id <> $1
 GROUP BY d.id, u.email ORDER BY d.id
 """
 
 
 async def read_developers(reader: Reader) -> list[Row]:
-    """Every developer: id, e-mail, company, the user's e-mail, when, how many active keys."""
-    return await reader.fetch(READ_DEVELOPERS)
+    """Every developer: id, e-mail, company, the user's e-mail, when, how many active keys.
+
+    Without the house's own: the canary's.
+    """
+    return await reader.fetch(READ_DEVELOPERS, CANARY)
 
 
 READ_KEYS = """

@@ -1,13 +1,13 @@
 """Webhook endpoints and their secrets. A deleted endpoint keeps its row: its history names it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from service.store.db import Reader, Row, Transaction
 
 SECRETS_MAX = 5
-"""How many secrets of an endpoint sign at once."""
+"""How many secrets of an endpoint sign at once, of each scheme."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Endpoint:
     """An endpoint as it stands, with what its lane says of the last attempts.
 
     `flag`: what was wrong with its address (`blocked`, `bad_url`) when that was last refused.
+    `headers` is sealed JSON; with a `public_key` it is signed by Ed25519 too.
     """
 
     id: str
@@ -25,6 +26,8 @@ class Endpoint:
     ladder: str
     timeout_seconds: int
     max_per_second: int | None
+    fifo: bool
+    headers: bytes | None = field(repr=False)
     disabled_reason: str | None
     flag: str | None
     seq: int
@@ -33,6 +36,7 @@ class Endpoint:
     failure_count: int
     last_triggered_at: datetime | None
     last_response_status: int | None
+    public_key: str | None
 
 
 def _endpoint(row: Row) -> Endpoint:
@@ -57,8 +61,8 @@ async def lock_count(tx: Transaction, developer_id: str) -> int:
 INSERT_ENDPOINT = """
 WITH made AS (
     INSERT INTO webhook_endpoint (id, developer_id, url, events, ladder, timeout_seconds, headers,
-                                  max_per_second, seq, created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9)
+                                  max_per_second, fifo, seq, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $10)
     RETURNING id
 )
 INSERT INTO lane (endpoint_id) SELECT id FROM made
@@ -75,8 +79,9 @@ class NewEndpoint:
     events: Sequence[str]
     ladder: str
     timeout_seconds: int
-    headers: bytes | None
+    headers: bytes | None = field(repr=False)
     max_per_second: int | None
+    fifo: bool
 
 
 async def insert_endpoint(tx: Transaction, endpoint: NewEndpoint) -> None:
@@ -91,40 +96,57 @@ async def insert_endpoint(tx: Transaction, endpoint: NewEndpoint) -> None:
         endpoint.timeout_seconds,
         endpoint.headers,
         endpoint.max_per_second,
+        endpoint.fifo,
         tx.now,
     )
 
 
 # Secrets live in real time: receivers compare with their own clocks.
 INSERT_SIGNING_KEY = """
-INSERT INTO endpoint_secret (endpoint_id, sealed, created_at) VALUES ($1, $2, clock_timestamp())
+INSERT INTO endpoint_secret (endpoint_id, sealed, public_key, created_at)
+VALUES ($1, $2, $3, clock_timestamp())
 """
-# All but so many of the newest that are live: each of them costs 48 bytes in a header that
-# receivers bound. Relies on the endpoint's lock.
+# All but so many of the newest that are live, of one scheme: each of them costs 48 bytes (by
+# Ed25519 93) in a header that receivers bound. Relies on the endpoint's lock.
 DELETE_SIGNING_KEYS = """
-DELETE FROM endpoint_secret WHERE endpoint_id = $1 AND id NOT IN (
+DELETE FROM endpoint_secret
+WHERE endpoint_id = $1 AND (public_key IS NOT NULL) = $3 AND id NOT IN (
     SELECT s.id FROM endpoint_secret s
     WHERE s.endpoint_id = $1 AND coalesce(s.expires_at > clock_timestamp(), true)
+      AND (s.public_key IS NOT NULL) = $3
     ORDER BY s.id DESC LIMIT $2)
 """
 EXPIRE_SIGNING_KEYS = """
 UPDATE endpoint_secret SET expires_at = clock_timestamp() + make_interval(hours => $2)
-WHERE endpoint_id = $1
+WHERE endpoint_id = $1 AND (public_key IS NOT NULL) = $3
   AND (expires_at IS NULL OR expires_at > clock_timestamp() + make_interval(hours => $2))
 """
 
 
 async def insert_secret(
-    tx: Transaction, endpoint_id: str, sealed: bytes, *, overlap_hours: int = 0
+    tx: Transaction,
+    endpoint_id: str,
+    sealed: bytes,
+    *,
+    public_key: str | None = None,
+    overlap_hours: int = 0,
 ) -> None:
-    """The newest secret; the older ones sign for `overlap_hours` more, SECRETS_MAX in all.
+    """The newest secret of its scheme: by Ed25519 where there is a public half, else by HMAC.
 
-    The oldest beyond are dead at once, and without an overlap all of them. Relies on the lock.
+    The older ones of the scheme sign for `overlap_hours` more, SECRETS_MAX in all. The oldest
+    beyond are dead at once, and without an overlap all of them. Relies on the endpoint's lock.
     """
+    is_pair = public_key is not None
     kept = SECRETS_MAX - 1 if overlap_hours else 0
-    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, kept)
-    await tx.execute(EXPIRE_SIGNING_KEYS, endpoint_id, overlap_hours)
-    await tx.execute(INSERT_SIGNING_KEY, endpoint_id, sealed)
+    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, kept, is_pair)
+    await tx.execute(EXPIRE_SIGNING_KEYS, endpoint_id, overlap_hours, is_pair)
+    await tx.execute(INSERT_SIGNING_KEY, endpoint_id, sealed, public_key)
+
+
+async def delete_pairs(tx: Transaction, endpoint_id: str) -> None:
+    """Nothing is signed by Ed25519 there any more. Relies on the endpoint's lock."""
+    is_pair = True
+    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, 0, is_pair)
 
 
 DELETE_EXPIRED_KEYS = "DELETE FROM endpoint_secret WHERE expires_at <= clock_timestamp()"
@@ -136,7 +158,7 @@ async def delete_expired_secrets(tx: Transaction) -> int:
     return int(status.split()[-1])
 
 
-READ_ENDPOINTS = "SELECT * FROM endpoint_reading WHERE developer_id = $1 ORDER BY id"
+READ_ENDPOINTS = "SELECT * FROM endpoint_standing WHERE developer_id = $1 ORDER BY id"
 
 
 async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
@@ -144,7 +166,7 @@ async def read_endpoints(reader: Reader, developer_id: str) -> list[Endpoint]:
     return [_endpoint(row) for row in await reader.fetch(READ_ENDPOINTS, developer_id)]
 
 
-READ_ENDPOINT = "SELECT * FROM endpoint_reading WHERE id = $1"
+READ_ENDPOINT = "SELECT * FROM endpoint_standing WHERE id = $1"
 
 
 async def read_endpoint(reader: Reader, endpoint_id: str) -> Endpoint | None:
@@ -174,7 +196,7 @@ async def lock_endpoint(tx: Transaction, endpoint_id: str) -> Endpoint | None:
 MOVE_ENDPOINT = """
 UPDATE webhook_endpoint SET
     url = $2, events = $3, is_active = $4, ladder = $5, timeout_seconds = $6, max_per_second = $7,
-    headers = CASE WHEN $8 THEN $9 ELSE headers END,
+    fifo = $8, headers = $9,
     flag = CASE WHEN url = $2 THEN flag END,
     disabled_reason = CASE WHEN $4 THEN NULL ELSE disabled_reason END,
     seq = seq + 1, updated_at = $10
@@ -182,14 +204,8 @@ WHERE id = $1
 """
 
 
-async def move_endpoint(
-    tx: Transaction,
-    endpoint: Endpoint,
-    *,
-    replaces_headers: bool = False,
-    headers: bytes | None = None,
-) -> None:
-    """The endpoint as it now is; its headers only where `replaces_headers` says so."""
+async def move_endpoint(tx: Transaction, endpoint: Endpoint) -> None:
+    """The endpoint as it now is; its keys stay."""
     await tx.execute(
         MOVE_ENDPOINT,
         endpoint.id,
@@ -199,8 +215,8 @@ async def move_endpoint(
         endpoint.ladder,
         endpoint.timeout_seconds,
         endpoint.max_per_second,
-        replaces_headers,
-        headers,
+        endpoint.fifo,
+        endpoint.headers,
         tx.now,
     )
 
@@ -228,7 +244,32 @@ WHERE id = $1
 async def delete_endpoint(tx: Transaction, endpoint_id: str) -> None:
     """Nothing is sent there any more, and no secret of it signs."""
     await tx.execute(DELETE_ENDPOINT, endpoint_id, tx.now)
-    await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, 0)
+    for is_pair in (False, True):
+        await tx.execute(DELETE_SIGNING_KEYS, endpoint_id, 0, is_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """An endpoint whose developer is written to, in their `language`."""
+
+    id: str
+    url: str
+    developer_email: str
+    language: str
+
+
+READ_ADDRESSED = """
+SELECT e.id, e.url, d.email AS developer_email,
+       coalesce((SELECT u.language FROM app_user u WHERE u.id = d.user_id), 'en') AS language
+FROM webhook_endpoint e JOIN developer d ON d.id = e.developer_id
+WHERE e.id = ANY ($1::text[]) AND e.is_active
+ORDER BY e.id
+"""
+
+
+async def read_addressed(reader: Reader, ids: Sequence[str]) -> list[Addressed]:
+    """Those of the endpoints that are active."""
+    return [Addressed(**dict(row)) for row in await reader.fetch(READ_ADDRESSED, list(ids))]
 
 
 # Relies on the endpoints' locks.

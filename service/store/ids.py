@@ -21,3 +21,13 @@ def event_id(now: datetime) -> UUID:
     rest = secrets.randbits(74)
     value = millis << 80 | 0x7 << 76 | (rest >> 62) << 64 | 0b10 << 62 | rest & (1 << 62) - 1
     return UUID(int=value)
+
+
+def first_uuid(moment: datetime) -> UUID:
+    """The least UUID of version 7 that can have been made at `moment` or later."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
+def last_uuid() -> UUID:
+    """Beyond every UUID."""
+    return UUID(int=(1 << 128) - 1)

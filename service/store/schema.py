@@ -4,6 +4,7 @@ Runs as the owner, outside of any request; the application's role gets the least
 its time-outs. The tables of steps are written here as the rows that events must refer to.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 3
+CURRENT_VERSION = 4
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
@@ -36,6 +37,27 @@ WHERE (t.family, t.mode, t.step, t.from_state, t.to_state) NOT IN (
   AND NOT EXISTS (SELECT FROM event e WHERE (e.family, e.mode, e.step, e.from_state, e.to_state)
                   = (t.family, t.mode, t.step, t.from_state, t.to_state))
 """
+# The cluster: its own number, and its log's timeline, which a restore to a point in time forks.
+# Cursors were given out beyond the newest event that was saved; an epoch leaves them all behind.
+KEEP_ORDER = """
+WITH here AS (
+    SELECT c.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS cluster,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
+           coalesce((SELECT max(v.xid)::text::bigint FROM event v), 0) AS newest
+    FROM pg_control_system() AS c
+)
+UPDATE commit_order o
+SET cluster = here.cluster,
+    ahead = CASE WHEN o.cluster <> here.cluster OR here.newest >= here.next + o.ahead
+                 THEN greatest(here.newest - here.next, o.ahead) + $1
+                 ELSE o.ahead END
+FROM here
+WHERE o.cluster IS DISTINCT FROM here.cluster OR here.newest >= here.next + o.ahead
+"""
+EPOCH = 1 << 40
+"""A cluster that makes a thousand transactions a second needs 34 years for so many."""
+TRIES = 10
+"""A migration takes whole tables beside processes that take rows in orders of their own."""
 QUOTE = "SELECT quote_ident($1)"
 QUOTE_DATABASE = "SELECT quote_ident(current_database())"
 
@@ -59,7 +81,7 @@ GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotenc
     identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
     purchase_proof, checkout_session, visit, sign_in_code, payment, sandbox_charge,
     sandbox_refund, file, paper, proof_submission, proof_attachment, dispute_statement,
-    dispute_evidence, dispute_offer, signature_image, identity_document TO {role};
+    dispute_evidence, dispute_offer, signature_image, identity_document, recovery TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
     delivery, identity_verification, cancellation_request, dispute, purchase_proof,
@@ -69,6 +91,8 @@ GRANT UPDATE (last_number) ON dispute_counter TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
 GRANT UPDATE (correction) ON proof_submission TO {role};
 GRANT UPDATE (outcome) ON dispute_offer TO {role};
+GRANT UPDATE (state, is_missing, after_event, count, recovered, due_at, finished_at)
+    ON recovery TO {role};
 GRANT UPDATE (state, received_minor, received_currency, charge_reference, provider_reference,
     page_url, proof_file, note, seq, expires_at, asked_at, ask_at, decided_by, settled_at)
     ON payment TO {role};
@@ -106,13 +130,22 @@ async def migrate(
         raise Unavailable(f"{type(away).__name__}: {away}") from away
     try:
         await connection.execute(LOCK)
-        async with connection.transaction():
-            return await _migrate(connection, application_role, list(transitions))
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(asyncpg.DeadlockDetectedError):
+                return await _migrate(connection, application_role, list(transitions))
+        return await _migrate(connection, application_role, list(transitions))
     finally:
         await connection.close()
 
 
 async def _migrate(
+    connection: Any, application_role: str, transitions: list[Transition]
+) -> Migrated:
+    async with connection.transaction():
+        return await _bring_up(connection, application_role, transitions)
+
+
+async def _bring_up(
     connection: Any, application_role: str, transitions: list[Transition]
 ) -> Migrated:
     before = 0
@@ -128,6 +161,7 @@ async def _migrate(
     columns = [list(column) for column in zip(*transitions, strict=True)]
     await connection.execute(WRITE_TRANSITIONS, *columns)
     await connection.execute(DROP_TRANSITIONS, *columns)
+    await connection.execute(KEEP_ORDER, EPOCH)
     owner = await connection.fetchval("SELECT current_user")
     if application_role != owner:
         await _grant(connection, application_role)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from service.rules.escrow import STATUS_UPDATED, Taken
@@ -331,6 +332,8 @@ def escrow_event(event_id: UUID, event_type: str, taken: Taken, setting: Setting
     return envelope(event_id, event_type, DATA[event_type](taken, setting), setting.at)
 
 
-def envelope(event_id: UUID, event_type: str, told: Wire, at: datetime) -> bytes:
+def envelope(
+    event_id: UUID, event_type: str, told: Wire | Mapping[str, Any], at: datetime
+) -> bytes:
     """What every delivery of this event carries: these bytes are stored, signed and sent."""
     return dump_json({"id": str(event_id), "type": event_type, "timestamp": at, "data": told})

@@ -112,3 +112,14 @@ def schemas(models: Iterable[type[BaseModel]]) -> tuple[Mapping[type[BaseModel],
     )
     by_model = {model: references[model, mode] for model, mode in asked}
     return by_model, told.get("$defs", {})
+
+
+def schema_alone(model: type[BaseModel]) -> tuple[Schema, Schema]:
+    """A model's reference and its definitions, for a schema that has them under `$defs`."""
+    references, told = models_json_schema(
+        [(model, mode_of(model))],
+        ref_template="#/$defs/{model}",
+        schema_generator=WireSchema,
+        by_alias=True,
+    )
+    return references[model, mode_of(model)], told.get("$defs", {})

@@ -17,12 +17,13 @@ from service.rules.events import unknown
 from service.rules.signing import body_signature, standard_signatures
 from service.wire.base import Body, WholeNumber, Wire, absent, instant
 from service.wire.complaints import complaints
+from service.wire.ed25519 import ed25519_signature, is_private_key
 
 OVERLAP_HOURS_MAX = 168
 EVENTS_MAX = 100
 
 
-class _Plain(Body):
+class Plain(Body):
     """A body whose bad fields are told in one sentence."""
 
     @model_validator(mode="wrap")
@@ -38,10 +39,11 @@ class _Plain(Body):
             raise WebhookRefused(reason=sentence) from None
 
 
-class _Options(_Plain):
+class _Options(Plain):
     """What create and update may both set.
 
     `maxPerSecond` 0 takes the pace off: `null` is absence, as everywhere, and leaves it as it is.
+    `headers` are the whole set; `{}` takes them off.
     """
 
     events: Annotated[list[str], Field(min_length=1, max_length=EVENTS_MAX)] | None = None
@@ -57,9 +59,6 @@ class _Options(_Plain):
         strangers = unknown(self.events or ())
         if strangers:
             raise WebhookRefused(reason=f"Unknown event type: {', '.join(strangers)[:200]}")
-        for name, is_wanted in (("fifo", self.fifo), ("ed25519", self.ed25519)):
-            if is_wanted:  # better refused than promised and not kept
-                raise WebhookRefused(reason=f"{name} is not offered yet")
         fault = header_fault(self.headers or {})
         if fault is not None:
             raise WebhookRefused(reason=f"headers {fault}")
@@ -79,7 +78,7 @@ class WebhookUpdate(_Options):
     is_active: bool | None = None
 
 
-class Regenerate(_Plain):
+class Regenerate(Plain):
     """The body of `POST …/regenerate-secret`: how long the old secret signs too (0: not at all)."""
 
     overlap_hours: Annotated[WholeNumber, Field(ge=1, le=OVERLAP_HOURS_MAX)] | None = None
@@ -89,6 +88,7 @@ class Webhook(Wire):
     """An endpoint in full; its secret is never in it.
 
     `flag`: why its address was refused the last time that it was (`blocked`, `bad_url`).
+    `publicKey`: what `v1a` signatures verify with, where `ed25519` is on.
     """
 
     id: str
@@ -103,17 +103,25 @@ class Webhook(Wire):
     ladder: str
     timeout_seconds: int
     max_per_second: int | None
+    headers: Mapping[str, str]
+    fifo: bool
+    ed25519: bool
+    public_key: str | None
     disabled_reason: str | None
     flag: str | None
 
 
 class NewWebhook(Wire):
-    """An endpoint as create shows it, once with its secret in both text forms."""
+    """An endpoint as create shows it, once with its secret in both text forms.
+
+    `publicKey` is there where `ed25519` was asked for.
+    """
 
     id: str
     url: str
     secret: str
     standard_secret: str
+    public_key: str | None = absent()
     events: list[str]
     is_active: bool
     created_at: datetime
@@ -146,11 +154,12 @@ class WebhookUpdated(Wire):
 
 
 class SecretAnswer(Wire):
-    """200 of `POST …/regenerate-secret`."""
+    """200 of `POST …/regenerate-secret`; `publicKey` where `ed25519` is on: its pair is new too."""
 
     message: str
     secret: str
     standard_secret: str
+    public_key: str | None = absent()
 
 
 class Gone(Wire):
@@ -185,16 +194,27 @@ def delivery_headers(
     now: datetime,
     custom: Mapping[str, str],
 ) -> dict[str, str]:
-    """Every header of one attempt at `now`; `secrets` are the live ones, newest first."""
+    """Every header of one attempt at `now`.
+
+    `secrets` are the live ones of both schemes, newest first: every one signs, in one header. The
+    body's own signature carries the newest of HMAC's.
+    """
     seconds = int(now.timestamp())
+    shared = [secret for secret in secrets if not is_private_key(secret)]
+    signatures = [standard_signatures(shared, str(event_id), seconds, body)]
+    signatures += [
+        ed25519_signature(key, str(event_id), seconds, body)
+        for key in secrets
+        if is_private_key(key)
+    ]
     return {
         **custom,
         "Content-Type": "application/json",
-        "X-Webhook-Signature": body_signature(secrets[0], body),
+        "X-Webhook-Signature": body_signature(shared[0], body),
         "X-Webhook-Event": event_type,
         "X-Webhook-Id": str(delivery_id),
         "X-Webhook-Timestamp": instant(now),
         "webhook-id": str(event_id),
         "webhook-timestamp": str(seconds),
-        "webhook-signature": standard_signatures(secrets, str(event_id), seconds, body),
+        "webhook-signature": " ".join(signatures),
     }

@@ -65,7 +65,8 @@ class EscrowFacts(TypedDict):
 class EndpointFacts(TypedDict):
     """One webhook endpoint as its developer is told about it.
 
-    `reason` is why it was disabled: the name of a `rules.delivery.DisableReason` in small letters.
+    `reason` is why it was disabled, or what has failed by now: the name of a
+    `rules.delivery.DisableReason` or of a `rules.lane.Told` in small letters.
     """
 
     endpoint_id: str

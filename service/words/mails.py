@@ -117,6 +117,10 @@ def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
     return "opening", f".disabled.{facts['reason']}", "next", "consequence"
 
 
+def _failing(facts: EndpointFacts) -> tuple[str, ...]:
+    return "opening", f".failing.{facts['reason']}", "next", "consequence"
+
+
 def _not_approved(facts: IdentityFacts) -> tuple[str, ...]:
     return (
         ("opening", ".mail.identity_reason", "next")
@@ -168,6 +172,7 @@ SCRIPTS: Mapping[str, Script] = {
     "dispute_answered": Script(_always("opening", "next", "consequence")),
     "dispute_withdrawn": Script(_always("opening", "next")),
     "dispute_resolved": Script(_resolved),
+    "endpoint_failing": Script(_failing, ENDPOINT_LINK, about=ENDPOINT),
     "endpoint_disabled": Script(_disabled, ENDPOINT_LINK, about=ENDPOINT),
     "sign_in_code": Script(_always("opening", "next"), CODE_LINK, about=CODE),
     "phone_code": Script(_always("opening", "next"), CODE_LINK, about=CODE),

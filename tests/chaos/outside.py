@@ -150,35 +150,44 @@ def endless(head: bytes, block: bytes) -> Answer:
 
 endless_body = endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
                        b"10000\r\n" + b"x" * 65536 + b"\r\n")  # fmt: skip
+endless_interim = endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 40)
 endless_head = endless(b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"y" * 1000 + b"\r\n")
 
 
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """TLS for 127.0.0.1 by a certificate that nobody vouches for."""
+def self_signed(
+    folder: Path, name: str = "self-signed", *, host: str = "127.0.0.1", days: int = 1
+) -> ssl.SSLContext:
+    """TLS by a certificate that nobody vouches for but who trusts `folder/name.pem` itself.
+
+    It is for `host` (an address) and ends in so many days.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} {host}")])
+    end = datetime.now(UTC) + timedelta(days=days)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(end - timedelta(days=10))
+        .not_valid_after(end)
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False
         )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    pem = folder / "self-signed.pem"
+    pem = folder / f"{name}.pem"
+    shown = certificate.public_bytes(serialization.Encoding.PEM)
+    (folder / f"{name}.crt").write_bytes(shown)
     pem.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        + certificate.public_bytes(serialization.Encoding.PEM)
+        + shown
     )
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pem)

@@ -159,7 +159,7 @@ async def test_without_redis_requests_deliveries_and_deadlines_go_on_and_bells_a
         await small.start_redis()
         await until(lambda: worker.said("redis_returned"))
         heard = await worker.figure("amana_bells_total")
-        bell = ArqBell(small.redis.url)
+        bell = ArqBell(small.redis.url, lambda _: None)
         bell.ring(["webhooks"])
         await bell.close()
         await until(partial(has_risen, worker, "amana_bells_total", heard))

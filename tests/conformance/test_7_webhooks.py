@@ -40,6 +40,10 @@ def shown(**changes) -> dict:
         "ladder": "standard",
         "timeoutSeconds": 10,
         "maxPerSecond": None,
+        "headers": {},
+        "fifo": False,
+        "ed25519": False,
+        "publicKey": None,
         "disabledReason": None,
         "flag": None,
     }

@@ -157,7 +157,9 @@ MAY_UPDATE = {
 MAY_DELETE = {
     "endpoint_secret", "file", "idempotency", "identity_document", "paper", "sign_in_code", "visit",
 }  # fmt: skip
-READ_ONLY = {"schema_version", "currency", "transition", "clock", "dispute_counter"}
+READ_ONLY = {
+    "schema_version", "currency", "transition", "clock", "dispute_counter", "commit_order",
+}  # fmt: skip
 
 
 async def test_the_application_makes_and_drops_nothing(house: House) -> None:

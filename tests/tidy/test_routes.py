@@ -47,9 +47,10 @@ def test_only_a_write_takes_a_body_and_only_a_read_a_query(route: Route) -> None
 @EVERY
 def test_an_id_in_the_path_has_its_subject(route: Route) -> None:
     parameters = re.findall(r"{(\w+)}", route.path)
-    assert route.is_page or len(parameters) <= 1, "a second id needs a subject of its own"
     if route.path.startswith("/api/"):
-        assert parameters == ([route.subject.parameter] if route.subject else [])
+        chain = route.subject.chain() if route.subject else ()
+        assert parameters == [subject.parameter for subject in chain]
+        assert all(subject.lies_in for subject in chain[1:]), "whose is it, of those in the path?"
 
 
 @EVERY

@@ -115,7 +115,7 @@ async def test_it_counts_what_it_does(house: House, migrated: Settings, working:
         await make_escrow(house, shop, status="paid")
         receiver.says(500)
         await make_escrow(house, shop, status="completed")
-        bell = ArqBell(migrated.redis_url or "")
+        bell = ArqBell(migrated.redis_url or "", lambda _: None)
         bell.ring(["mails"])
         async with asyncio.timeout(20):
             while True:

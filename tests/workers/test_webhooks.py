@@ -306,6 +306,51 @@ async def test_a_dead_endpoint_does_not_hold_up_a_healthy_one(
             assert dead.at_once == 16
 
 
+async def test_when_many_recover_at_once_each_starts_slowly_and_first_attempts_keep_their_share(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, post: HttpPost
+) -> None:
+    slots, lanes, retries = 40, 30, 4
+    shops = [await make_shop(house) for _ in range(lanes)]
+    for number, shop in enumerate(shops):
+        await make_endpoint(
+            house, shop, f"{receiver.url}/{number}", events=["escrow.created"], timeoutSeconds=30
+        )
+        for _ in range(retries):
+            await make_escrow(house, shop)
+    while await tend(house, fan_out):
+        pass
+    await owner.execute("UPDATE delivery SET attempt = 1")
+    await owner.execute(
+        """UPDATE lane SET breaker = 'open', breaker_until = now(), breaker_trips = 1,
+           hold_until = now(), next_due_at = now()"""
+    )
+    in_flight: dict[str, int] = {}
+    most: dict[str, int] = {}
+    sent = 0
+
+    async def answer(parcel: Parcel) -> web.Response:
+        nonlocal sent
+        lane = parcel.path
+        in_flight[lane] = in_flight.get(lane, 0) + 1
+        if not sent:  # the first round: nobody has answered yet
+            most[lane] = max(most.get(lane, 0), in_flight[lane])
+        await asyncio.sleep(0.3)
+        sent += 1
+        in_flight[lane] -= 1
+        return web.Response()
+
+    receiver.answer = answer
+    async with working(Courier(house, post, slots=slots)):
+        await until(lambda: receiver.at_once == 16)  # 40 % of 40
+        fresh = await make_shop(house)
+        await make_endpoint(house, fresh, f"{receiver.url}/fresh", events=["escrow.created"])
+        await make_escrow(house, fresh)
+        await until(lambda: any(p.path.endswith("fresh") for p in receiver.parcels), seconds=2)
+        await until(lambda: sent == lanes * retries + 1, seconds=60)
+    assert set(most.values()) == {1}
+    assert receiver.most_at_once <= 16 + 1
+
+
 async def test_the_cap_holds_over_several_workers(
     house: House, owner: asyncpg.Connection, receiver: Receiver, post: HttpPost
 ) -> None:

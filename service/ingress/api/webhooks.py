@@ -1,7 +1,9 @@
 """Webhook endpoints of the calling developer: create, list, read, update, new secret, delete."""
 
+from typing import Any
+
 from service.commands import endpoints
-from service.commands.perform import Answer, perform
+from service.commands.perform import Answer, Command, perform
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject, is_entity_id
 from service.rules.errors import WebhookNotFound
@@ -47,18 +49,30 @@ async def create(call: Call[WebhookCreate, None]) -> Answer:
 async def read_list(call: Call[None, None]) -> WebhookList:
     """Every endpoint, oldest first."""
     found = await read_endpoints(call.house.pool, call.developer_id)
-    return WebhookList(webhooks=[endpoints.shape(endpoint) for endpoint in found])
+    return WebhookList(webhooks=[endpoints.shape(endpoint, call.house.vault) for endpoint in found])
 
 
 async def read_one(call: Call[None, None]) -> WebhookAnswer:
     """One endpoint."""
-    return WebhookAnswer(webhook=endpoints.shape(call.subject))
+    return WebhookAnswer(webhook=endpoints.shape(call.subject, call.house.vault))
 
 
 async def update(call: Call[WebhookUpdate, None]) -> Answer:
     """Change what the body names."""
     command = endpoints.update(call.developer_id, call.subject.id, call.body)
-    return await perform(call.house, call.actor, command, idempotency=call.idempotency)
+    return await _showing_headers(call, command)
+
+
+async def enable(call: Call[None, None]) -> Answer:
+    """Send there again; what was kept for it falls due."""
+    return await _showing_headers(call, endpoints.enable(call.developer_id, call.subject.id))
+
+
+async def _showing_headers(call: Call[Any, None], command: Command) -> Answer:
+    """Custom headers often carry a token, so that the answer is kept as one with a secret."""
+    return await perform(
+        call.house, call.actor, command, idempotency=call.idempotency, shows_secret=True
+    )
 
 
 async def regenerate_secret(call: Call[Regenerate, None]) -> Answer:

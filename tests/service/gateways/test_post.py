@@ -308,3 +308,97 @@ async def test_tls_is_verified(
         reply = await strict.send(request_to(f"https://localhost:{port}/"))
     await strict.close()
     assert (reply.status, reply.fault) == expected
+
+
+async def test_the_phases_of_a_dialled_connection_are_told_apart(tmp_path: Path) -> None:
+    server = certificate(tmp_path)
+    trusting = HttpPost(
+        allow_private=True, tls=ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    )
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readexactly(7)
+            await asyncio.sleep(0.05)
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")
+
+    async with receiver(answer, tls=server) as (port, _):
+        url = f"https://localhost:{port}/"
+        first, second = [await trusting.send(request_to(url)) for _ in range(2)]
+    await trusting.close()
+    phases = [first.dns_ms, first.connect_ms, first.tls_ms]
+    assert all(phase is not None for phase in phases)
+    assert sum(phase or 0 for phase in phases) <= (first.first_byte_ms or 0) - 45
+    assert (second.dns_ms, second.connect_ms, second.tls_ms) == (None, None, None)
+    assert (second.first_byte_ms or 0) >= 50
+
+
+async def test_the_phases_that_a_failed_attempt_came_through_are_told(tmp_path: Path) -> None:
+    async with receiver(never, tls=certificate(tmp_path)) as (port, _):
+        strict = HttpPost(allow_private=True)
+        reply = await strict.send(request_to(f"https://localhost:{port}/"))
+        await strict.close()
+    assert reply.fault is Fault.TLS
+    assert None not in (reply.dns_ms, reply.connect_ms, reply.tls_ms)
+    assert reply.first_byte_ms is None
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: yes", "a\nb", "a\rb", "a\0b"])
+async def test_no_header_becomes_two(post: HttpPost, value: str) -> None:
+    async with receiver(writing(OK)) as (port, heads):
+        asked = Request(f"http://127.0.0.1:{port}/", {"X-Tenant": value}, b"{}", 2)
+        assert (await post.send(asked)).fault is Fault.BAD_URL
+        assert heads == []
+
+
+async def test_a_user_name_in_the_url_is_not_sent(post: HttpPost) -> None:
+    async with receiver(writing(OK)) as (port, heads):
+        reply = await post.send(request_to(f"http://me:secret@127.0.0.1:{port}/"))
+    assert (reply.fault, heads) == (Fault.BAD_URL, [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK,
+    ],
+)
+async def test_what_comes_before_the_answer_is_not_the_answer(
+    post: HttpPost, answer: bytes
+) -> None:
+    assert (await sent(post, writing(answer))).status == 200
+
+
+async def test_what_is_left_on_a_connection_is_no_answer_to_the_next(post: HttpPost) -> None:
+    """A receiver that answers twice to one request is not believed the second time."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(7)
+        writer.write(OK + b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with receiver(answer) as (port, heads):
+        first = await post.send(request_to(f"http://127.0.0.1:{port}/"))
+        await asyncio.sleep(0.05)
+        second = await post.send(request_to(f"http://127.0.0.1:{port}/"))
+    assert (first.status, second.status) == (200, 200)
+    assert len(heads) == 2
+
+
+async def test_a_connection_is_kept_and_used_again(post: HttpPost) -> None:
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await reader.readexactly(7)
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")
+
+    async with receiver(answer) as (port, _):
+        for _ in range(5):
+            assert (await post.send(request_to(f"http://127.0.0.1:{port}/"))).answer == b"ok"
+    assert connections == 1

@@ -10,6 +10,7 @@ import pytest
 
 from service.cli.house import open_house
 from service.commands import identity, sessions
+from service.commands.attempts import send_test
 from service.commands.developers import allow_redirects, enrol
 from service.commands.disputes import answer, open_dispute
 from service.commands.endpoints import create
@@ -82,8 +83,8 @@ async def variables(served, environ, owner, route):
         if route.handler is escrows.read_dispute:
             offer = Split(escrow.held_minor - 1, 1)
             await act(house, shop.actor, answer(escrow.id, "It did.", offer=offer))
-        if ("webhooks" in route.path and route.method != "POST") or "secret" in route.path:
-            found["WEBHOOK_ID"] = await endpoint_of(house, shop)
+        if "/webhooks/{id}" in route.path:
+            found |= await endpoint_of(house, shop)
         if "sessions" in route.path:
             await arrange(house, lambda tx: allow_redirects(tx, shop.developer_id, [BACK]))
             found["SESSION_ID"] = await session_of(house, shop, escrow)
@@ -116,9 +117,11 @@ async def run(lang, source, variables):
 
 
 async def endpoint_of(house, shop):
-    """A webhook endpoint of this shop; its id."""
+    """A webhook endpoint of this shop, and a delivery there; their ids."""
     wanted = WebhookCreate(url="https://shop.example.com/hooks", events=["*"])
-    return (await act(house, shop.actor, create(shop.developer_id, wanted)))["webhook"]["id"]
+    made = (await act(house, shop.actor, create(shop.developer_id, wanted)))["webhook"]["id"]
+    told = await act(house, shop.actor, send_test(shop.developer_id, made))
+    return {"WEBHOOK_ID": made, "DELIVERY_ID": told["delivery"]["id"]}
 
 
 async def session_of(house, shop, escrow):

@@ -15,6 +15,7 @@ import pytest
 
 from service.cli.house import open_house
 from service.commands import identity, sessions
+from service.commands.attempts import send_test
 from service.commands.developers import allow_redirects
 from service.commands.endpoints import create
 from service.commands.rates import set_rate
@@ -94,6 +95,8 @@ async def arranged(settings):
         shop, buyer = await make_shop(house), await make_buyer(house, "buyer@example.com")
         wanted = WebhookCreate(url="https://shop.example.com/hooks", events=["*"])
         webhook = await act(house, shop.actor, create(shop.developer_id, wanted))
+        endpoint_id = webhook["webhook"]["id"]
+        tried = await act(house, shop.actor, send_test(shop.developer_id, endpoint_id))
         asked = identity.request(shop.developer_id, NewVerification(email=buyer.email))
         await make_escrow(house, shop, buyer_email="new@example.com")
         [token] = await tokens_of(house, "new@example.com")
@@ -106,7 +109,8 @@ async def arranged(settings):
         return shop.api_key, {
             "$ESCROW_ID": escrow.id,
             "$SESSION_ID": (await act(house, shop.actor, session))["sessionId"],
-            "$WEBHOOK_ID": webhook["webhook"]["id"],
+            "$WEBHOOK_ID": endpoint_id,
+            "$DELIVERY_ID": tried["delivery"]["id"],
             "$VERIFICATION_ID": (await act(house, shop.actor, asked))["id"],
             "$INVITATION_TOKEN": token,
         }

@@ -23,6 +23,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from service.commands import (
+    attempts,
     developers,
     disputes,
     endpoints,
@@ -284,6 +285,15 @@ def at_hook(json: object = None) -> Asking:
     return asking
 
 
+async def at_delivery(world: World, who: str) -> Asked:
+    """A delivery to the creator's endpoint."""
+    hook = (await at_hook()(world, who)).path["id"]
+    creator = world.actor("creator")
+    command = attempts.send_test(creator.developer_id or "", hook)
+    made = await act(world.house, creator, command)
+    return Asked({"id": hook, "delivery": made["delivery"]["id"]})
+
+
 TO_PAY = {
     "action": "accept_pay",
     "targetUserEmail": "buyer@users.example",
@@ -413,6 +423,7 @@ E2 = frozenset(
     {
         "Not found",
         "Webhook not found",
+        "Delivery not found",
         "Escrow not found",
         "Invalid escrow ID",
         "Checkout session not found",
@@ -526,6 +537,23 @@ TABLE = (
         at_hook(), of="hook"),
     Row(f"DELETE {HOOKS}/{{id}}",                 "hook  hook  200   hook  hook  hook",
         at_hook(), of="hook"),
+
+    Row(f"POST {HOOKS}/{{id}}/enable",            "hook  hook  200   hook  hook  hook",
+        at_hook(), of="hook"),
+    Row(f"POST {HOOKS}/{{id}}/test",              "hook  hook  202   hook  hook  hook",
+        at_hook({"type": "escrow.created"}), of="hook"),
+    Row(f"GET {HOOKS}/{{id}}/deliveries",         "hook  hook  200   hook  hook  hook",
+        at_hook(), of="hook"),
+    Row(f"GET {HOOKS}/{{id}}/deliveries/{{delivery}}", "hook hook 200 hook hook hook",
+        at_delivery, of="delivery"),
+    Row(f"POST {HOOKS}/{{id}}/deliveries/{{delivery}}/resend", "hook hook 202 hook hook hook",
+        at_delivery, of="delivery"),
+    Row(f"POST {HOOKS}/{{id}}/recover",           "hook  hook  202   hook  hook  hook",
+        at_hook({"since": "2026-01-01"}), of="hook"),
+    Row(f"GET {HOOKS}/{{id}}/recoveries",         "hook  hook  200   hook  hook  hook",
+        at_hook(), of="hook"),
+    Row(f"GET {V1}/events",                       "200   200   200   200   200   200"),
+    Row(f"GET {V1}/event-types",                  "200   200   200   200   200   200"),
 
     Row(f"POST {SANDBOX}/developers",             "201   201   201   201   201   201",
         by_name(lambda who: {"email": f"new-{who}@dev.example", "company": "New"})),
@@ -755,7 +783,7 @@ async def test_what_cannot_be_rehearsed_is_not_done_instead(
 def test_every_word_of_the_table_says_something() -> None:
     words = {word for row in TABLE for word in row.words.values()}
     assert {word for word in words if not word.isdigit()} == set(REFUSALS)
-    assert {word for word in words if word.isdigit()} == {"200", "201", "401"}
+    assert {word for word in words if word.isdigit()} == {"200", "201", "202", "401"}
 
 
 # ---- What an id names ---------------------------------------------------------------------------
@@ -763,6 +791,7 @@ def test_every_word_of_the_table_says_something() -> None:
 NAMED: Mapping[str, tuple[str, tuple[int, str], tuple[int, str]]] = {
     "escrow": ("id", (400, "Invalid escrow ID"), (404, "Escrow not found")),
     "hook": ("id", (404, "Webhook not found"), (404, "Webhook not found")),
+    "delivery": ("delivery", *[(404, "Delivery not found")] * 2),
     "ident": ("id", (400, "The id of an identity verification"), (404, "You have no identity")),
     "session": ("id", *[(404, "Checkout session not found")] * 2),
     "payment": ("id", *[(404, "Payment not found")] * 2),
@@ -781,10 +810,11 @@ async def test_key_and_association_come_before_the_id_and_the_id_before_access(
     before, answers, expected = await fingerprint(owner), {}, {}
     nobodys = UNKNOWN_SESSION if row.of == "session" else UNKNOWN_ID
     for written, refusal in ((MALFORMED_ID, ill_formed), (nobodys, unknown)):
-        asked = replace(sound, path={parameter: written})
+        asked = replace(sound, path={**sound.path, parameter: written})
         for who, word in row.words.items():
             case = f"{who}, {written}"
-            is_first = word in ("401", "assoc")
+            # What it lies in comes before it.
+            is_first = word in ("401", "assoc") or (word, row.of) == ("hook", "delivery")
             told = await ask(client, row, asked, world.headers[who])
             wanted = refused(who, word) if is_first else refusal
             answers[case] = fault(told, *wanted) or "as expected"

@@ -11,6 +11,7 @@ PATH = "/api/developer/webhooks"
 URL = "https://example.com/hook"
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UNKNOWN = "0" * 24
+PUBLIC_KEY = re.compile(r"whpk_[A-Za-z0-9+/]{43}=")
 
 
 @pytest.fixture
@@ -79,6 +80,10 @@ async def test_the_list_and_the_one_show_the_same_without_a_secret(call, develop
         "ladder": "standard",
         "timeoutSeconds": 10,
         "maxPerSecond": None,
+        "headers": {},
+        "fifo": False,
+        "ed25519": False,
+        "publicKey": None,
         "disabledReason": None,
         "flag": None,
     }
@@ -120,12 +125,64 @@ async def test_what_is_wrong_with_the_address_is_shown_until_there_is_another(
         assert (await call(developer, "GET", f"/{made['id']}"))[1]["webhook"]["flag"] == flag
 
 
-@pytest.mark.parametrize("option", ["fifo", "ed25519"])
-async def test_an_option_that_is_not_offered_yet_is_refused_not_ignored(call, developer, option):
-    error = {"error": f"{option} is not offered yet"}
-    assert await call(developer, "POST", json={"url": URL, option: True}) == (400, error)
-    made = await added(call, developer, **{option: False})
-    assert await call(developer, "PUT", f"/{made['id']}", {option: True}) == (400, error)
+async def test_every_option_is_set_at_create_and_shown_as_it_was_set(call, developer):
+    options = {
+        "ladder": "brief",
+        "timeoutSeconds": 20,
+        "headers": {"X-Tenant": "t-1", "Authorization": "Bearer abcdef"},
+        "maxPerSecond": 7,
+        "fifo": True,
+        "ed25519": True,
+    }
+    made = await added(call, developer, **options)
+    assert PUBLIC_KEY.fullmatch(made["publicKey"])
+    _, shown = await call(developer, "GET", f"/{made['id']}")
+    assert {name: shown["webhook"][name] for name in options} == options
+    assert shown["webhook"]["publicKey"] == made["publicKey"]
+
+
+async def test_update_changes_each_option_and_leaves_the_others(call, developer):
+    made = await added(call, developer, fifo=True, headers={"X-Tenant": "t-1"})
+    kept = {"fifo": True, "headers": {"X-Tenant": "t-1"}, "ed25519": False}
+    for change in ({}, {"headers": {"X-A": "b"}}, {"headers": {}}, {"fifo": False}):
+        kept |= change
+        status, answer = await call(developer, "PUT", f"/{made['id']}", change)
+        assert status == 200
+        assert {name: answer["webhook"][name] for name in kept} == kept
+        assert (await call(developer, "GET", f"/{made['id']}"))[1] == {"webhook": answer["webhook"]}
+
+
+async def test_ed25519_is_switched_on_kept_and_switched_off(call, developer, owner):
+    made = await added(call, developer)
+    assert "publicKey" not in made
+    tail = f"/{made['id']}"
+    _, on = await call(developer, "PUT", tail, {"ed25519": True})
+    public = on["webhook"]["publicKey"]
+    assert PUBLIC_KEY.fullmatch(public)
+    _, again = await call(developer, "PUT", tail, {"ed25519": True})
+    assert again["webhook"]["publicKey"] == public
+    _, rotated = await call(developer, "POST", f"{tail}/regenerate-secret", {"overlapHours": 1})
+    assert PUBLIC_KEY.fullmatch(rotated["publicKey"])
+    assert rotated["publicKey"] != public
+    count = "SELECT count(*) FROM endpoint_secret WHERE endpoint_id = $1 AND public_key IS NOT NULL"
+    assert await owner.fetchval(count, made["id"]) == 2
+    _, off = await call(developer, "PUT", tail, {"ed25519": False})
+    assert (off["webhook"]["publicKey"], off["webhook"]["ed25519"]) == (None, False)
+    assert await owner.fetchval(count, made["id"]) == 0
+    assert "publicKey" not in (await call(developer, "POST", f"{tail}/regenerate-secret", {}))[1]
+
+
+async def test_headers_and_private_keys_lie_sealed(call, developer, owner):
+    made = await added(call, developer, headers={"X-Token": "t0p-s3cret"}, ed25519=True)
+    sealed = await owner.fetchval("SELECT headers FROM webhook_endpoint WHERE id = $1", made["id"])
+    assert b"t0p-s3cret" not in sealed
+    keys = "SELECT sealed FROM endpoint_secret WHERE endpoint_id = $1"
+    assert all(b"whsk_" not in row["sealed"] for row in await owner.fetch(keys, made["id"]))
+    await call(
+        developer, "PUT", f"/{made['id']}", {"fifo": True}, **{"Idempotency-Key": "headers-1"}
+    )
+    kept = "SELECT body FROM idempotency WHERE key = 'headers-1'"
+    assert b"t0p-s3cret" not in await owner.fetchval(kept)
 
 
 async def test_a_new_secret_is_another_one(call, developer):

@@ -4,6 +4,7 @@ import pytest
 
 from service.rules.address import BAD_URL, ONLY_HTTPS, check_url, is_dialable
 from service.rules.errors import WebhookRefused
+from service.wire.text import ascii_domain
 
 PUBLIC = ("8.8.8.8", "93.184.215.14", "2606:4700::6810:1", "2a00:1450:4001:82a::200e")
 PRIVATE = ("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "::1", "fd00::1")
@@ -80,7 +81,7 @@ def test_a_mapped_public_address_counts_as_the_one_it_wraps() -> None:
     ],
 )
 def test_an_ordinary_url_is_taken(url: str) -> None:
-    check_url(url, live=False, allow_private=False)
+    check_url(url, live=False, allow_private=False, ascii_name=ascii_domain)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +118,15 @@ def test_an_ordinary_url_is_taken(url: str) -> None:
 )
 def test_a_url_that_leads_nowhere_good_is_refused(url: str) -> None:
     with pytest.raises(WebhookRefused) as refused:
-        check_url(url, live=False, allow_private=False)
+        check_url(url, live=False, allow_private=False, ascii_name=ascii_domain)
     assert str(refused.value) == BAD_URL
 
 
 def test_live_takes_https_only() -> None:
     with pytest.raises(WebhookRefused) as refused:
-        check_url("http://example.com/", live=True, allow_private=False)
+        check_url("http://example.com/", live=True, allow_private=False, ascii_name=ascii_domain)
     assert str(refused.value) == ONLY_HTTPS
-    check_url("https://example.com/", live=True, allow_private=False)
+    check_url("https://example.com/", live=True, allow_private=False, ascii_name=ascii_domain)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +134,11 @@ def test_live_takes_https_only() -> None:
     ["http://localhost:3000/hook", "http://127.0.0.1:9999/", "http://10.0.0.5/", "http://h:81/"],
 )
 def test_development_reaches_private_networks_on_any_port(url: str) -> None:
-    check_url(url, live=False, allow_private=True)
+    check_url(url, live=False, allow_private=True, ascii_name=ascii_domain)
 
 
 def test_development_does_not_reach_the_metadata_service() -> None:
     with pytest.raises(WebhookRefused):
-        check_url("http://169.254.169.254/", live=False, allow_private=True)
+        check_url(
+            "http://169.254.169.254/", live=False, allow_private=True, ascii_name=ascii_domain
+        )

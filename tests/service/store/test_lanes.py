@@ -1,5 +1,6 @@
 """What the functions of delivery promise about a lane's time; their `moment` stands in for it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -10,7 +11,7 @@ from service.commands.perform import House, tend
 from tests.makers import make_escrow, make_shop
 from tests.receiver import make_endpoint
 
-CLAIM = "SELECT * FROM claim_deliveries(64, 4, interval '30 seconds', $1)"
+CLAIM = "SELECT * FROM claim_deliveries(64, 64, 64, 4, 2000, interval '30 seconds', $1)"
 WIDE = "UPDATE lane SET cap = 100, send_window = 100"
 
 
@@ -39,6 +40,27 @@ async def test_a_paced_lane_sends_all_that_its_pace_allows_when_it_is_looked_at_
         moment += timedelta(seconds=hold)
     assert left == 0
     assert (moment - start).total_seconds() == pytest.approx(20 / most)
+
+
+async def test_a_pace_is_exact_over_many_claimers(house: House, owner: asyncpg.Connection) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(
+        house, shop, "http://127.0.0.1:9/hook", events=["escrow.created"], maxPerSecond=10
+    )
+    await owner.execute(WIDE)
+    for _ in range(40):
+        await make_escrow(house, shop)
+    await tend(house, fan_out)
+    start = datetime.now(UTC)
+    at: list[float] = []
+    for tenth in range(40):  # eight workers look every tenth of a second
+        moment = start + timedelta(seconds=tenth / 10)
+        taken = await asyncio.gather(*(house.pool.fetch(CLAIM, moment) for _ in range(8)))
+        at += [tenth / 10] * sum(map(len, taken))
+    assert len(at) == 40
+    most = max(sum(second <= one < second + 1 for one in at) for second in at)
+    assert most <= 12  # ten, and what one claim takes at once beyond the second's begin
+    assert at[-1] >= 3
 
 
 async def test_a_lane_without_a_pace_is_not_held(house: House) -> None:

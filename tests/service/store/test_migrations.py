@@ -268,7 +268,8 @@ CATALOGUES = {
     "fixed rows": """
         SELECT 'currency', code, exponent::text, '', '', '' FROM currency
         UNION ALL SELECT 'transition', family, mode, step, from_state, to_state FROM transition
-        UNION ALL SELECT 'clock', id::text, shift::text, '', '', '' FROM clock""",
+        UNION ALL SELECT 'clock', id::text, shift::text, '', '', '' FROM clock
+        UNION ALL SELECT 'order', id::text, ahead::text, cluster, '', '' FROM commit_order""",
 }
 
 
@@ -389,6 +390,25 @@ async def test_a_migration_that_was_made_is_not_made_again(both: list[Database])
     versions = await connection.fetch("SELECT version FROM schema_version ORDER BY version")
     assert [row["version"] for row in versions] == list(range(1, CURRENT_VERSION + 1))
     await connection.close()
+
+
+async def test_a_migration_that_stood_in_a_deadlock_is_made_once_more(empty: Database):
+    await make_version_1(empty)
+    worker = await empty.connect()
+    for version in (2, 3):
+        script = next(MIGRATIONS.glob(f"{version:04d}_*.sql"))
+        await worker.execute(script.read_text())
+        await worker.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
+    async with worker.transaction():
+        await worker.execute("LOCK TABLE lane IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(empty.migrate())
+        waits = "SELECT count(*) FROM pg_locks WHERE relation = 'lane'::regclass AND NOT granted"
+        async with asyncio.timeout(10):
+            while not await worker.fetchval(waits):  # noqa: ASYNC110 - the server
+                await asyncio.sleep(0.01)
+        await worker.execute("LOCK TABLE delivery IN ROW EXCLUSIVE MODE")  # the other way round
+    assert await migrating == Migrated(3, CURRENT_VERSION, same_role=False)
+    await worker.close()
 
 
 async def test_the_images_of_signatures_come_along_each_once(empty: Database):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.rules.delivery import DisableReason
+from service.rules.lane import Told
 from service.words.facts import EndpointFacts, EscrowFacts
 from service.words.languages import LANGUAGES
 from service.words.mails import SCRIPTS, Words
@@ -224,6 +225,30 @@ def test_a_language_that_we_do_not_speak_is_english():
     )
 
 
+FIVE = {"en": "five days", "fr": "cinq jours", "ar": "خمسة أيام"}
+
+
+@pytest.mark.parametrize(
+    ("why", "code"), list(product((Told.EXHAUSTED, Told.DAY, Told.THREE_DAYS), LANGUAGES))
+)
+def test_a_developer_is_told_what_has_failed_by_now_and_when_it_ends(why: Told, code: str):
+    told = EndpointFacts(
+        endpoint_id="0" * 24, url="https://shop.example/hook", reason=(why.name or "").lower()
+    )
+    mail = WORDS.render("endpoint_failing", code, told, LINKS)
+    assert mail.links == (LINKS["endpoint"],)
+    assert "https://shop.example/hook" in mail.subject
+    for part in (mail.text, mail.html):
+        assert "https://shop.example/hook" in part
+        assert FIVE[code] in part
+        assert "{" not in part
+    others = {
+        WORDS.render("endpoint_failing", code, {**told, "reason": other}, LINKS).text
+        for other in ("exhausted", "day", "three_days")
+    }
+    assert len(others) == 3
+
+
 @pytest.mark.parametrize(("reason", "code"), list(product(DisableReason, LANGUAGES)))
 def test_a_developer_is_told_which_endpoint_was_disabled_why_and_how_to_enable_it(reason, code):
     told = told_of("https://shop.example/hook", reason)
@@ -232,7 +257,8 @@ def test_a_developer_is_told_which_endpoint_was_disabled_why_and_how_to_enable_i
     for part in (mail.text, mail.html):
         assert "https://shop.example/hook" in part
         assert f"PUT /api/developer/webhooks/{'0' * 24}" in part
-        assert {"GONE": "410 Gone", "ASKED": "webhook-delivery: disable"}[reason.name] in part
+        said = {"GONE": "410 Gone", "ASKED": "webhook-delivery: disable"}
+        assert said.get(reason.name, FIVE[code]) in part
         assert "{" not in part
         assert "None" not in part
     assert "TND" not in mail.text

@@ -16,7 +16,17 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from service.commands import developers, escrows, files, identity, payments, sessions, visits
+from service.commands import (
+    attempts,
+    developers,
+    endpoints,
+    escrows,
+    files,
+    identity,
+    payments,
+    sessions,
+    visits,
+)
 from service.commands.charges import HouseBook
 from service.commands.mails import SIGN_IN_LINK, open_mailbox
 from service.commands.payments import Wish
@@ -33,9 +43,12 @@ from service.rules.payment import SANDBOX as SANDBOX_PROVIDER
 from service.rules.policy import Policy
 from service.settings import Settings
 from service.store.clock import read_clock
+from service.store.consoles import read_account
+from service.store.endpoints import read_endpoints
 from service.store.payments import read_payment
 from service.wire.identity import NewVerification
 from service.wire.sessions import NewSession
+from service.wire.webhooks import WebhookCreate
 from tests.attachments import PDF, PNG
 from tests.house import SECRET_KEY
 from tests.makers import (
@@ -304,6 +317,30 @@ async def a_verification(world: World, _who: str) -> Asked:
     return Asked({"token": token}, "", f"identity/{token}", {}, PNG)
 
 
+async def a_hook(world: World, _who: str) -> Asked:
+    """An endpoint of the developer whose account has the buyer's e-mail; the form enables it."""
+    account = await read_account(world.house.pool, world.buyer.email)
+    if account is None:
+        await arrange(world.house, lambda tx: developers.enrol(tx, world.buyer.email, "Of Bo"))
+        return await a_hook(world, _who)
+    mine = await read_endpoints(world.house.pool, account.id)
+    if not mine:
+        wanted = WebhookCreate(url="https://hooks.example/inbox")
+        await act(world.house, world.shop.actor, endpoints.create(account.id, wanted))
+        return await a_hook(world, _who)
+    return Asked({"id": mine[0].id}, "", f"developers/{mine[0].id}", {"act": "enable"})
+
+
+async def a_delivery(world: World, who: str) -> Asked:
+    """A delivery to that endpoint; the form sends it again."""
+    asked = await a_hook(world, who)
+    account = await read_account(world.house.pool, world.buyer.email)
+    assert account is not None
+    command = attempts.send_test(account.id, asked.path["id"])
+    made = await act(world.house, world.shop.actor, command)
+    return replace(asked, path={**asked.path, "delivery": made["delivery"]["id"]})
+
+
 async def a_file(world: World, _who: str) -> Asked:
     """The signed link of a file that a step has recorded."""
 
@@ -403,6 +440,17 @@ TABLE: tuple[Row, ...] = (
         r"-> /dashboard/wallet\?done=yes", a_payout, "the buyer's payout"),
     Row("GET /dashboard/wallet/statement.csv",
                                             "sign-in", "register",   "200",    "200",  "200"),
+    Row("GET /developers",                  "sign-in", "200",        "200",    "200",  "200"),
+    Row("GET /developers/webhooks/{id}",    "sign-in", "404",        "404",    "404",  "200",
+        a_hook),
+    Row("POST /developers/webhooks/{id}",   "sign-in", "404",        "404",    "404",
+        r"-> /developers/webhooks/{id}\?done=enable", a_hook),
+    Row("GET /developers/webhooks/{id}/deliveries/{delivery}",
+                                            "sign-in", "404",        "404",    "404",  "200",
+        a_delivery),
+    Row("POST /developers/webhooks/{id}/deliveries/{delivery}",
+                                            "sign-in", "404",        "404",    "404",
+        r"-> /developers/webhooks/{id}/deliveries/{delivery}\?done=yes", a_delivery),
     Row("GET /pay/{id}",                    "sign-in", "404",        "404",    "404",  "200",
         a_payment),
     Row("POST /pay/{id}",                   "sign-in", "404",        "404",    "404",  TO_PAY,
