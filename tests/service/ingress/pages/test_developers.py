@@ -145,7 +145,7 @@ async def test_the_account_is_reached_by_the_mailed_code_without_being_a_user(
     async with ingress(ALL, **OPTIONS) as client:
         door = await stranger(client).get("/developers")
         assert (door.status, door.location) == (303, "/sign-in?next=/developers")
-        code_id = await visits.ask_code(house, EMAIL, None, "en")
+        code_id = await visits.ask_code(house, EMAIL, None, "en", None)
         cookie = secrets.token_urlsafe(32)
         token = house.vault.link_token("form/sign_in_code", cookie)
         code = house.vault.code(visits.SIGN_IN, code_id)
