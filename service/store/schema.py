@@ -39,7 +39,7 @@ WHERE (t.family, t.mode, t.step, t.from_state, t.to_state) NOT IN (
                   = (t.family, t.mode, t.step, t.from_state, t.to_state))
 """
 # The cluster: its own number, and its log's timeline, which a restore to a point in time forks.
-# Cursors were given out beyond the newest event that was saved; an epoch leaves them all behind.
+# Cursors were given out beyond the newest event that was saved; a leap leaves them all behind.
 # A physical copy that is put back has both unchanged: that it was, somebody must say.
 READ_ORDER = """
 WITH here AS (
@@ -49,15 +49,19 @@ WITH here AS (
     FROM pg_control_system() AS c
 )
 SELECT here.cluster, greatest(here.newest - here.next, o.ahead) AS ahead,
-       o.cluster <> here.cluster OR here.newest >= here.next + o.ahead AS was_left
+       o.cluster <> here.cluster OR here.newest >= here.next + o.ahead AS was_left,
+       (1000 * extract(epoch FROM clock_timestamp()))::bigint AS at_ms
 FROM commit_order o, here
 """
 # Whoever has written an event with the old `ahead` has committed then, and whoever writes one later
 # reads the new one: nothing appears below a horizon that was told after the leap.
 HOLD_EVENTS = "LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE"
 WRITE_ORDER = "UPDATE commit_order SET cluster = $1, ahead = $2"
+MOST_A_MS = 1 << 20
+"""A leap goes to the milliseconds of the clock times this: no cluster gives out so many numbers, so
+all that were given out before lie behind, also after another restore of the same dump."""
 EPOCH = 1 << 40
-"""A cluster that makes a thousand transactions a second needs 34 years for so many."""
+"""What is leapt where the clock was set back, to before an earlier leap."""
 TRIES = 20
 """A migration takes whole tables beside processes that take rows in orders of their own."""
 PAUSE_SECONDS = 3.0
@@ -197,7 +201,9 @@ async def _keep_order(connection: Any, *, is_restored: bool) -> None:
     if is_restored or order["was_left"]:
         await connection.execute(HOLD_EVENTS)
         order = await connection.fetchrow(READ_ORDER)
-        await connection.execute(WRITE_ORDER, order["cluster"], order["ahead"] + EPOCH)
+        by_clock, ahead = order["at_ms"] * MOST_A_MS, order["ahead"]
+        leapt = by_clock if by_clock > ahead else ahead + EPOCH
+        await connection.execute(WRITE_ORDER, order["cluster"], leapt)
     else:
         await connection.execute(WRITE_ORDER, order["cluster"], order["ahead"])
 

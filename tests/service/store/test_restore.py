@@ -218,3 +218,14 @@ async def test_a_leap_beside_whoever_writes_passes_nothing_over(
         assert len(await pulled(house, shop, latest)) == 2
     finally:
         await writer.close()
+
+
+async def test_a_dump_that_is_restored_twice_leaps_further_the_second_time(
+    migrated: Settings, owner: asyncpg.Connection
+):
+    leaps = []
+    for _ in range(2):
+        await owner.execute("UPDATE commit_order SET ahead = 0, cluster = 'of the dump/00000001'")
+        await migrate_at(migrated)
+        leaps.append(await owner.fetchval("SELECT ahead FROM commit_order"))
+    assert leaps[0] + 1_000_000 < leaps[1] < 1 << 62
