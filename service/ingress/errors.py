@@ -235,6 +235,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.BodyNotKept,
             no.TooManyAttempts,
             no.RecoveryUnderWay,
+            no.CursorBeyondEnd,
         ),
     ),
     no.BalanceTooLarge: Shape(422, compatible_status=400),
