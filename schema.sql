@@ -1232,8 +1232,11 @@ CREATE INDEX recovery_of_endpoint ON recovery (endpoint_id, created_at DESC);
 -- developers: end
 
 -- version 3: begin
--- What processes of version 3 ask for until they are restarted; migration 0006 drops it. The claim
+-- What processes of version 3 ask for until they are restarted; migration 0006 drops it, and with it
+-- the index delivery_due: what they ask of the pending, whatever its attempt, has no other. The claim
 -- gives no private halves of pairs, of which they know nothing.
+CREATE INDEX delivery_due ON delivery (endpoint_id, visible_at) WHERE state = 'pending';
+
 CREATE VIEW endpoint_reading AS
 SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
        e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,

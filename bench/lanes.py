@@ -3,7 +3,8 @@
 Escrows are created at a steady pace through the real ingress; the real worker delivers them to a
 healthy endpoint. In between a second endpoint, which takes every connection and never answers, is
 given its backlog. Without it before, without it after; what counts is the median of each.
-And: four workers beside one, with the same deliveries, and nothing sent twice.
+And: four workers beside one, with the same deliveries: nothing is sent twice, and no endpoint ever
+has more in flight than its cap.
 """
 
 import asyncio
@@ -33,6 +34,9 @@ EVENTS = 800
 WORKERS = 4
 WITHIN_SECONDS = 60.0
 LEAST = 1.5
+CAP = 16
+THINK_SECONDS = 0.01
+"""So long an endpoint takes to answer, so that what is in flight there can be counted."""
 CORES = 6
 """Four workers, PostgreSQL and the sink: on fewer, the processes take them from each other."""
 
@@ -66,7 +70,7 @@ async def measure(ground: Ground) -> list[Finding]:
 
 async def measure_workers(ground: Ground) -> list[Finding]:
     """The same deliveries by one worker, then by several."""
-    async with sink() as receiver:
+    async with sink(THINK_SECONDS) as receiver:
         return await _workers(ground, receiver)
 
 
@@ -131,6 +135,7 @@ async def _workers(ground: Ground, receiver: Sink) -> list[Finding]:
     rates = {1: 0.0, WORKERS: 0.0}
     for count in rates:
         rates[count] = await _rate(ground, shop, receiver, count)
+    most = await receiver.most_at_once()
     owner = await ground.owner()
     twice = await owner.fetchval(TWICE)
     await owner.close()
@@ -142,6 +147,13 @@ async def _workers(ground: Ground, receiver: Sink) -> list[Finding]:
         if (os.cpu_count() or 1) >= CORES
         else told(claim, ours, floor, f"{ratio:.2f} x"),
         below("… deliveries that were claimed twice", "", twice, 1, ""),
+        below(
+            f"… most in flight at one of {len(most)} endpoints, whose cap is {CAP}",
+            "",
+            max(most.values()),
+            CAP + 1,
+            "",
+        ),
     ]
 
 

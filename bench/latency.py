@@ -1,4 +1,4 @@
-"""Claim: from COMMIT to the first attempt p95 < 150 ms, at 200 events a second.
+"""Claim: from COMMIT to the first attempt p95 < 150 ms and p99 < 500 ms, at 200 events a second.
 
 Escrows are created at that pace through the real ingress, the real worker delivers and mails.
 An event's `recorded_at` is taken just before its COMMIT and the attempt at its arrival, so that
@@ -18,6 +18,7 @@ EVENTS_PER_SECOND = 200
 SECONDS = 12.0
 SETTLE_SECONDS = 3.0
 MOST_MS = 150
+MOST_OF_99_MS = 500
 
 RECORDED = """
 SELECT id::text, extract(epoch FROM recorded_at)::float8 AS at FROM event
@@ -46,5 +47,6 @@ async def measure(ground: Ground) -> list[Finding]:
     at_pace = f"{sent.per_second:.0f} events/s"
     return [
         below("COMMIT to first attempt, p95", at_pace, cuts[94], MOST_MS, "ms"),
-        told("… p50 and p99", at_pace, "", f"{cuts[49]:.0f} ms, {cuts[98]:.0f} ms"),
+        below("… p99", at_pace, cuts[98], MOST_OF_99_MS, "ms"),
+        told("… p50", at_pace, "", f"{cuts[49]:.0f} ms"),
     ]

@@ -113,7 +113,6 @@ CREATE INDEX delivery_first ON delivery (endpoint_id, recorded_at, position)
 CREATE INDEX delivery_retry ON delivery (endpoint_id, visible_at) WHERE state = 'pending' AND attempt > 0;
 CREATE INDEX delivery_stopped ON delivery (endpoint_id, event_id)
     WHERE state IN ('exhausted', 'cancelled', 'parked');
-DROP INDEX delivery_due;
 ALTER TABLE webhook_attempt ADD COLUMN tls_ms integer;
 
 CREATE OR REPLACE FUNCTION make_webhook_partitions(ahead integer) RETURNS integer
@@ -460,8 +459,9 @@ BEGIN
 END $$;
 -- delivery: end
 -- version 3: begin
--- What processes of version 3 ask for until they are restarted; migration 0006 drops it. The claim
--- gives no private halves of pairs, of which they know nothing.
+-- What processes of version 3 ask for until they are restarted; migration 0006 drops it, and with it
+-- the index delivery_due (it stands since version 1): what they ask of the pending, whatever its
+-- attempt, has no other. The claim gives no private halves of pairs, of which they know nothing.
 CREATE OR REPLACE FUNCTION claim_deliveries(
     slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
 )

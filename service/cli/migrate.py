@@ -16,8 +16,8 @@ WARNING = (
 )
 
 
-async def migrate_at(settings: Settings) -> Migrated:
-    """Migrate the database of these settings."""
+async def migrate_at(settings: Settings, *, is_restored: bool = False) -> Migrated:
+    """Migrate the database of these settings; `is_restored`: an older state of it was put back."""
     settings.require("DATABASE_URL")
     role = urlsplit(settings.database_url or "").username or ""
     tables = [
@@ -27,14 +27,20 @@ async def migrate_at(settings: Settings) -> Migrated:
         *payment.TABLE.transitions(),
         *milestone.TABLE.transitions(),
     ]
-    return await migrate_schema(settings.admin_url or "", role, tables)
+    return await migrate_schema(settings.admin_url or "", role, tables, is_restored=is_restored)
 
 
 @click.command("migrate")
+@click.option(
+    "--restored",
+    "is_restored",
+    is_flag=True,
+    help="A copy of the server's files, a snapshot or a backup was put back: once after each.",
+)
 @verb
-async def migrate(settings: Settings) -> Answer:
+async def migrate(settings: Settings, is_restored: bool) -> Answer:  # noqa: FBT001 - an option
     """Apply the schema to an empty database, or the missing steps to an older one."""
-    done = await migrate_at(settings)
+    done = await migrate_at(settings, is_restored=is_restored)
     if done.same_role:
         click.echo(WARNING, err=True)
     text = (

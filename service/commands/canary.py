@@ -1,9 +1,9 @@
 """The canary: once a minute an event of the house's own goes to a sink of our own.
 
 It is claimed, signed, sent and settled like a partner's delivery; only that the post takes it
-itself instead of dialling. Its age says whether the line works. Once an hour the event is a new
-one, which is written and fanned out as well; in between the last one is sent again, since rows of
-the log stay for ever. A canary that has not arrived is waited for: no other covers it up.
+itself instead of dialling. Its age says whether the line works. Every five minutes the event is a
+new one, which is written and fanned out as well; in between the last one is sent again, since rows
+of the log stay for ever. A canary that has not arrived is waited for: no other covers it up.
 """
 
 import secrets
@@ -18,7 +18,9 @@ from service.wire.endpoint_events import CanaryData
 from service.wire.events import envelope
 
 EVERY_SECONDS = 55.0
-NEW_AFTER_SECONDS = 3595.0
+NEW_AFTER_SECONDS = 295.0
+LOST_AFTER_SECONDS = 3595.0
+"""One that has not ended is waited for so long; its age has told of it since."""
 SECRET_BYTES = 32
 
 
@@ -28,7 +30,7 @@ async def send_canary(tx: Transaction) -> bool:
     if is_ours is None:
         await canary.make_canary(tx, tx.vault.seal(secrets.token_hex(SECRET_BYTES)))
         is_ours = await canary.lock_canary(tx)
-    if not is_ours:
+    if not is_ours or await canary.is_under_way(tx, LOST_AFTER_SECONDS):
         return False
     if not await canary.has_event_since(tx, NEW_AFTER_SECONDS):
         await _append(tx)

@@ -19,6 +19,7 @@ from service.wire import deliveries as wire
 from service.wire.deliveries import RecoveryAnswer
 
 CHUNK = 500
+"""So many deliveries are written in one transaction, under the endpoint's lock."""
 DONE, RUNNING, CANCELLED = "done", "running", "cancelled"
 FUTURE = "since must be in the past"
 
@@ -78,7 +79,7 @@ async def run_chunk(tx: Transaction) -> bool:
         await _move(tx, recovery, CANCELLED, recovery.recovered, recovery.after_event)
         return True
     if missing is not None:
-        chunk = await recoveries.deliver_missing(tx, recovery, missing)
+        chunk = await recoveries.deliver_missing(tx, recovery, missing, CHUNK)
     else:
         chunk = await recoveries.resend_failed(tx, recovery, CHUNK)
     if chunk.sent:

@@ -235,6 +235,7 @@ REFUSALS: Mapping[type[Refused], Shape] = {
             no.BodyNotKept,
             no.TooManyAttempts,
             no.RecoveryUnderWay,
+            no.CursorBeyondEnd,
         ),
     ),
     no.InvalidPayload: Shape(422, Family.E4, extras=lambda no: {"details": no.details}),

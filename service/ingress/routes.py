@@ -345,7 +345,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_WEBHOOKS}/{{id}}/recoveries", deliveries.read_recoveries, _KEY, ENDPOINT,
           gives=RecoveryList, says="How far recoveries have come."),
     Route("GET", f"{_V1}/events", feed.read_events, _KEY,
-          asks=FeedQuery, gives=Feed, says="Pull events, in an order that never changes."),
+          asks=FeedQuery, gives=Feed, refuses=(no.CursorBeyondEnd,),
+          says="Pull events, in an order that never changes."),
     Route("GET", f"{_V1}/event-types", feed.read_types, _KEY,
           gives=EventTypes, says="Every type of event with its JSON Schema."),
 

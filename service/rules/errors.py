@@ -125,6 +125,12 @@ class RecoveryUnderWay(Refused):
     code = "RECOVERY_UNDER_WAY"
 
 
+class CursorBeyondEnd(Refused):
+    """This cursor is beyond the end of the feed: an older copy of it was put back. Begin anew."""
+
+    code = "CURSOR_BEYOND_END"
+
+
 class WrongStatus(Refused):
     """The escrow is {status}; it must be {needed} to {act}.{hint}"""
 

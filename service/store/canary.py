@@ -34,6 +34,14 @@ SELECT EXISTS (
     SELECT FROM event v JOIN developer d ON d.id = v.subject_id AND d.seq = v.seq
     WHERE d.id = $1 AND v.recorded_at > clock_timestamp() - make_interval(secs => $2))
 """
+# Relies on the lock above, and on a snapshot that is younger.
+IS_UNDER_WAY = """
+SELECT EXISTS (
+    SELECT FROM event v JOIN developer d ON d.id = v.subject_id AND d.seq = v.seq
+    WHERE d.id = $1 AND v.recorded_at > clock_timestamp() - make_interval(secs => $3)
+      AND NOT EXISTS (SELECT FROM delivery w WHERE w.endpoint_id = $2 AND w.event_id = v.id
+                        AND w.state IN ('delivered', 'exhausted')))
+"""
 # Relies on the lock above. As if it had never been tried: it goes the way of first attempts.
 SEND_AGAIN = """
 UPDATE delivery d
@@ -61,6 +69,11 @@ async def lock_canary(tx: Transaction) -> bool | None:
 async def has_event_since(tx: Transaction, seconds: float) -> bool:
     """Whether its last event is younger than this. Relies on its lock."""
     return bool(await tx.fetchval(HAS_EVENT_SINCE, DEVELOPER, seconds))
+
+
+async def is_under_way(tx: Transaction, seconds: float) -> bool:
+    """Whether its last event is younger than this and has not ended. Relies on its lock."""
+    return bool(await tx.fetchval(IS_UNDER_WAY, DEVELOPER, ENDPOINT, seconds))
 
 
 async def send_again(tx: Transaction, every_seconds: float) -> bool:

@@ -7,6 +7,7 @@ write comes after all that was shown, so that no event is ever passed over. Noth
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from service.rules.errors import CursorBeyondEnd
 from service.store.db import Reader
 
 SCANNED = 5_000
@@ -74,6 +75,12 @@ UNION ALL
 (SELECT s.xid::text, s.position, NULL, NULL, (SELECT count(*) FROM scanned) < $5
  FROM scanned s ORDER BY s.xid DESC, s.position DESC LIMIT 1)
 """
+# A cursor that was given out is below the horizon of then, or at the account's first event. What is
+# further was given out by a later state of the database than this one.
+IS_BEYOND_END = """
+SELECT $1::text::xid8 >= commit_horizon()
+   AND NOT EXISTS (SELECT FROM event v WHERE v.xid = $1::text::xid8)
+"""
 READ_END = "SELECT (commit_horizon()::text::bigint - 1)::text"
 # The account's first event tells nobody anything, and nothing of the account's comes before it.
 READ_BEGINNING = """
@@ -85,7 +92,11 @@ WHERE v.subject_id = $1 AND v.seq = 1 AND v.step = 'enrol'
 async def read_feed(
     reader: Reader, developer_id: str, after: Position, types: Sequence[str] | None, limit: int
 ) -> Stretch:
-    """The developer's next events of these types (None: all), at most `limit`, after a position."""
+    """The developer's next events of these types (None: all), at most `limit`, after a position.
+
+    Raises:
+        CursorBeyondEnd: this database has never come so far; it was set back.
+    """
     rows = await reader.fetch(
         READ_FEED,
         developer_id,
@@ -105,6 +116,8 @@ async def read_feed(
         key=lambda one: one.at,
     )
     if not marks:
+        if await reader.fetchval(IS_BEYOND_END, str(after.xid)):
+            raise CursorBeyondEnd
         return Stretch(told, after, has_more=False)
     if len(told) == limit:
         return Stretch(told, told[-1].at, has_more=True)

@@ -154,11 +154,19 @@ SELECT ARRAY(SELECT s.id FROM scanned s JOIN heard h USING (subject_kind, subjec
                AND s.recorded_at >= $4 AND s.recorded_at < $5) AS ids,
        (SELECT s.id FROM scanned s ORDER BY s.id DESC LIMIT 1) AS last
 """
-# Those of them that the endpoint wants and that were never turned into a delivery there: from
+# The first of them that the endpoint wants and that were never turned into a delivery there: from
 # before it was made, or while it was disabled. Only such as were fanned out: the others are on
 # their way by themselves. Relies on the endpoint's lock. The columns are those of fan_out.
 DELIVER_MISSING = """
-WITH made AS (
+WITH chunk AS MATERIALIZED (
+    SELECT v.id FROM event v JOIN webhook_endpoint e ON e.id = $1
+    WHERE v.id = ANY ($2::uuid[]) AND v.fanned_at IS NOT NULL AND v.subject_id <> e.id
+      AND e.events && ARRAY['*', v.type, split_part(v.type, '.', 1) || '.*']
+      AND NOT EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.event_id = v.id)
+      AND EXISTS (SELECT FROM webhook_body b
+                  WHERE b.event_id = v.id AND b.recorded_at = v.recorded_at)
+    ORDER BY v.id LIMIT $3
+), made AS (
     INSERT INTO delivery (id, endpoint_id, event_id, recorded_at, position, type, acknowledges,
                           visible_at, created_at)
     SELECT ordered_uuid(clock_timestamp()), e.id, v.id, v.recorded_at, v.position, v.type,
@@ -166,17 +174,13 @@ WITH made AS (
            AND EXISTS (SELECT FROM audience(v.subject_kind, v.subject_id) a
                        WHERE a.on_ack AND a.developer_id = e.developer_id),
            clock_timestamp(), clock_timestamp()
-    FROM event v JOIN webhook_endpoint e ON e.id = $1
-    WHERE v.id = ANY ($2::uuid[]) AND v.fanned_at IS NOT NULL AND v.subject_id <> e.id
-      AND e.events && ARRAY['*', v.type, split_part(v.type, '.', 1) || '.*']
-      AND NOT EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = e.id AND d.event_id = v.id)
-      AND EXISTS (SELECT FROM webhook_body b
-                  WHERE b.event_id = v.id AND b.recorded_at = v.recorded_at)
+    FROM chunk c JOIN event v ON v.id = c.id JOIN webhook_endpoint e ON e.id = $1
     ORDER BY v.id
     ON CONFLICT (endpoint_id, event_id) DO NOTHING
     RETURNING id
 )
-SELECT count(*) FROM made
+SELECT (SELECT count(*) FROM made) AS sent, (SELECT count(*) FROM chunk) AS seen,
+       (SELECT c.id FROM chunk c ORDER BY c.id DESC LIMIT 1) AS last
 """
 
 
@@ -212,12 +216,16 @@ async def look_for_missing(tx: Transaction, recovery: Recovery) -> Missing:
     return Missing(row["ids"], row["last"])
 
 
-async def deliver_missing(tx: Transaction, recovery: Recovery, missing: Missing) -> Chunk:
-    """Deliveries for those of the events that have none. Relies on the endpoint's lock."""
+async def deliver_missing(
+    tx: Transaction, recovery: Recovery, missing: Missing, size: int
+) -> Chunk:
+    """Deliveries for the first `size` of the events without one. Relies on the endpoint's lock."""
     if not missing.ids:
         return Chunk(0, missing.last)
-    sent = await tx.fetchval(DELIVER_MISSING, recovery.endpoint_id, list(missing.ids))
-    return Chunk(sent, missing.last)
+    row = await tx.fetchrow(DELIVER_MISSING, recovery.endpoint_id, list(missing.ids), size)
+    if row is None:
+        raise AssertionError("a count without a row")
+    return Chunk(row["sent"], row["last"] if row["seen"] == size else missing.last)
 
 
 def _window(tx: Transaction, recovery: Recovery) -> tuple[str, UUID, UUID, datetime, datetime]:

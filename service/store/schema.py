@@ -4,6 +4,7 @@ Runs as the owner, outside of any request; the application's role gets the least
 its time-outs. The tables of steps are written here as the rows that events must refer to.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,26 +39,37 @@ WHERE (t.family, t.mode, t.step, t.from_state, t.to_state) NOT IN (
                   = (t.family, t.mode, t.step, t.from_state, t.to_state))
 """
 # The cluster: its own number, and its log's timeline, which a restore to a point in time forks.
-# Cursors were given out beyond the newest event that was saved; an epoch leaves them all behind.
-KEEP_ORDER = """
+# Cursors were given out beyond the newest event that was saved; a leap leaves them all behind.
+# A physical copy that is put back has both unchanged: that it was, somebody must say.
+READ_ORDER = """
 WITH here AS (
     SELECT c.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS cluster,
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
            coalesce((SELECT max(v.xid)::text::bigint FROM event v), 0) AS newest
     FROM pg_control_system() AS c
 )
-UPDATE commit_order o
-SET cluster = here.cluster,
-    ahead = CASE WHEN o.cluster <> here.cluster OR here.newest >= here.next + o.ahead
-                 THEN greatest(here.newest - here.next, o.ahead) + $1
-                 ELSE o.ahead END
-FROM here
-WHERE o.cluster IS DISTINCT FROM here.cluster OR here.newest >= here.next + o.ahead
+SELECT here.cluster, greatest(here.newest - here.next, o.ahead) AS ahead,
+       o.cluster <> here.cluster OR here.newest >= here.next + o.ahead AS was_left,
+       (1000 * extract(epoch FROM clock_timestamp()))::bigint AS at_ms
+FROM commit_order o, here
 """
+# Whoever has written an event with the old `ahead` has committed then, and whoever writes one later
+# reads the new one: nothing appears below a horizon that was told after the leap.
+HOLD_EVENTS = "LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE"
+WRITE_ORDER = "UPDATE commit_order SET cluster = $1, ahead = $2"
+MOST_A_MS = 1 << 20
+"""A leap goes to the milliseconds of the clock times this: no cluster gives out so many numbers, so
+all that were given out before lie behind, also after another restore of the same dump."""
 EPOCH = 1 << 40
-"""A cluster that makes a thousand transactions a second needs 34 years for so many."""
-TRIES = 10
+"""What is leapt where the clock was set back, to before an earlier leap."""
+TRIES = 20
 """A migration takes whole tables beside processes that take rows in orders of their own."""
+PAUSE_SECONDS = 3.0
+"""Between two tries: what has queued behind the last one goes on."""
+# After the advisory lock, for which it does wait. A long reader (a dump) holds the tables' locks,
+# and whatever comes after a statement that waits for it waits as well.
+WAIT_BRIEFLY = "SET lock_timeout = '2s'"
+IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 QUOTE = "SELECT quote_ident($1)"
 QUOTE_DATABASE = "SELECT quote_ident(current_database())"
 
@@ -119,32 +131,49 @@ class Migrated:
 
 
 async def migrate(
-    admin_url: str, application_role: str, transitions: Iterable[Transition]
+    admin_url: str,
+    application_role: str,
+    transitions: Iterable[Transition],
+    *,
+    is_restored: bool = False,
 ) -> Migrated:
     """Bring the database to the current version; safe to run twice, and by two at once.
 
+    `is_restored`: an older state of this very cluster was put back, which cannot be seen from
+    within; the numbers of new events leap beyond all that may have been given out.
+
     Raises:
-        Unavailable: the database is away.
+        Unavailable: the database is away, or somebody else holds its tables for minutes.
     """
     try:
         connection = await asyncpg.connect(admin_url)
     except (*AWAY, *SHUT) as away:
         raise Unavailable(f"{type(away).__name__}: {away}") from away
+    rows = list(transitions)
     try:
         await connection.execute(LOCK)
+        await connection.execute(WAIT_BRIEFLY)
         for _ in range(TRIES - 1):
-            with contextlib.suppress(asyncpg.DeadlockDetectedError):
-                return await _migrate(connection, application_role, list(transitions))
-        return await _migrate(connection, application_role, list(transitions))
+            with contextlib.suppress(*IN_THE_WAY):
+                return await _migrate(connection, application_role, rows, is_restored)
+            await asyncio.sleep(PAUSE_SECONDS)
+        return await _migrate(connection, application_role, rows, is_restored)
+    except IN_THE_WAY as busy:
+        raise Unavailable(f"its tables stay in use, by a dump perhaps: {busy}") from busy
     finally:
         await connection.close()
 
 
 async def _migrate(
-    connection: Any, application_role: str, transitions: list[Transition]
+    connection: Any,
+    application_role: str,
+    transitions: list[Transition],
+    is_restored: bool,  # noqa: FBT001 - passed through
 ) -> Migrated:
     async with connection.transaction():
-        return await _bring_up(connection, application_role, transitions)
+        done = await _bring_up(connection, application_role, transitions)
+        await _keep_order(connection, is_restored=is_restored)
+        return done
 
 
 async def _bring_up(
@@ -163,11 +192,22 @@ async def _bring_up(
     columns = [list(column) for column in zip(*transitions, strict=True)]
     await connection.execute(WRITE_TRANSITIONS, *columns)
     await connection.execute(DROP_TRANSITIONS, *columns)
-    await connection.execute(KEEP_ORDER, EPOCH)
     owner = await connection.fetchval("SELECT current_user")
     if application_role != owner:
         await _grant(connection, application_role)
     return Migrated(before, CURRENT_VERSION, application_role == owner)
+
+
+async def _keep_order(connection: Any, *, is_restored: bool) -> None:
+    order = await connection.fetchrow(READ_ORDER)
+    if is_restored or order["was_left"]:
+        await connection.execute(HOLD_EVENTS)
+        order = await connection.fetchrow(READ_ORDER)
+        by_clock, ahead = order["at_ms"] * MOST_A_MS, order["ahead"]
+        leapt = by_clock if by_clock > ahead else ahead + EPOCH
+        await connection.execute(WRITE_ORDER, order["cluster"], leapt)
+    else:
+        await connection.execute(WRITE_ORDER, order["cluster"], order["ahead"])
 
 
 async def _grant(connection: Any, application_role: str) -> None:

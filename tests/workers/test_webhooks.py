@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -15,6 +17,7 @@ from service.commands.mails import open_mailbox
 from service.commands.perform import House, tend
 from service.gateways.post import HttpPost
 from service.rules.delivery import STANDARD, Reply, judge
+from service.rules.lane import retry_slots
 from service.rules.signing import standard_signature
 from service.store.db import Transaction
 from service.store.deliveries import Attempt
@@ -306,49 +309,95 @@ async def test_a_dead_endpoint_does_not_hold_up_a_healthy_one(
             assert dead.at_once == 16
 
 
-async def test_when_many_recover_at_once_each_starts_slowly_and_first_attempts_keep_their_share(
+async def breakers_end(owner: asyncpg.Connection) -> None:
+    """Time passes: every breaker's hold is over in the same moment, and every retry is due."""
+    await owner.execute("UPDATE delivery SET visible_at = now() WHERE state = 'pending'")
+    await owner.execute(
+        "UPDATE lane SET breaker_until = now(), hold_until = now(), next_due_at = now()"
+    )
+
+
+OPEN = "SELECT count(*) FROM lane WHERE breaker = 'open'"
+
+
+async def all_open(house: House, lanes: int) -> None:
+    async with asyncio.timeout(20):
+        while await house.pool.fetchval(OPEN) < lanes:  # noqa: ASYNC110 - the database
+            await asyncio.sleep(0.05)
+
+
+async def test_when_hundreds_recover_in_the_same_second_each_is_probed_and_first_attempts_go_on(
     house: House, owner: asyncpg.Connection, receiver: Receiver, post: HttpPost
 ) -> None:
-    slots, lanes, retries = 40, 30, 4
-    shops = [await make_shop(house) for _ in range(lanes)]
-    for number, shop in enumerate(shops):
+    lanes, failures, slots = 200, 10, 192
+    shop, fresh = await make_shop(house), await make_shop(house)
+    many = replace(house, policy=replace(house.policy, max_webhooks_per_developer=lanes))
+    for number in range(lanes):
         await make_endpoint(
-            house, shop, f"{receiver.url}/{number}", events=["escrow.created"], timeoutSeconds=30
+            many, shop, f"{receiver.url}/{number}", events=["escrow.created"], timeoutSeconds=30
         )
-        for _ in range(retries):
-            await make_escrow(house, shop)
-    while await tend(house, fan_out):
-        pass
-    await owner.execute("UPDATE delivery SET attempt = 1")
-    await owner.execute(
-        """UPDATE lane SET breaker = 'open', breaker_until = now(), breaker_trips = 1,
-           hold_until = now(), next_due_at = now()"""
-    )
-    in_flight: dict[str, int] = {}
-    most: dict[str, int] = {}
-    sent = 0
+    for _ in range(failures):
+        await make_escrow(house, shop)
+    receiver.says(500)
+    async with working(Courier(house, post, slots=slots, chance=lambda: 0.9)):
+        await all_open(house, lanes)
+    assert len(receiver.parcels) == lanes * failures  # an open one burns none
+    receiver.parcels.clear()
+    receiver.most_at_once = 0
+    in_flight, answered = Counter[str](), Counter[str]()
+    breaches: list[str] = []
 
     async def answer(parcel: Parcel) -> web.Response:
-        nonlocal sent
         lane = parcel.path
-        in_flight[lane] = in_flight.get(lane, 0) + 1
-        if not sent:  # the first round: nobody has answered yet
-            most[lane] = max(most.get(lane, 0), in_flight[lane])
-        await asyncio.sleep(0.3)
-        sent += 1
+        in_flight[lane] += 1
+        if in_flight[lane] > max(1, answered[lane]):  # the probe, then 1; each success adds one
+            breaches.append(lane)
+        await asyncio.sleep(0.1)
         in_flight[lane] -= 1
+        answered[lane] += 1
         return web.Response()
 
     receiver.answer = answer
+    await breakers_end(owner)
+    await make_endpoint(house, fresh, f"{receiver.url}/fresh", events=["escrow.created"])
     async with working(Courier(house, post, slots=slots)):
-        await until(lambda: receiver.at_once == 16)  # 40 % of 40
-        fresh = await make_shop(house)
-        await make_endpoint(house, fresh, f"{receiver.url}/fresh", events=["escrow.created"])
+        await until(lambda: receiver.at_once >= retry_slots(slots))
         await make_escrow(house, fresh)
         await until(lambda: any(p.path.endswith("fresh") for p in receiver.parcels), seconds=2)
-        await until(lambda: sent == lanes * retries + 1, seconds=60)
-    assert set(most.values()) == {1}
-    assert receiver.most_at_once <= 16 + 1
+        await until(lambda: len(answered) == lanes + 1, seconds=20)
+    assert breaches == []
+    assert receiver.most_at_once <= retry_slots(slots) + 1  # the fresh one is no retry
+
+
+async def test_after_its_breaker_a_lane_is_sent_one_then_two_then_four_up_to_its_cap(
+    house: House, owner: asyncpg.Connection, receiver: Receiver, post: HttpPost
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, receiver.url, events=["escrow.created"], timeoutSeconds=30)
+    for _ in range(50):
+        await make_escrow(house, shop)
+    receiver.says(500)
+    async with working(Courier(house, post, chance=lambda: 0.9)):
+        await all_open(house, 1)
+    await breakers_end(owner)
+    gates = [asyncio.Event()]
+
+    async def answer(_: Parcel) -> web.Response:
+        await gates[-1].wait()
+        return web.Response()
+
+    receiver.answer = answer
+    seen = []
+    async with working(Courier(house, post)):
+        for expected in (1, 1, 2, 4, 8, 16, 16):
+            await until(lambda least=expected: receiver.at_once >= least)
+            await asyncio.sleep(0.15)
+            seen.append(receiver.at_once)
+            gate = gates[-1]
+            gates.append(asyncio.Event())
+            gate.set()
+            await asyncio.sleep(0)
+    assert seen == [1, 1, 2, 4, 8, 16, 16]  # the probe first
 
 
 async def test_the_cap_holds_over_several_workers(

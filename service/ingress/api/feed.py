@@ -1,13 +1,18 @@
 """Events to be pulled: the feed of what webhooks tell, and the catalogue of their types."""
 
+import structlog
+
 from service.commands.perform import Answer
 from service.ingress.call import Call
+from service.rules.errors import CursorBeyondEnd
 from service.store.feed import Position, Stretch, read_beginning, read_end, read_feed
 from service.wire.deliveries import LATEST, FeedQuery, feed_bytes, read_cursor, write_cursor
 from service.wire.event_types import EventTypes, event_types
 
 STRETCHES = 2
 """So many stretches of the house's events are looked at before a page is sent short."""
+
+log = structlog.get_logger()
 
 
 async def read_events(call: Call[None, FeedQuery]) -> Answer:
@@ -21,7 +26,11 @@ async def read_events(call: Call[None, FeedQuery]) -> Answer:
         else:
             after = await read_beginning(pool, call.developer_id)
         for _ in range(STRETCHES):
-            stretch = await read_feed(pool, call.developer_id, after, query.types, query.limit)
+            try:
+                stretch = await read_feed(pool, call.developer_id, after, query.types, query.limit)
+            except CursorBeyondEnd:
+                log.warning("feed_was_set_back", cursor=after.xid, run="amana migrate --restored")
+                raise
             if stretch.told or not stretch.has_more:
                 break
             after = stretch.reached

@@ -514,7 +514,7 @@ async def test_whoever_was_told_of_as_failing_is_told_of_as_recovered_after_an_e
     assert await told(house) == ["endpoint.failing", "endpoint.recovered"]
 
 
-async def test_enabling_what_is_active_overrules_no_hold_and_forgets_nothing(
+async def test_enabling_what_is_active_is_worth_a_probe_and_forgets_nothing(
     house: House, owner: asyncpg.Connection
 ) -> None:
     shop = await listening_shop(house, events=30)
@@ -526,6 +526,22 @@ async def test_enabling_what_is_active_overrules_no_hold_and_forgets_nothing(
     await act(house, shop.actor, endpoints.enable(shop.developer_id, endpoint))
     assert tuple(await owner.fetchrow(shown)) == before
     assert len(await tend(house, claim(64))) == 1  # the one probe that a wish is worth
+
+
+@pytest.mark.parametrize("failures", [0, 10])
+async def test_enabling_what_is_active_overrules_no_retry_after(
+    house: House, owner: asyncpg.Connection, failures: int
+) -> None:
+    shop = await listening_shop(house, events=30)
+    (one,) = await tend(house, claim(1))
+    if failures:
+        await trip(house)
+    await tend(house, settle([ended(one, Reply(status=503, retry_after="600"))]))
+    endpoint = await owner.fetchval("SELECT id FROM webhook_endpoint")
+    await act(house, shop.actor, endpoints.enable(shop.developer_id, endpoint))
+    assert await tend(house, claim(64)) == []
+    await time_passes(owner, 700)
+    assert len(await tend(house, claim(64))) >= 1
 
 
 async def test_many_that_fail_are_told_of_in_more_than_one_transaction(

@@ -219,6 +219,27 @@ async def test_what_happened_while_it_was_disabled_is_made_up_for(
     assert len(receiver.parcels) == 2
 
 
+async def test_what_was_never_sent_there_is_made_up_for_chunk_by_chunk(
+    house: House, receiver: Receiver, courier: Courier, monkeypatch: pytest.MonkeyPatch
+):
+    shop = await make_shop(house)
+    for _ in range(5):
+        await make_escrow(house, shop)
+    while await tend(house, fan_out):
+        pass
+    made = await make_endpoint(house, shop, receiver.url, events=["escrow.*"])
+    monkeypatch.setattr(recoveries, "CHUNK", 2)
+    await ask(house, shop, made["id"])
+    seen = []
+    while await tend(house, recoveries.run_chunk):
+        one = await newest(house, made["id"])
+        seen.append((one.state, one.recovered))
+    assert [recovered for _, recovered in seen][:4] == [0, 2, 4, 5]
+    assert seen[-1] == ("done", 5)
+    await courier.settle_all()
+    assert receiver.types == ["escrow.created"] * 5
+
+
 async def test_a_test_event_is_not_recovered_at_another_endpoint(
     house: House, receiver: Receiver, courier: Courier
 ):

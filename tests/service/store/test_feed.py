@@ -87,6 +87,23 @@ async def test_a_transaction_that_began_first_and_commits_last_is_not_passed_ove
         await late.close()
 
 
+async def test_a_new_account_may_pull_beside_a_transaction_that_is_older_than_it(
+    house: House, migrated: Settings
+):
+    other = await asyncpg.connect(migrated.admin_url)
+    try:
+        async with other.transaction():
+            await other.fetchval("SELECT pg_current_xact_id()")
+            shop = await make_shop(house)
+            beginning = await read_beginning(house.pool, shop.developer_id)
+            assert beginning > await read_end(house.pool)
+            for _ in range(2):
+                stretch = await read_feed(house.pool, shop.developer_id, beginning, None, 10)
+                assert (list(stretch.told), stretch.reached) == ([], beginning)
+    finally:
+        await other.close()
+
+
 async def test_under_many_writers_every_event_is_pulled_once(house: House):
     shop = await make_shop(house)
     seen: list[bytes] = []

@@ -23,7 +23,9 @@ from service.health import NotReady, require_schema
 from service.rules import escrow, identity, proof
 from service.rules.aggregate import Contract, PurchaseProof
 from service.rules.clocks import running
+from service.rules.errors import Unavailable
 from service.settings import Settings
+from service.store import schema
 from service.store.db import Pool, open_pool
 from service.store.deadlines import read_open
 from service.store.escrows import read_escrow
@@ -392,13 +394,50 @@ async def test_a_migration_that_was_made_is_not_made_again(both: list[Database])
     await connection.close()
 
 
-async def test_a_migration_that_stood_in_a_deadlock_is_made_once_more(empty: Database):
-    await make_version_1(empty)
-    worker = await empty.connect()
+async def make_version_3(database: Database) -> None:
+    """Version 1 brought to version 3, without its roles."""
+    await make_version_1(database)
+    connection = await database.connect()
     for version in (2, 3):
         script = next(MIGRATIONS.glob(f"{version:04d}_*.sql"))
-        await worker.execute(script.read_text())
-        await worker.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
+        await connection.execute(script.read_text())
+        await connection.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
+    await connection.close()
+
+
+async def test_a_migration_lets_traffic_by_while_a_dump_is_in_its_way(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(schema, "TRIES", 2)
+    monkeypatch.setattr(schema, "PAUSE_SECONDS", 0.5)
+    await make_version_3(empty)
+    dump, worker = await empty.connect(), await empty.connect()
+    look = "SELECT count(*) FROM delivery"
+    async with dump.transaction():
+        await dump.execute("LOCK TABLE delivery IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(empty.migrate())
+        waits = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+        async with asyncio.timeout(10):
+            while not await worker.fetchval(waits):  # noqa: ASYNC110 - the server
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(3):
+            assert await worker.fetchval(look) == 0
+        with pytest.raises(Unavailable, match="its tables stay in use"):
+            await migrating
+        assert await worker.fetchval("SELECT max(version) FROM schema_version") == 3
+        migrating = asyncio.create_task(empty.migrate())
+        await asyncio.sleep(0.2)
+    assert await migrating == Migrated(3, CURRENT_VERSION, same_role=False)
+    await dump.close()
+    await worker.close()
+
+
+async def test_a_migration_that_stood_in_a_deadlock_is_made_once_more(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(schema, "PAUSE_SECONDS", 0.1)
+    await make_version_3(empty)
+    worker = await empty.connect()
     async with worker.transaction():
         await worker.execute("LOCK TABLE lane IN ROW EXCLUSIVE MODE")
         migrating = asyncio.create_task(empty.migrate())

@@ -1,11 +1,17 @@
-"""A dump restored into a cluster of its own: the order of events goes on, for all who follow it."""
+"""What a restore leaves: the order of events goes on, for all who follow it.
+
+A dump goes into a cluster of its own; a copy of the server's files comes back as the same cluster.
+"""
 
 import asyncio
+import contextlib
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -16,6 +22,7 @@ from service.cli.migrate import migrate_at
 from service.cli.postgres import find_binary
 from service.commands.checks import check_all, check_changed, seal
 from service.commands.perform import House
+from service.rules.errors import CursorBeyondEnd
 from service.settings import Settings
 from service.store import checks
 from service.store.checks import Result, read_head
@@ -23,6 +30,7 @@ from service.store.db import open_pool
 from service.store.feed import Position, read_beginning, read_end, read_feed
 from tests.conftest import FASTER
 from tests.makers import Shop, make_escrow, make_shop
+from tests.service.store.test_feed import INSERT
 
 # The old cluster has counted further than a new one will for long.
 BURN = """
@@ -30,6 +38,7 @@ DO $$ BEGIN
     FOR n IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP;
 END $$
 """
+WAITS = "SELECT count(*) FROM pg_locks WHERE relation = 'event'::regclass AND NOT granted"
 READ_ORDER = "SELECT ahead, cluster FROM commit_order"
 
 
@@ -134,3 +143,89 @@ async def test_what_happens_after_a_restore_is_sealed_and_checked(
     await owner.execute("UPDATE escrow SET seq = seq + 1 WHERE id = $1", newest.id)
     await owner.close()
     assert breached(await check_changed(again)) == ["F"]
+
+
+@contextlib.asynccontextmanager
+async def living(house: House, settings: Settings, var: Path) -> AsyncIterator[tuple[House, str]]:
+    """The house in the data folder's own cluster, for as long as the block; the owner's URL."""
+    with servers(var, FASTER) as urls:
+        here = settings.model_copy(
+            update={"database_url": urls.application(), "database_admin_url": urls.owner()}
+        )
+        await migrate_at(here)
+        pool = await open_pool(urls.application(), size=4)
+        yield replace(house, pool=pool), urls.owner()
+        await pool.close()
+
+
+@pytest.fixture
+def var() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="amana-copied-") as folder:
+        yield Path(folder) / "var"
+
+
+async def test_a_copy_of_the_files_that_is_put_back_hides_nothing_from_whoever_pulls(
+    house: House, migrated: Settings, var: Path
+):
+    copy = var.with_name("copy")
+    async with living(house, migrated, var) as (before, _):
+        shop = await make_shop(before)
+        await make_escrow(before, shop)
+        await quiet(before)
+        early = await read_end(before.pool)
+    shutil.copytree(var, copy, symlinks=True)
+    async with living(house, migrated, var) as (lost, _):
+        for _ in range(5):
+            await make_escrow(lost, shop, status="paid")
+        await quiet(lost)
+        late = await read_end(lost.pool)
+    shutil.rmtree(var)
+    copy.rename(var)
+    async with living(house, migrated, var) as (again, owner_url):
+        assert await again.pool.fetchval("SELECT ahead FROM commit_order") == 0  # it cannot be seen
+        with pytest.raises(CursorBeyondEnd):
+            await pulled(again, shop, late)
+        assert await pulled(again, shop, early) == []
+        here = migrated.model_copy(update={"database_admin_url": owner_url})
+        await migrate_at(here, is_restored=True)
+        assert await pulled(again, shop, late) == []
+        await make_escrow(again, shop, status="paid")
+        assert len(await pulled(again, shop, late)) == 2
+        assert len(await pulled(again, shop, early)) == 2
+        assert (await pulled(again, shop, (await read_end(again.pool)))) == []
+
+
+async def test_a_leap_beside_whoever_writes_passes_nothing_over(
+    house: House, migrated: Settings, owner: asyncpg.Connection
+):
+    shop = await make_shop(house)
+    writer = await asyncpg.connect(migrated.admin_url)
+    try:
+        # As after a failover, which forks the log's timeline.
+        await owner.execute("UPDATE commit_order SET cluster = 'before/00000001'")
+        async with writer.transaction():
+            await writer.execute(INSERT, shop.developer_id, 900, uuid4(), b"under way")
+            leaping = asyncio.create_task(migrate_at(migrated))
+            async with asyncio.timeout(10):
+                while not await owner.fetchval(WAITS) and not leaping.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert not leaping.done()
+            latest = await read_end(house.pool)
+        await leaping
+        assert (await owner.fetchval("SELECT ahead FROM commit_order")) >= 1 << 40
+        assert await pulled(house, shop, latest) == [b"under way"]
+        await make_escrow(house, shop)
+        assert len(await pulled(house, shop, latest)) == 2
+    finally:
+        await writer.close()
+
+
+async def test_a_dump_that_is_restored_twice_leaps_further_the_second_time(
+    migrated: Settings, owner: asyncpg.Connection
+):
+    leaps = []
+    for _ in range(2):
+        await owner.execute("UPDATE commit_order SET ahead = 0, cluster = 'of the dump/00000001'")
+        await migrate_at(migrated)
+        leaps.append(await owner.fetchval("SELECT ahead FROM commit_order"))
+    assert leaps[0] + 1_000_000 < leaps[1] < 1 << 62

@@ -53,6 +53,16 @@ async def test_every_statement_of_version_3_fits_the_schema(
     assert (await owner.prepare(STATEMENTS[label])).get_query()
 
 
+@pytest.mark.parametrize("label", ["lanes.RECONCILE_LANES", "deliveries.READ_STRANDED"])
+async def test_what_version_3_asks_of_the_pending_reads_no_settled_rows(
+    owner: asyncpg.Connection, label: str
+):
+    async with owner.transaction():
+        await owner.execute("SET LOCAL enable_seqscan = off")
+        plan = await owner.fetch(f"EXPLAIN (GENERIC_PLAN) {STATEMENTS[label]}")
+    assert any("delivery_due" in row[0] for row in plan)
+
+
 async def test_version_3_reads_an_endpoint_with_the_fields_that_it_knows(house: House):
     shop = await make_shop(house)
     made = await make_endpoint(house, shop, "http://127.0.0.1:9/hook", ed25519=True)

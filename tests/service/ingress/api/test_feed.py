@@ -3,9 +3,11 @@
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
+from structlog.testing import capture_logs
 
 from service.ingress.routes import ROUTES
 from service.rules.events import CATALOGUE, TEST
+from service.wire.deliveries import read_cursor, write_cursor
 from tests.house import CLEAN
 from tests.makers import make_escrow, make_shop
 from tests.service.store.test_feed import quiet
@@ -62,6 +64,16 @@ async def test_types_narrow_the_feed(ask, house, shop):
     await make_escrow(house, shop, status="paid")
     _, told = await ask(EVENTS, types="escrow.created, contract.*")
     assert [one["type"] for one in told["events"]] == ["escrow.created"]
+
+
+async def test_a_cursor_that_was_never_come_to_is_refused_and_logged(ask, house, shop):
+    await make_escrow(house, shop)
+    _, now = await ask(EVENTS, after="latest")
+    xid, _ = read_cursor(now["nextCursor"])
+    with capture_logs() as told:
+        status, answer = await ask(EVENTS, after=write_cursor(xid + 1000, 0))
+    assert (status, answer["code"]) == (409, "CURSOR_BEYOND_END")
+    assert [line["cursor"] for line in told if line["event"] == "feed_was_set_back"] == [xid + 1000]
 
 
 @pytest.mark.parametrize(
