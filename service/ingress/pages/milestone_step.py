@@ -145,7 +145,7 @@ async def form_of(
     offered: list[Recipient] = []
     if _has(blanks, "shares"):
         payers = await read_fundings(call.house.pool, escrow.id, KNOWN_MAX)
-        offered = recipients(escrow, payers, voice)
+        offered = recipients(escrow, payers, voice, filled.typed)
     return {
         "speech": look.speech,
         "amount": values["amount"],

@@ -3,7 +3,9 @@
 What is refused says why beside the form, and changes nothing.
 """
 
+import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -327,6 +329,73 @@ async def test_shares_that_do_not_add_up_are_refused_and_kept_as_typed(ingress, 
     assert "exactly what is held" in answer.words
     assert 'name="share_0" type="text" value="30"' in answer.text
     assert await look(house, escrow.id) == escrow
+
+
+ROW = re.compile(
+    r'name="who_(\d+)"[^>]*? value="([^"]*)".*?name="share_\1"[^>]*? value="([^"]*)"', re.S
+)
+
+
+def rows_of(page):
+    """(e-mail, amount) of each row that has either, as the next click would send them."""
+    return [(who, share) for _, who, share in ROW.findall(page.text) if who or share]
+
+
+def sent_back(page):
+    """What the browser sends of a form that is sent as it was shown."""
+    fields = {f"who_{n}": who for n, who, _ in ROW.findall(page.text)}
+    fields |= {f"share_{n}": share for n, _, share in ROW.findall(page.text)}
+    return {"form_token": page.token, **fields}
+
+
+async def test_an_amount_stays_with_its_person_whoever_pays_in_meanwhile(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", disputed)
+    await top_up(house, crew.stranger.email, "10", "USDC")
+    path = path_of(escrow, "resolve_dispute")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
+        page = await person.get(path)
+        emails = [who for who, _ in rows_of(page)]
+        receiver, approver = crew.email(Role.RECEIVER), crew.email(Role.APPROVER)
+        sent = sent_back(page)
+        sent[f"share_{emails.index(receiver)}"] = "30"
+        sent[f"share_{emails.index(approver)}"] = "60"
+        free = len(emails)
+        sent |= {f"who_{free}": "one@example.com", f"share_{free}": "10.x"}
+        wrong = await person.post(path, sent)
+        await act(house, crew.stranger.actor, milestones.fund(escrow.id, Decimal("0.5")))
+        sent |= {f"who_{free}": crew.email(Role.PLATFORM), f"share_{free}": "10"}
+        again = await person.post(path, sent)
+        assert (wrong.status, again.status) == (400, 409)
+        assert ("one@example.com", "10.x") in rows_of(wrong)
+        paid = [(receiver, "30"), (approver, "60"), (crew.email(Role.PLATFORM), "10")]
+        assert [row for row in rows_of(again) if row[1]] == paid
+        assert (crew.stranger.email, "") in rows_of(again)
+        assert again.text.count('type="email"') >= FREE
+        fields = sent_back(again)
+        [number] = [n for n, who in fields.items() if who == crew.stranger.email]
+        fields[number.replace("who", "share")] = "0.5"
+        done = await person.post(path, fields)
+    assert done.status == 303, done.words
+    assert (await look(house, escrow.id)).status == "resolved"
+    balance = await read_balance(house.pool, crew.people[Role.APPROVER].user_id, "USDC")
+    assert 0 < balance.available < 60_000_000
+    assert (await read_balance(house.pool, crew.stranger.user_id, "USDC")).available < 10_000_000
+
+
+@pytest.mark.parametrize("email", ["bob@localhost", "a@b", "@", "x" * 250 + "@example.com"])
+async def test_what_is_no_e_mail_is_said_beside_the_address(ingress, house, owner, email):
+    crew, escrow = await arranged(house, MULTI, "100", part_disputed)
+    path = path_of(escrow, "resolve_dispute")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
+        page = await person.get(path)
+        free = len(rows_of(page))
+        sent = {**sent_back(page), "milestone": "1", f"who_{free}": email, f"share_{free}": "1"}
+        answer = await person.post(path, sent)
+    assert answer.status == 400
+    assert f'id="who_{free}-error"' in answer.text
+    assert 'id="milestone-error"' not in answer.text
 
 
 # ---- Who sees it --------------------------------------------------------------------------------
