@@ -6,6 +6,7 @@ rules: `milestone_progress.py`, `_disputes.py`, `_resolution.py` and `_changes.p
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from service.commands.invitations import welcome_roles
 from service.commands.milestone_steps import lock, record, told
@@ -226,6 +227,21 @@ async def link_roles(
     await record(tx, done)
     await accept_invitation(tx, escrow_id, email, person.id)
     return done.after
+
+
+def as_seen(escrow_id: str, version: int, taking: Command) -> Command:
+    """The step, on the terms of this version only: those that its person has seen.
+
+    Raises:
+        EscrowPropertiesMismatch: they were changed meanwhile.
+        Refused: as the step.
+    """
+
+    async def command(tx: Transaction) -> Any:
+        milestone_ground.check_seen(await lock(tx, escrow_id), version)
+        return await taking(tx)
+
+    return command
 
 
 def _taking(escrow_id: str, choose: Choose) -> Command:

@@ -34,6 +34,15 @@ WHOSE: Mapping[str, Role] = {
 """Action of one role -> whose the table says it is."""
 
 
+HANGS_ON_TERMS = frozenset(
+    {FUND, "approve_milestone", "change_milestone_status", "release", DISPUTE, "resolve_dispute"}
+)
+"""What is agreed to means something else under other terms: which milestone, how much, to whom.
+
+A remainder is withdrawn when terms no longer change, and a note is only words.
+"""
+
+
 def bound(
     escrow: MilestoneEscrow, email: str, user_id: str | None, now: datetime
 ) -> tuple[MilestoneEscrow, Actor]:

@@ -16,7 +16,8 @@ class Session:
     """A session as its row stands; `expires_at` is business time.
 
     `of_milestones` says which family its escrow is of. `input` is the body of that family's step,
-    where it was given with the session: plain JSON, amounts as decimal strings.
+    where it was given with the session: plain JSON, amounts as decimal strings. `terms_version` is
+    the version of the terms for which it was given, where it means something else under others.
     """
 
     id: UUID
@@ -32,12 +33,13 @@ class Session:
     created_at: datetime
     of_milestones: bool
     input: Mapping[str, Any] | None = None
+    terms_version: int | None = None
 
 
 INSERT_SESSION = """
 INSERT INTO checkout_session (id, escrow_id, developer_id, action, email, redirect_url, metadata,
-                              expires_at, created_at, input)
-VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10::jsonb)
+                              expires_at, created_at, input, terms_version)
+VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10::jsonb, $11)
 """
 
 
@@ -55,6 +57,7 @@ async def insert_session(tx: Transaction, session: Session) -> None:
         session.expires_at,
         session.created_at,
         None if session.input is None else orjson.dumps(session.input).decode(),
+        session.terms_version,
     )
 
 
@@ -64,7 +67,7 @@ READ_SESSION = """
 SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text,
        CASE WHEN status = 'pending' AND expires_at <= business_now() THEN 'expired'
             ELSE status END AS status,
-       expires_at, completed_at, created_at, input::text,
+       expires_at, completed_at, created_at, input::text, terms_version,
        (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 FROM checkout_session WHERE id = $1
 """
@@ -84,7 +87,7 @@ WITH over AS (
     SET status = $2, completed_at = CASE WHEN $2 = 'completed' THEN $3::timestamptz END
     WHERE id = $1 AND status = 'pending' AND ($2 = 'expired' OR expires_at > $3)
     RETURNING id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
-              expires_at, completed_at, created_at, input::text,
+              expires_at, completed_at, created_at, input::text, terms_version,
               (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 ), stopped AS (
     UPDATE deadline d SET cancelled_at = $3 FROM over

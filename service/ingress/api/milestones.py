@@ -14,7 +14,6 @@ from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import (
     InvalidPayload,
     MilestoneEscrowNotFound,
-    MilestoneNotFound,
     NoAccessToEscrow,
     TooManyEscrowsRequested,
 )
@@ -69,6 +68,7 @@ from service.wire.milestones import (
 )
 from service.wire.sessions import NewMilestoneSession
 
+NO_MILESTONE = -1
 LOG_BYTES_MAX = 1_000_000
 """So many bytes of bodies make a page of the log, or one event that is larger by itself."""
 
@@ -367,8 +367,9 @@ async def make_session(call: Call[NewMilestoneSession, None]) -> Answer:
 
 
 def _index(call: Call[StatusGiven, None] | Call[None, None]) -> int:
-    """The milestone that the path names; what is no number names none."""
+    """The milestone that the path names; one that there is not where it names none.
+
+    The rules say so when it is its turn.
+    """
     named = call.path["index"]
-    if INDEX.fullmatch(named) is None:
-        raise MilestoneNotFound(index=named[:20], last=len(call.subject.milestones) - 1)
-    return int(named)
+    return int(named) if INDEX.fullmatch(named) else NO_MILESTONE

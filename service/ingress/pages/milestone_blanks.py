@@ -30,21 +30,23 @@ NUMBER_CHARACTERS = 9
 _WHICH = Blank("milestone", "which")
 _TICKS = Blank("milestones", "ticks")
 _SHARES = Blank("shares", "shares")
+_VERSION = Blank("version", "hidden", is_required=False)
 BLANKS: Mapping[str, Sequence[Blank]] = {
-    "fund": (Blank("sum", "sum"), Blank("version", "hidden", is_required=False)),
+    "fund": (Blank("sum", "sum"), _VERSION),
     "change_milestone_status": (
         _WHICH,
         Blank("status", "line", limit=STATUS_MAX),
         Blank("evidence", "area", is_required=False, limit=EVIDENCE_MAX),
+        _VERSION,
     ),
-    "approve_milestone": (_TICKS,),
-    "release": (),
-    "release_multi": (_TICKS,),
-    "dispute": (Blank("reason", "area", limit=REASON_MAX),),
-    "dispute_multi": (_TICKS, Blank("reason", "area", limit=REASON_MAX)),
+    "approve_milestone": (_TICKS, _VERSION),
+    "release": (_VERSION,),
+    "release_multi": (_TICKS, _VERSION),
+    "dispute": (Blank("reason", "area", limit=REASON_MAX), _VERSION),
+    "dispute_multi": (_TICKS, Blank("reason", "area", limit=REASON_MAX), _VERSION),
     "note_dispute": (Blank("note", "area", limit=NOTE_MAX),),
-    "resolve_dispute": (_SHARES,),
-    "resolve_dispute_multi": (_WHICH, _SHARES),
+    "resolve_dispute": (_SHARES, _VERSION),
+    "resolve_dispute_multi": (_WHICH, _SHARES, _VERSION),
     "withdraw_remaining": (_SHARES,),
 }
 """Step (and what it is in multi release, where that differs) -> its blanks, in their order."""
@@ -136,6 +138,27 @@ def _somebody(number: int, voice: Voice) -> Markup:
     return voice.say("milestone_page.somebody", number=voice.figure(str(number)))
 
 
+def has_version(step: str, escrow: MilestoneEscrow) -> bool:
+    """Whether the step's form says which terms its person has seen."""
+    return _VERSION in blanks_of(step, escrow)
+
+
+def seen(filled: Filled) -> int:
+    """The version of the terms that the form was shown with; 0 where it says none."""
+    text = filled.typed.get(_VERSION.name, "")
+    is_one = text.isascii() and text.isdigit() and len(text) <= NUMBER_CHARACTERS
+    return int(text) if is_one else 0
+
+
+def still_meant(filled: Filled, escrow: MilestoneEscrow) -> Mapping[str, str]:
+    """What was typed, without milestones that were chosen by number among other terms."""
+    if seen(filled) == escrow.version:
+        return filled.typed
+    return {
+        name: text for name, text in filled.typed.items() if name.partition("_")[0] != _WHICH.name
+    }
+
+
 def fill(step: str, form: Form, look: MilestoneLook) -> Filled:
     """What was filled in, for this step of this escrow."""
     typed: dict[str, str] = {}
@@ -150,9 +173,7 @@ def fill(step: str, form: Form, look: MilestoneLook) -> Filled:
             case "sum":
                 _summed(form, look, (typed, errors, brings))
             case "hidden":
-                version = form.text(blank.name)
-                if version.isascii() and version.isdigit() and len(version) <= NUMBER_CHARACTERS:
-                    brings["expectedVersion"] = int(version) or 1
+                typed[blank.name] = form.text(blank.name)
             case "which":
                 _chosen(step, form, look, (typed, errors, brings))
             case _:

@@ -8,7 +8,6 @@ Law: a GET changes nothing. A session that is over is told before anything else 
 from only its person learns.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -26,7 +25,7 @@ from service.ingress.pages.blanks import Filled
 from service.ingress.pages.milestone_blanks import fill, told
 from service.ingress.pages.milestone_look import MilestoneLook, look_of, sum_of
 from service.ingress.pages.milestone_standing import Choice, amounts, choices, parts, roles, why_not
-from service.ingress.pages.milestone_step import form_of, stands_against
+from service.ingress.pages.milestone_step import form_of, on_page, stands_against
 from service.ingress.pages.page import Speech, leading_to, see_other, show, spoken, voice_of
 from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import Visitor, receive
@@ -117,8 +116,8 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
     if form.text("act") == "leave":
         return await _left(call, desk, look)
     given = desk.session.input
-    filled = BRIEF if given is not None else fill(desk.session.action, form, look)
-    return await _taken(call, desk, look, filled, filled.brings if given is None else given)
+    filled = fill(desk.session.action, form, look) if given is None else BRIEF
+    return await _taken(call, desk, look, filled)
 
 
 async def _approach(call: Call[None, None]) -> MilestoneDesk:
@@ -154,14 +153,17 @@ async def _taken(
     desk: MilestoneDesk,
     look: MilestoneLook,
     filled: Filled,
-    brings: Mapping[str, Any],
 ) -> web.StreamResponse:
     """The way back once the step is taken; else the page again, with what stands against it."""
     if filled.errors:
         return await _again(call, filled, Said(400))
-    step = desk.session.action
+    step, given = desk.session.action, desk.session.input
     try:
-        taking = acted(desk.escrow.id, step, brings)
+        taking = (
+            on_page(desk.escrow, step, filled)
+            if given is None
+            else acted(desk.escrow.id, step, given)
+        )
         await perform(call.house, look.actor(call), complete(desk.session.id, taking))
     except SessionNotPending:
         return _gone(await _approach(call))
@@ -235,6 +237,8 @@ async def _shown(
     escrow, voice, step = desk.escrow, desk.voice, desk.session.action
     given = desk.session.input
     choice = _choice(look, step)
+    if desk.session.terms_version not in (None, escrow.version):
+        choice = replace(choice, obstacle=voice.say("milestone_page.other_terms"))
     if given is not None and filled.errors:
         filled = replace(filled, errors={})
         said = replace(said, notice=voice.say("page.error.not_now.text"))

@@ -324,6 +324,37 @@ async def test_an_input_that_was_given_is_not_given_again(world: World):
     assert (code, told["escrow"]["balance"]) == (200, "1.000000")
 
 
+@pytest.mark.parametrize(
+    ("action", "who", "given"),
+    [
+        ("fund", "payer", {"amount": "10"}),
+        ("approve_milestone", "approver", {"indexes": [0]}),
+        ("change_milestone_status", "serviceProvider", {"updates": [{"index": 0, "status": "ok"}]}),
+        ("dispute", "receiver", {"reason": "-", "milestoneIndexes": [0]}),
+    ],
+)
+async def test_an_input_stands_for_the_terms_that_it_was_given_for(
+    world: World, action: str, who: str, given: Any
+):
+    """Which milestone an index names is another's choice until the step is taken."""
+    path = await world.made(amounts=("60", "40"))
+    email = world.crew.payer.email if who == "payer" else who
+    bound = await opened(world, path, action, email, input=given)
+    asking = await opened(world, path, action, email)
+    body = world.body(amounts=("60", "40"))
+    body["milestones"].reverse()
+    before = (await world.done("platform", "PUT", path, body))["version"]
+    for _ in range(2):
+        code, told = await finished(world, bound)
+        assert (code, told["code"]) == (409, "ESCROW_PROPERTIES_MISMATCH")
+    assert await standing(world, bound) == "pending"
+    assert before == 2
+    other = await opened(world, path, action, email, input=given)
+    assert (await finished(world, other))[0] == 200
+    if action == "fund":
+        assert (await finished(world, asking, given))[0] == 200
+
+
 async def test_the_end_of_an_escrow_ends_its_sessions_but_for_the_remainder(world: World):
     path = await world.made(funded="120")
     payer = world.crew.payer.email
