@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -127,9 +127,11 @@ async def move_expiry(tx: Transaction, session_id: UUID, until: datetime) -> Non
 CANCEL_SESSIONS = """
 WITH over AS (
     UPDATE checkout_session s SET status = 'cancelled'
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS ended (escrow_id, action, email)
+    FROM unnest($1::text[], $2::text[], $3::text[], $5::text[])
+         AS ended (escrow_id, action, email, naming)
     WHERE s.escrow_id = ended.escrow_id AND s.status = 'pending'
       AND ended.action IN (s.action, '*') AND ended.email IN (s.email, '*')
+      AND (ended.naming IS NULL OR s.input @> ended.naming::jsonb)
     RETURNING s.id, s.escrow_id
 )
 UPDATE deadline d SET cancelled_at = $4
@@ -138,14 +140,24 @@ FROM over WHERE d.escrow_id = over.escrow_id AND d.kind = 'session' AND d.subjec
 """
 
 
-async def cancel_sessions(tx: Transaction, ended: Sequence[tuple[str, str, str]]) -> None:
-    """The pending sessions of these (escrow, action, e-mail): what they promise is done, or void.
+class Ended(NamedTuple):
+    """Whose promise is kept, or void: `*` stands for every action, and for every e-mail.
 
-    `*` stands for every action, and for every e-mail.
+    `naming`: only those whose input contains this.
     """
+
+    escrow_id: str
+    action: str
+    email: str
+    naming: Mapping[str, Any] | None = None
+
+
+async def cancel_sessions(tx: Transaction, ended: Sequence[Ended]) -> None:
+    """The pending sessions of these: what they promise is done, or void."""
     if ended:
-        escrow_ids, actions, emails = map(list, zip(*ended, strict=True))
-        await tx.execute(CANCEL_SESSIONS, escrow_ids, actions, emails, tx.now)
+        escrow_ids, actions, emails, naming = map(list, zip(*ended, strict=True))
+        names = [None if one is None else orjson.dumps(one).decode() for one in naming]
+        await tx.execute(CANCEL_SESSIONS, escrow_ids, actions, emails, tx.now, names)
 
 
 def _session(row: Row) -> Session:

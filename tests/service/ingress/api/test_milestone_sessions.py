@@ -389,6 +389,49 @@ async def test_a_step_that_was_taken_by_another_way_ends_its_sessions(world: Wor
     await assert_sound(world.house)
 
 
+async def test_a_session_ends_when_its_own_milestones_are_done_with(world: World):
+    """It could only ever be refused; those that ask, or name others, stand."""
+    path = await world.made(amounts=("60", "40", "20"), funded="120")
+    status = {"status": "done"}
+    kept: dict[str, list[str]] = {}
+    over: dict[str, list[str]] = {}
+
+    async def open_of(action: str, who: str, gone: Any, left: Any) -> None:
+        over[action] = [await opened(world, path, action, who, input=one) for one in gone]
+        kept[action] = [await opened(world, path, action, who, input=one) for one in left]
+        kept[action].append(await opened(world, path, action, who))
+
+    async def check(action: str) -> None:
+        assert {await standing(world, one) for one in over[action]} == {"cancelled"}, action
+        assert {await standing(world, one) for one in kept[action]} == {"pending"}, action
+
+    def named(*groups: list[int]) -> list[dict[str, Any]]:
+        return [{"reason": "-", "milestoneIndexes": group} for group in groups]
+
+    gone = [{"indexes": [0]}, {"indexes": [1, 0]}]
+    await open_of("approve_milestone", "approver", gone, [{"indexes": [1]}])
+    await world.approved(path, 0)
+    await check("approve_milestone")
+    await open_of("dispute", "receiver", named([1], [0, 1]), named([0], [2, 0]))
+    await world.disputed(path, 1)
+    await check("dispute")
+    updates = [{"updates": [{"index": n, **status}]} for n in range(3)]
+    await open_of("change_milestone_status", "serviceProvider", [updates[0]], updates[1:])
+    await world.approved(path, 2)
+    pair = [{"milestoneIndexes": [0]}, {"milestoneIndexes": [2, 0]}]
+    await open_of("release", "releaseSigner", pair, [{"milestoneIndexes": [2]}])
+    await world.done("releaseSigner", "POST", f"{path}/release", {"milestoneIndexes": [0]})
+    await check("release")
+    await check("change_milestone_status")
+    await world.disputed(path, 2)
+    to = {"distributions": world.shares(("receiver", "1"))}
+    parts = [{"milestoneIndex": index, **to} for index in (1, 2)]
+    await open_of("resolve_dispute", "disputeResolver", parts[:1], parts[1:])
+    await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", parts[0])
+    await check("resolve_dispute")
+    await assert_sound(world.house)
+
+
 async def test_the_last_release_of_what_is_approved_ends_the_sessions_to_release(world: World):
     path = await world.made(amounts=("60", "40"), funded="100")
     await world.approved(path, 0)
