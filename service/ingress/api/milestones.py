@@ -66,6 +66,7 @@ from service.wire.milestones import (
     changes_of,
     terms_of,
 )
+from service.wire.next import Open
 from service.wire.sessions import NewMilestoneSession
 
 NO_MILESTONE = -1
@@ -113,7 +114,7 @@ async def read_next(call: Call[None, None]) -> MilestoneNextAnswer:
     """Who may do what now, and what time does."""
     open_ones = await read_open(call.house.pool, call.subject.id)
     clock = await read_clock(call.house.pool)
-    deadlines = [(d.kind, d.due_at, d.remaining) for d in open_ones]
+    deadlines = [Open(d.kind, d.due_at, d.remaining, d.subject) for d in open_ones]
     return milestone_next(call.subject, deadlines, clock.now)
 
 
