@@ -6,6 +6,7 @@ As `steps.py` for the other family, over its own tables.
 from datetime import timedelta
 
 from service.commands.due import DeadlineDue
+from service.commands.invitations import REMINDER
 from service.commands.milestone_mails import write_role_notices
 from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
@@ -129,4 +130,4 @@ async def _turn(tx: Transaction, done: Done) -> None:
             tx, [Arming(after.id, RESOLVER, due, after.seq, subject) for subject in subjects]
         )
     if after.status in FINAL and before.status not in FINAL:
-        await stop_kinds(tx, after.id, [RESOLVER, "invitation_reminder"])
+        await stop_kinds(tx, after.id, [RESOLVER, REMINDER])

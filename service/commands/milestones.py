@@ -41,7 +41,7 @@ from service.store import events
 from service.store.db import Transaction
 from service.store.developers import count_today, read_company
 from service.store.ids import entity_id
-from service.store.invitations import accept_invitation
+from service.store.invitations import accept_invitation, disarm_reminders
 from service.store.milestones import (
     insert_milestone_escrow,
     lock_payer,
@@ -222,7 +222,8 @@ async def link_roles(
     email = invited_as or person.email
     escrow = await lock(tx, escrow_id)
     done = milestone_changes.linked(escrow, email, person.id, tx.now)
-    if done is None:
+    if done is None:  # nobody waits, or they resolve: a reminder to register is of no use to them
+        await disarm_reminders(tx, escrow_id, [email])
         return None
     await record(tx, done)
     await accept_invitation(tx, escrow_id, email, person.id)

@@ -14,8 +14,9 @@ from service.rules.machine import Actor, ActorKind, Role
 from service.rules.milestone import WHO, Done, open_steps, steps_for
 from service.rules.milestone_changes import linked
 from service.rules.milestone_ground import check_frozen, check_role, roles_of
-from service.rules.milestone_outlook import NOBODY_YET, outlook_of
+from service.rules.milestone_outlook import outlook_of
 from service.rules.milestone_refusals import REFUSALS
+from service.rules.outlook import NOBODY_YET
 from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"

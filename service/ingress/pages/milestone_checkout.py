@@ -32,7 +32,7 @@ from service.ingress.pages.visitor import Visitor, receive
 from service.rules.checkout import way_back
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import Invalid, Refused, SessionNotFound, SessionNotPending
-from service.rules.session import CANCELLED, COMPLETED, EXPIRED, PENDING
+from service.rules.session import CANCELLED, COMPLETED, PENDING
 from service.store.clock import read_clock
 from service.store.milestones import read_milestone_escrow
 from service.store.sessions import Session, read_session
@@ -43,7 +43,7 @@ from service.words.pages import Voice
 
 @dataclass(frozen=True, slots=True)
 class MilestoneDesk:
-    """A session and its escrow as they stand, and who is there; `status` minds the clock.
+    """A session and its escrow as they stand, and who is there.
 
     `email` is what the bound person signs in with: who was invited by the session's e-mail may
     have registered with another.
@@ -52,10 +52,14 @@ class MilestoneDesk:
     session: Session
     email: str
     escrow: MilestoneEscrow
-    status: str
     visitor: Visitor
     speech: Speech
     voice: Voice
+
+    @property
+    def status(self) -> str:
+        """The session's, which minds the clock as it is read."""
+        return self.session.status
 
     @property
     def path(self) -> str:
@@ -128,12 +132,10 @@ async def _approach(call: Call[None, None]) -> MilestoneDesk:
     person = await read_bound(call.house.pool, escrow.id, session.email)
     email = person.person.email if person else session.email
     clock, guest = await read_clock(call.house.pool), await arrive(call)
-    is_late = session.status == PENDING and session.expires_at <= clock.now
     speech = spoken(call.request, guest.session.language if guest.session else None)
     zone = guest.session.timezone if guest.session else None
     voice = voice_of(call.request, speech, zone, instant(clock.now))
-    status = EXPIRED if is_late else session.status
-    return MilestoneDesk(session, email, escrow, status, guest, speech, voice)
+    return MilestoneDesk(session, email, escrow, guest, speech, voice)
 
 
 async def _left(
