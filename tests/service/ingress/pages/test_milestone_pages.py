@@ -679,6 +679,18 @@ class Mute:
         return words
 
 
+async def test_a_wallet_leads_to_an_escrow_only_whom_it_shows_itself(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    await release(house, crew, escrow.id)
+    async with ingress(None) as client:
+        for email, leads in ((crew.payer.email, False), (crew.email(Role.RECEIVER), True)):
+            person = await signed_in(client, owner, email)
+            wallet = await person.get("/dashboard/wallet?currency=USDC")
+            assert escrow.title in wallet.words
+            assert (path_of(escrow) in wallet.text) == leads
+            assert (await person.get(path_of(escrow))).status == (200 if leads else 404)
+
+
 # ---- The dashboard's list -----------------------------------------------------------------------
 
 
