@@ -1358,6 +1358,10 @@ CREATE TABLE checkout_session (
     created_at   timestamptz NOT NULL,
     -- The body of a milestone family's step, where it was given with the session.
     input        jsonb CHECK (jsonb_typeof(input) = 'object'),
+    -- The version of the terms for which it was given; null where it means the same under others.
+    terms_version integer,
+    CONSTRAINT checkout_session_terms CHECK (
+        terms_version IS NULL OR (terms_version > 0 AND input IS NOT NULL)),
     CHECK ((status = 'completed') = (completed_at IS NOT NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX checkout_session_pending ON checkout_session (escrow_id) WHERE status = 'pending';

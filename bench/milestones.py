@@ -2,7 +2,9 @@
 
 Both by `perform` on the same pool, one at a time and by turns, so that both see the same machine:
 a quick escrow between seller and buyer, and a single release over three milestones between six
-roles, all of them registered. The floor is one bare transaction of an UPDATE and an INSERT.
+people, one a role, all of them registered; then multi release, one milestone a command. Each family
+pays two fees: the developer's, or the platform's, of 5 %, and ours. The floor is one bare
+transaction of an UPDATE and an INSERT.
 """
 
 import time
@@ -21,7 +23,7 @@ from bench.shop import open_shop
 from service.cli.house import open_house
 from service.commands import disputes, escrows, milestones, users, wallets
 from service.commands.perform import Command, House, perform
-from service.rules.engagement import ROLES, SINGLE
+from service.rules.engagement import MULTI, ROLES, SINGLE
 from service.rules.machine import SYSTEM, Actor, ActorKind, Role
 from service.rules.milestone_said import StatusChange
 from service.rules.milestone_terms import MilestoneTerms
@@ -31,10 +33,11 @@ from service.store.db import Transaction
 from service.store.users import read_user
 from service.wire.milestones import DistributionGiven
 
-ROUNDS, WARM_UP = 60, 10
+ROUNDS, WARM_UP = 40, 6
 MILESTONES = 3
 AMOUNT = Decimal(100)
 FUNDS_MINOR = 900_000_000_000
+FEE_BPS = 500
 MOST = 1.3
 OPERATOR = Actor(ActorKind.OPERATOR)
 
@@ -52,6 +55,12 @@ PAIRS = (
     ("release", "complete"),
     ("dispute", "open dispute"),
     ("resolve dispute", "resolve dispute"),
+    ("multi: create", "create"),
+    ("multi: fund", "pay"),
+    ("multi: approve one", "deliver"),
+    ("multi: release one", "complete"),
+    ("multi: dispute one", "open dispute"),
+    ("multi: resolve one", "resolve dispute"),
 )
 """A command of the milestone family -> the first family's that does most alike."""
 
@@ -60,7 +69,7 @@ Spent = defaultdict[str, list[float]]
 
 @dataclass(frozen=True)
 class Crew:
-    """Who acts: the developer, whose user sells; a buyer; who holds which role, by e-mail."""
+    """Who acts: the developer; seller and buyer of the first family; who holds which role."""
 
     developer: Actor
     seller: Actor
@@ -68,11 +77,6 @@ class Crew:
     developer_id: str
     emails: dict[Role, str]
     actors: dict[Role, Actor]
-
-    @property
-    def buyer_email(self) -> str:
-        """The buyer pays in both families, and approves and releases."""
-        return self.emails[Role.APPROVER]
 
 
 async def measure(ground: Ground) -> list[Finding]:
@@ -87,6 +91,7 @@ async def measure(ground: Ground) -> list[Finding]:
             for _ in range(rounds):
                 await _first_family(house, crew, others)
                 await _milestone_family(house, crew, ours)
+                await _multi_release(house, crew, ours)
                 floor.append(await _bare(owner))
             if is_kept:
                 break
@@ -173,6 +178,23 @@ async def _milestone_family(house: House, crew: Crew, spent: Spent) -> None:
             await take(Role.DISPUTE_RESOLVER, withdraw, "withdraw")
 
 
+async def _multi_release(house: House, crew: Crew, spent: Spent) -> None:
+    """One milestone is released, one is disputed and resolved, one is left."""
+
+    async def take(role: Role, command: Command, name: str) -> None:
+        await _timed(house, crew.actors[role], command, spent, f"multi: {name}")
+
+    create = milestones.create(crew.developer_id, _milestone_terms(crew, is_single=False))
+    made = await _timed(house, crew.developer, create, spent, "multi: create")
+    escrow_id = made["escrow"]["id"]
+    await take(Role.APPROVER, milestones.fund(escrow_id, AMOUNT * MILESTONES), "fund")
+    await take(Role.APPROVER, milestones.approve(escrow_id, [0]), "approve one")
+    await take(Role.RELEASE_SIGNER, milestones.release(escrow_id, [0]), "release one")
+    await take(Role.SERVICE_PROVIDER, milestones.dispute(escrow_id, "No.", [1]), "dispute one")
+    resolve = milestones.resolve(escrow_id, _parts(crew, AMOUNT), 1)
+    await take(Role.DISPUTE_RESOLVER, resolve, "resolve one")
+
+
 def _parts(crew: Crew, amount: Decimal) -> list[DistributionGiven]:
     return [DistributionGiven(email=crew.emails[Role.RECEIVER], amount=amount)]
 
@@ -182,30 +204,34 @@ def _terms(crew: Crew) -> Terms:
         title="A camera",
         amount=AMOUNT,
         currency="TND",
-        buyer_email=crew.buyer_email,
+        buyer_email=crew.emails[Role.APPROVER],
         seller_email=crew.emails[Role.RECEIVER],
         mode="quick",
         estimated_delivery_days=3,
         contract_terms=None,
         auto_sign=False,
-        developer_fee_bps=0,
+        developer_fee_bps=FEE_BPS,
         fulfillment_policy=None,
         language="en",
         auto_complete="manual",
     )
 
 
-def _milestone_terms(crew: Crew) -> MilestoneEscrowTerms:
+def _milestone_terms(crew: Crew, *, is_single: bool = True) -> MilestoneEscrowTerms:
+    """Single release of the amount, or multi release of so much for each milestone."""
+    minor = int(AMOUNT * 1000)
     return MilestoneEscrowTerms(
-        release_mode=SINGLE,
+        release_mode=SINGLE if is_single else MULTI,
         engagement_id="job-1",
         title="A website",
         description="",
         currency="TND",
-        amount_minor=int(AMOUNT * 1000),
-        platform_fee_bps=0,
+        amount_minor=minor if is_single else None,
+        platform_fee_bps=FEE_BPS,
         roles=crew.emails,
-        milestones=tuple(MilestoneTerms(f"Part {n}") for n in range(MILESTONES)),
+        milestones=tuple(
+            MilestoneTerms(f"Part {n}", None if is_single else minor) for n in range(MILESTONES)
+        ),
     )
 
 
@@ -213,26 +239,29 @@ def _milestone_terms(crew: Crew) -> MilestoneEscrowTerms:
 
 
 async def _crew(house: House, developer_id: str) -> Crew:
-    """Seller and buyer of the first family hold the second's roles, and a third resolves."""
-    seller, buyer = "milestones@seller.example", "milestones@buyer.example"
-    resolver = "milestones@resolver.example"
+    """A user for each role: the first family's seller receives, its buyer pays and approves.
+
+    The developer's user gets the fee of both families.
+    """
+    own, buyer = "milestones@seller.example", "milestones@buyer.example"
+    others = {
+        role: f"{role.value.replace('_', '-')}@bench.example"
+        for role in ROLES
+        if role not in (Role.APPROVER, Role.PLATFORM)
+    }
+    emails = {**others, Role.APPROVER: buyer, Role.PLATFORM: own}
 
     async def register(tx: Transaction) -> DistributionGiven:
-        await users.register(tx, resolver, "Re", "Solver")
+        for email in others.values():
+            await users.register(tx, email, "Some", "Body")
         await wallets.top_up(tx, buyer, FUNDS_MINOR, "TND")
         return DistributionGiven(email=buyer, amount=Decimal(0))
 
     await perform(house, SYSTEM, register)
-    ids = await _ids(house, (seller, buyer, resolver))
-    emails = dict.fromkeys(ROLES, buyer) | {
-        Role.SERVICE_PROVIDER: seller,
-        Role.RECEIVER: seller,
-        Role.PLATFORM: seller,
-        Role.DISPUTE_RESOLVER: resolver,
-    }
+    ids = await _ids(house, tuple(emails.values()))
     actors = {role: Actor(ActorKind.USER, user_id=ids[email]) for role, email in emails.items()}
     return Crew(
-        Actor(ActorKind.DEVELOPER, developer_id=developer_id, user_id=ids[seller]),
+        Actor(ActorKind.DEVELOPER, developer_id=developer_id, user_id=ids[own]),
         actors[Role.RECEIVER],
         actors[Role.APPROVER],
         developer_id,

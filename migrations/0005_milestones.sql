@@ -35,6 +35,10 @@ ALTER TABLE checkout_session ADD CONSTRAINT checkout_session_action_check CHECK 
     'resolve_dispute', 'withdraw_remaining'));
 -- The body of a milestone family's step, where it was given with the session.
 ALTER TABLE checkout_session ADD COLUMN input jsonb CHECK (jsonb_typeof(input) = 'object');
+-- The version of the terms for which it was given; null where it means the same under others.
+ALTER TABLE checkout_session ADD COLUMN terms_version integer;
+ALTER TABLE checkout_session ADD CONSTRAINT checkout_session_terms CHECK (
+    terms_version IS NULL OR (terms_version > 0 AND input IS NOT NULL));
 
 -- What happened beyond the states, for as long as the event; the webhook's body goes sooner.
 ALTER TABLE event ADD COLUMN said jsonb CHECK (jsonb_typeof(said) = 'object');

@@ -6,6 +6,7 @@ As `steps.py` for the other family, over its own tables.
 from datetime import timedelta
 
 from service.commands.due import DeadlineDue
+from service.commands.invitations import REMINDER
 from service.commands.milestone_mails import write_role_notices
 from service.rules.engagement import FINAL, RESOLVER, MilestoneEscrow
 from service.rules.errors import MilestoneEscrowNotFound
@@ -13,7 +14,8 @@ from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import FAMILY, Done
 from service.rules.milestone_ground import check_frozen
 from service.rules.milestone_resolution import expire
-from service.rules.milestone_session import moot
+from service.rules.milestone_session import moot, spent
+from service.rules.session import EVERY
 from service.store import events, ledger
 from service.store.db import Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, stop_kinds
@@ -24,8 +26,9 @@ from service.store.milestones import (
     read_fundings,
     read_milestone_escrow,
 )
-from service.store.sessions import cancel_sessions
+from service.store.sessions import Ended, cancel_sessions
 from service.wire.milestone_events import tell
+from service.wire.sessions import naming
 
 WHOLE = ""
 """The subject of a resolver's deadline about the whole; else it is the milestone."""
@@ -52,11 +55,19 @@ async def record(tx: Transaction, done: Done) -> None:
     """Move, post, tell: the step that was taken."""
     tx.taken.append(done)
     await move_milestone_escrow(tx, done)
-    await cancel_sessions(tx, [(done.after.id, *over) for over in moot(done)])
+    await cancel_sessions(tx, _over(done))
     await _turn(tx, done)
     await ledger.post_transfers(tx, entries_of(done))
     await events.append_events(tx, told(tx, done))
     await write_role_notices(tx, done)
+
+
+def _over(done: Done) -> list[Ended]:
+    """The sessions that the step ends: all of an action, or those whose input is done with."""
+    escrow_id = done.after.id
+    return [Ended(escrow_id, *over) for over in moot(done)] + [
+        Ended(escrow_id, action, EVERY, naming(action, index)) for action, index in spent(done)
+    ]
 
 
 async def fire_resolver(tx: Transaction, deadline: Deadline) -> None:
@@ -119,4 +130,4 @@ async def _turn(tx: Transaction, done: Done) -> None:
             tx, [Arming(after.id, RESOLVER, due, after.seq, subject) for subject in subjects]
         )
     if after.status in FINAL and before.status not in FINAL:
-        await stop_kinds(tx, after.id, [RESOLVER, "invitation_reminder"])
+        await stop_kinds(tx, after.id, [RESOLVER, REMINDER])

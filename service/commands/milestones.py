@@ -6,6 +6,7 @@ rules: `milestone_progress.py`, `_disputes.py`, `_resolution.py` and `_changes.p
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from service.commands.invitations import welcome_roles
 from service.commands.milestone_steps import lock, record, told
@@ -40,7 +41,7 @@ from service.store import events
 from service.store.db import Transaction
 from service.store.developers import count_today, read_company
 from service.store.ids import entity_id
-from service.store.invitations import accept_invitation
+from service.store.invitations import accept_invitation, disarm_reminders
 from service.store.milestones import (
     insert_milestone_escrow,
     lock_payer,
@@ -221,11 +222,27 @@ async def link_roles(
     email = invited_as or person.email
     escrow = await lock(tx, escrow_id)
     done = milestone_changes.linked(escrow, email, person.id, tx.now)
-    if done is None:
+    if done is None:  # nobody waits, or they resolve: a reminder to register is of no use to them
+        await disarm_reminders(tx, escrow_id, [email])
         return None
     await record(tx, done)
     await accept_invitation(tx, escrow_id, email, person.id)
     return done.after
+
+
+def as_seen(escrow_id: str, version: int, taking: Command) -> Command:
+    """The step, on the terms of this version only: those that its person has seen.
+
+    Raises:
+        EscrowPropertiesMismatch: they were changed meanwhile.
+        Refused: as the step.
+    """
+
+    async def command(tx: Transaction) -> Any:
+        milestone_ground.check_seen(await lock(tx, escrow_id), version)
+        return await taking(tx)
+
+    return command
 
 
 def _taking(escrow_id: str, choose: Choose) -> Command:

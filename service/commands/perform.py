@@ -33,7 +33,7 @@ from service.store.deadlines import read_open
 from service.store.idempotency import Stored, insert_answer, read_answer
 from service.store.vault import Vault
 from service.wire.base import Wire, dump_json
-from service.wire.next import rehearsal
+from service.wire.next import Open, rehearsal
 
 TRIES = 3
 DUE_ROUNDS = 5
@@ -137,7 +137,9 @@ async def _rehearsed(house: House, actor: Actor, command: Command, status: int) 
             await _open(tx, None, None)
             given = await _through_due(tx, command)
             subject = tx.taken[-1].after.id if tx.taken else ""
-            deadlines = [(d.kind, d.due_at, d.remaining) for d in await read_open(tx, subject)]
+            deadlines = [
+                Open(d.kind, d.due_at, d.remaining, d.subject) for d in await read_open(tx, subject)
+            ]
             told = dump_json(rehearsal(status, given, tx.taken, deadlines))
             raise _Undone
     except _Undone:

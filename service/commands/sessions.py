@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from service.commands.milestone_inputs import check_input
 from service.commands.milestone_steps import lock as lock_milestones
+from service.commands.milestones import as_seen
 from service.commands.payments import Wish, begun, paid_at_once, proven
 from service.commands.perform import Command
 from service.commands.steps import lock, reread
@@ -20,7 +21,7 @@ from service.rules.checkout import choose_redirect
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
-from service.rules.milestone_session import bound, check_action
+from service.rules.milestone_session import HANGS_ON_TERMS, bound, check_action
 from service.rules.money import to_minor
 from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
 from service.rules.session import (
@@ -97,7 +98,9 @@ def create_of_milestones(
         escrow = await lock_milestones(tx, escrow_id)
         await _check_action(tx, escrow, asked, given)
         brought = None if given is None else kept(given)
-        return await _opened(tx, developer_id, escrow, asked, redirect_url, brought)
+        is_bound = given is not None and asked.action in HANGS_ON_TERMS
+        version = escrow.version if is_bound else None
+        return await _opened(tx, developer_id, escrow, asked, redirect_url, brought, version)
 
     return command
 
@@ -123,6 +126,7 @@ async def _opened(
     asked: NewSession | NewMilestoneSession,
     redirect_url: str,
     given: Mapping[str, Any] | None = None,
+    terms_version: int | None = None,
 ) -> SessionCreated:
     session = Session(
         id=uuid4(),
@@ -138,6 +142,7 @@ async def _opened(
         created_at=tx.now,
         of_milestones=isinstance(escrow, MilestoneEscrow),
         input=given,
+        terms_version=terms_version,
     )
     await insert_session(tx, session)
     clock = Arming(escrow.id, SESSION, session.expires_at, escrow.seq, str(session.id))
@@ -172,12 +177,14 @@ def complete(session_id: UUID, taking: Command) -> Command:
 
     Raises:
         SessionNotPending: it was spent, cancelled, or has expired.
+        EscrowPropertiesMismatch: its input was given for other terms.
         Refused: as the step; the session stays pending.
     """
 
     async def command(tx: Transaction) -> SessionEnded:
         session = await _claim(tx, session_id, COMPLETED)
-        await taking(tx)
+        seen = session.terms_version
+        await (taking if seen is None else as_seen(session.escrow_id, seen, taking))(tx)
         return ended(session, await _standing(tx, session))
 
     return command

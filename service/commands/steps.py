@@ -31,7 +31,7 @@ from service.store.deadlines import Deadline, fire_deadlines, turn_deadlines
 from service.store.escrows import lock_escrows, move_escrows, read_escrow
 from service.store.ids import event_id
 from service.store.parts import write_parts
-from service.store.sessions import cancel_sessions
+from service.store.sessions import Ended, cancel_sessions
 from service.wire.events import Setting, escrow_event
 
 DUE_STEPS_MAX = MILESTONES_MAX + 20
@@ -79,7 +79,7 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     tx.taken += taken
     await move_escrows(tx, taken)
     await write_parts(tx, taken)
-    await cancel_sessions(tx, [(t.after.id, *over) for t in taken for over in moot(t)])
+    await cancel_sessions(tx, [Ended(t.after.id, *over) for t in taken for over in moot(t)])
     turns = [turn(t.before, t.after, tx.now, tx.policy) for t in taken]
     await turn_deadlines(tx, turns)
     followed = await follow(tx, taken)

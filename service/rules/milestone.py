@@ -95,13 +95,15 @@ def state_of(one: Milestone) -> str:
     return APPROVED if one.approved else OPEN
 
 
+def steps_for(one: Milestone) -> frozenset[str]:
+    """The steps for which the milestone stands right; nothing is approved twice."""
+    steps = {row.name for row in MILESTONE_STEPS if row.source == state_of(one)}
+    return frozenset(steps - {"approve_milestone"} if one.approved else steps)
+
+
 def open_steps(escrow: MilestoneEscrow) -> frozenset[str]:
-    """The steps for which some milestone stands right; nothing is approved twice."""
-    states = {state_of(one) for one in escrow.milestones}
-    steps = {row.name for row in MILESTONE_STEPS if row.source in states}
-    if all(one.approved or one.is_over for one in escrow.milestones):
-        steps.discard("approve_milestone")
-    return frozenset(steps)
+    """The steps for which some milestone stands right."""
+    return frozenset().union(*map(steps_for, escrow.milestones))
 
 
 # ---- The coupling -------------------------------------------------------------------------------

@@ -110,6 +110,12 @@ def other_version(escrow: MilestoneEscrow, expected: int) -> Refused:
     )
 
 
+def check_seen(escrow: MilestoneEscrow, version: int) -> None:
+    """The terms are those that somebody has seen, or `EscrowPropertiesMismatch`."""
+    if version != escrow.version:
+        raise other_version(escrow, version)
+
+
 def amount_of(escrow: MilestoneEscrow, index: int) -> int:
     """The amount of a milestone of multi release."""
     amount = escrow.milestones[index].amount_minor

@@ -27,8 +27,8 @@ from service.rules.milestone_progress import (
 from service.rules.milestone_resolution import resolve, resolve_milestone, withdraw_remaining
 from service.rules.milestone_said import Share, StatusChange
 from service.rules.milestone_terms import MILESTONES_MAX, MilestoneTerms, standing_terms
+from service.rules.outlook import NOBODY_YET
 
-NOBODY_YET = "0" * 24
 Try = Callable[[MilestoneEscrow, int, Actor, datetime], object]
 
 

@@ -11,11 +11,12 @@ from service.rules import errors as no
 from service.rules.engagement import FINAL, MilestoneEscrow
 from service.rules.errors import Refused
 from service.rules.machine import Actor, ActorKind, Role
-from service.rules.milestone import WHO, Done, open_steps
+from service.rules.milestone import WHO, Done, open_steps, steps_for
 from service.rules.milestone_changes import linked
 from service.rules.milestone_ground import check_frozen, check_role, roles_of
-from service.rules.milestone_outlook import NOBODY_YET, outlook_of
+from service.rules.milestone_outlook import outlook_of
 from service.rules.milestone_refusals import REFUSALS
+from service.rules.outlook import NOBODY_YET
 from service.rules.session import EVERY
 
 FUND, DISPUTE, WITHDRAW = "fund", "dispute", "withdraw_remaining"
@@ -32,6 +33,15 @@ WHOSE: Mapping[str, Role] = {
     action: _whose(action) for action in ACTIONS if action not in (FUND, DISPUTE)
 }
 """Action of one role -> whose the table says it is."""
+
+
+HANGS_ON_TERMS = frozenset(
+    {FUND, "approve_milestone", "change_milestone_status", "release", DISPUTE, "resolve_dispute"}
+)
+"""What is agreed to means something else under other terms: which milestone, how much, to whom.
+
+A remainder is withdrawn when terms no longer change, and a note is only words.
+"""
 
 
 def bound(
@@ -84,6 +94,22 @@ def moot(done: Done) -> list[tuple[str, str]]:
     }
     return [(action, EVERY) for action in ACTIONS if action in late | lost] + [
         (DISPUTE, email) for email in sorted(gone)
+    ]
+
+
+def spent(done: Done) -> list[tuple[str, int]]:
+    """(action, index) of what cannot be done with this milestone any more, but with another.
+
+    The pending sessions end whose input names it: batches are all or nothing.
+    """
+    before, after = done.before, done.after
+    left = open_steps(after)
+    pairs = enumerate(zip(before.milestones, after.milestones, strict=False))
+    return [
+        (action, index)
+        for index, (was, now) in pairs
+        for action in ACTIONS
+        if action in left and action in steps_for(was) - steps_for(now)
     ]
 
 

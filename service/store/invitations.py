@@ -106,12 +106,17 @@ WHERE escrow_id = $1 AND email = ANY ($2::text[]) AND closed_at IS NULL
 """
 
 
+async def disarm_reminders(tx: Transaction, escrow_id: str, emails: Sequence[str]) -> None:
+    """These people are reminded no more; their links stand."""
+    await tx.execute(DISARM_REMINDERS, escrow_id, list(emails), tx.now)
+
+
 async def close_invitations(tx: Transaction, escrow_id: str, emails: Sequence[str]) -> None:
     """These people are no longer named: their links are void, and nobody is reminded.
 
     Relies on the escrow's lock; does nothing where nobody was invited.
     """
-    await tx.execute(DISARM_REMINDERS, escrow_id, list(emails), tx.now)
+    await disarm_reminders(tx, escrow_id, emails)
     await tx.execute(CLOSE_INVITATIONS, escrow_id, list(emails), tx.now)
 
 

@@ -72,7 +72,7 @@ def milestone_next(
         ),
         roles=[*(_role(escrow, role, now) for role in ROLES), *_receivers(escrow, now)],
         anybody=[_step(one) for one in outlook(escrow, Role.PAYER, now)],
-        deadlines=[resolver_deadline(*one) for one in deadlines],
+        deadlines=[resolver_deadline(one) for one in deadlines],
     )
 
 

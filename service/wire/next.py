@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, running
@@ -46,7 +46,8 @@ class NextParties(Wire):
 class NextDeadline(Wire):
     """A running deadline and what the clock does at its end.
 
-    A paused one has `remainingSeconds`, and falls due so long after it goes on.
+    A paused one has `remainingSeconds`, and falls due so long after it goes on. Of a milestone
+    escrow `to` is always null, and `milestoneIndex` is there where it is about one milestone.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class NextDeadline(Wire):
     step: str | None
     to: str | None
     outcome: str | None
+    milestone_index: int | None = absent()
 
 
 class NextEscrow(Wire):
@@ -137,8 +139,18 @@ class Rehearsal(Wire):
 
 PAYS_OUT = frozenset({Movement.PAY, Movement.DISTRIBUTE, Movement.WITHDRAW})
 RESOLVER_OUTCOME = "The money goes back to the payers, without a fee."
-Open = tuple[str, datetime, timedelta | None]
-"""Kind, due, and what remains where it is paused."""
+
+
+class Open(NamedTuple):
+    """An open deadline: what remains of it where it is paused, and what of the escrow it is about.
+
+    Of a milestone escrow's resolver the subject is the milestone's index; empty for the whole.
+    """
+
+    kind: str
+    due_at: datetime
+    remaining: timedelta | None
+    subject: str
 
 
 def next_answer(escrow: Escrow, open_deadlines: Sequence[Open]) -> NextAnswer:
@@ -181,12 +193,11 @@ def _step(prospect: Prospect) -> NextStep:
 
 def next_deadlines(escrow: Escrow, open_deadlines: Sequence[Open]) -> list[NextDeadline]:
     """Each open deadline with the row that its end would take."""
-    return [_deadline(escrow, *one) for one in open_deadlines]
+    return [_deadline(escrow, one) for one in open_deadlines]
 
 
-def _deadline(
-    escrow: Escrow, kind: str, due_at: datetime, remaining: timedelta | None
-) -> NextDeadline:
+def _deadline(escrow: Escrow, one: Open) -> NextDeadline:
+    kind, due_at, remaining, _ = one
     step = target = outcome = None
     if kind in running(escrow):
         step, target = due_step(kind, escrow)
@@ -217,12 +228,16 @@ def rehearsal(
         fees=_fees(last),
         deadlines=next_deadlines(escrow, open_deadlines)
         if escrow
-        else [resolver_deadline(*one) for one in open_deadlines],
+        else [resolver_deadline(one) for one in open_deadlines],
     )
 
 
-def resolver_deadline(kind: str, due_at: datetime, remaining: timedelta | None) -> NextDeadline:
-    """A deadline of a milestone escrow: the resolver's, or a reminder."""
+def resolver_deadline(one: Open) -> NextDeadline:
+    """A deadline of a milestone escrow: the resolver's, a reminder's or a session's.
+
+    The status to which it leads is not told: it hangs on all milestones as they stand then.
+    """
+    kind, due_at, remaining, subject = one
     is_resolver = kind == RESOLVER
     return NextDeadline.model_construct(
         kind=kind,
@@ -232,6 +247,7 @@ def resolver_deadline(kind: str, due_at: datetime, remaining: timedelta | None) 
         step="resolve_dispute" if is_resolver else None,
         to=None,
         outcome=RESOLVER_OUTCOME if is_resolver else None,
+        milestone_index=int(subject) if is_resolver and subject else None,
     )
 
 

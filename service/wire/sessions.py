@@ -87,6 +87,18 @@ def kept(given: OwnBody) -> Mapping[str, Any]:
     return plain
 
 
+def naming(action: str, index: int) -> Mapping[str, Any]:
+    """What an input of this action, as a session keeps it, contains if it names the milestone."""
+    match action:
+        case "approve_milestone":
+            return {"indexes": [index]}
+        case "change_milestone_status":
+            return {"updates": [{"index": index}]}
+        case "resolve_dispute":
+            return {"milestoneIndex": index}
+    return {"milestoneIndexes": [index]}
+
+
 def _in_full(value: object) -> str:
     if not isinstance(value, Decimal):
         raise TypeError(f"{type(value).__name__} is no part of an input")

@@ -31,7 +31,7 @@ from service.wire.escrows import (
     wire_mode,
 )
 from service.wire.mailbox import MailTrouble
-from service.wire.next import NextAnswer, next_answer
+from service.wire.next import NextAnswer, Open, next_answer
 from service.wire.proofs import ProofAnswer
 
 
@@ -146,7 +146,9 @@ async def read_one(call: Call[None, None]) -> EscrowAnswer:
 async def read_next(call: Call[None, None]) -> NextAnswer:
     """What may happen next, to whom it falls, and what time does."""
     deadlines = await read_open(call.house.pool, call.subject.id)
-    return next_answer(call.subject, [(d.kind, d.due_at, d.remaining) for d in deadlines])
+    return next_answer(
+        call.subject, [Open(d.kind, d.due_at, d.remaining, d.subject) for d in deadlines]
+    )
 
 
 async def read_contract(call: Call[None, None]) -> ContractAnswer:

@@ -14,7 +14,6 @@ from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import (
     InvalidPayload,
     MilestoneEscrowNotFound,
-    MilestoneNotFound,
     NoAccessToEscrow,
     TooManyEscrowsRequested,
 )
@@ -67,8 +66,10 @@ from service.wire.milestones import (
     changes_of,
     terms_of,
 )
+from service.wire.next import Open
 from service.wire.sessions import NewMilestoneSession
 
+NO_MILESTONE = -1
 LOG_BYTES_MAX = 1_000_000
 """So many bytes of bodies make a page of the log, or one event that is larger by itself."""
 
@@ -113,7 +114,7 @@ async def read_next(call: Call[None, None]) -> MilestoneNextAnswer:
     """Who may do what now, and what time does."""
     open_ones = await read_open(call.house.pool, call.subject.id)
     clock = await read_clock(call.house.pool)
-    deadlines = [(d.kind, d.due_at, d.remaining) for d in open_ones]
+    deadlines = [Open(d.kind, d.due_at, d.remaining, d.subject) for d in open_ones]
     return milestone_next(call.subject, deadlines, clock.now)
 
 
@@ -367,8 +368,9 @@ async def make_session(call: Call[NewMilestoneSession, None]) -> Answer:
 
 
 def _index(call: Call[StatusGiven, None] | Call[None, None]) -> int:
-    """The milestone that the path names; what is no number names none."""
+    """The milestone that the path names; one that there is not where it names none.
+
+    The rules say so when it is its turn.
+    """
     named = call.path["index"]
-    if INDEX.fullmatch(named) is None:
-        raise MilestoneNotFound(index=named[:20], last=len(call.subject.milestones) - 1)
-    return int(named)
+    return int(named) if INDEX.fullmatch(named) else NO_MILESTONE

@@ -19,30 +19,34 @@ from service.rules.engagement import ROLES, Funding, MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.milestone_terms import EVIDENCE_MAX, NOTE_MAX, REASON_MAX, STATUS_MAX
 from service.rules.money import EXPONENTS, to_minor
+from service.wire.text import read_email
 from service.words.pages import Voice
 
 KNOWN_MAX, FREE = 20, 3
 """How many people of the escrow are offered as recipients, and how many others may be named."""
-EMAIL_CHARACTERS = 254
+ROWS_MAX = 28
+"""So many rows of two fields are read; a form has at most 64 fields (`forms.PARTS_MAX`)."""
 NUMBER_CHARACTERS = 9
 _WHICH = Blank("milestone", "which")
 _TICKS = Blank("milestones", "ticks")
 _SHARES = Blank("shares", "shares")
+_VERSION = Blank("version", "hidden", is_required=False)
 BLANKS: Mapping[str, Sequence[Blank]] = {
-    "fund": (Blank("sum", "sum"), Blank("version", "hidden", is_required=False)),
+    "fund": (Blank("sum", "sum"), _VERSION),
     "change_milestone_status": (
         _WHICH,
         Blank("status", "line", limit=STATUS_MAX),
         Blank("evidence", "area", is_required=False, limit=EVIDENCE_MAX),
+        _VERSION,
     ),
-    "approve_milestone": (_TICKS,),
-    "release": (),
-    "release_multi": (_TICKS,),
-    "dispute": (Blank("reason", "area", limit=REASON_MAX),),
-    "dispute_multi": (_TICKS, Blank("reason", "area", limit=REASON_MAX)),
+    "approve_milestone": (_TICKS, _VERSION),
+    "release": (_VERSION,),
+    "release_multi": (_TICKS, _VERSION),
+    "dispute": (Blank("reason", "area", limit=REASON_MAX), _VERSION),
+    "dispute_multi": (_TICKS, Blank("reason", "area", limit=REASON_MAX), _VERSION),
     "note_dispute": (Blank("note", "area", limit=NOTE_MAX),),
-    "resolve_dispute": (_SHARES,),
-    "resolve_dispute_multi": (_WHICH, _SHARES),
+    "resolve_dispute": (_SHARES, _VERSION),
+    "resolve_dispute_multi": (_WHICH, _SHARES, _VERSION),
     "withdraw_remaining": (_SHARES,),
 }
 """Step (and what it is in multi release, where that differs) -> its blanks, in their order."""
@@ -78,8 +82,37 @@ class Recipient:
         return f"share_{self.number}"
 
 
-def recipients(escrow: MilestoneEscrow, payers: Sequence[Funding], voice: Voice) -> list[Recipient]:
-    """Receivers first, then the payers, then the other roles, then room for others.
+def recipients(
+    escrow: MilestoneEscrow,
+    payers: Sequence[Funding],
+    voice: Voice,
+    typed: Mapping[str, str] | None = None,
+) -> list[Recipient]:
+    """The rows that came back with what was `typed`, then people who are new, then room for others.
+
+    A row that came back keeps its number, and so its e-mail and its amount stay together whoever
+    has paid or registered meanwhile.
+    """
+    typed, known = typed or {}, _known(escrow, payers, voice)
+    back = [n for n in range(ROWS_MAX) if typed.get(f"who_{n}") or typed.get(f"share_{n}")]
+    unused = (n for n in range(ROWS_MAX) if n not in back)
+    named: list[tuple[int, str, Markup | None]] = []
+    for number in back:
+        email = typed.get(f"who_{number}", "")
+        label = known.pop(email, None)
+        named.append((number, "" if label is None else email, label))
+    new = list(known.items())[: max(0, KNOWN_MAX - len(named))]
+    named += [(number, *one) for one, number in zip(new, unused, strict=False)]
+    named += [(number, "", None) for _, number in zip(range(FREE), unused, strict=False)]
+    rows, others = [], 0
+    for number, email, label in named:
+        others += label is None
+        rows.append(Recipient(number, email, label or _somebody(others, voice)))
+    return rows
+
+
+def _known(escrow: MilestoneEscrow, payers: Sequence[Funding], voice: Voice) -> dict[str, Markup]:
+    """E-mail -> who that is: receivers first, then the payers, then the other roles.
 
     The resolver is none of them; whoever is not registered cannot be paid and is left out.
     """
@@ -96,22 +129,34 @@ def recipients(escrow: MilestoneEscrow, payers: Sequence[Funding], voice: Voice)
         holder = escrow.roles[role]
         if holder.user_id and role is not Role.DISPUTE_RESOLVER:
             known.setdefault(holder.email, voice.say(f"role.{role}"))
-    rows = [
-        Recipient(
-            number,
-            email,
-            Markup("{} ({})").format(voice.typed(email), role_name),
-        )
-        for number, (email, role_name) in enumerate(list(known.items())[:KNOWN_MAX])
-    ]
-    return rows + [
-        Recipient(
-            len(rows) + n,
-            "",
-            voice.say("milestone_page.somebody", number=voice.figure(str(n + 1))),
-        )
-        for n in range(FREE)
-    ]
+    return {
+        email: Markup("{} ({})").format(voice.typed(email), who) for email, who in known.items()
+    }
+
+
+def _somebody(number: int, voice: Voice) -> Markup:
+    return voice.say("milestone_page.somebody", number=voice.figure(str(number)))
+
+
+def has_version(step: str, escrow: MilestoneEscrow) -> bool:
+    """Whether the step's form says which terms its person has seen."""
+    return _VERSION in blanks_of(step, escrow)
+
+
+def seen(filled: Filled) -> int:
+    """The version of the terms that the form was shown with; 0 where it says none."""
+    text = filled.typed.get(_VERSION.name, "")
+    is_one = text.isascii() and text.isdigit() and len(text) <= NUMBER_CHARACTERS
+    return int(text) if is_one else 0
+
+
+def still_meant(filled: Filled, escrow: MilestoneEscrow) -> Mapping[str, str]:
+    """What was typed, without milestones that were chosen by number among other terms."""
+    if seen(filled) == escrow.version:
+        return filled.typed
+    return {
+        name: text for name, text in filled.typed.items() if name.partition("_")[0] != _WHICH.name
+    }
 
 
 def fill(step: str, form: Form, look: MilestoneLook) -> Filled:
@@ -128,9 +173,7 @@ def fill(step: str, form: Form, look: MilestoneLook) -> Filled:
             case "sum":
                 _summed(form, look, (typed, errors, brings))
             case "hidden":
-                version = form.text(blank.name)
-                if version.isascii() and version.isdigit() and len(version) <= NUMBER_CHARACTERS:
-                    brings["expectedVersion"] = int(version) or 1
+                typed[blank.name] = form.text(blank.name)
             case "which":
                 _chosen(step, form, look, (typed, errors, brings))
             case _:
@@ -198,7 +241,7 @@ def _shared(form: Form, look: MilestoneLook, sheet: Sheet) -> None:
     """One distribution for each row with an amount; rows without are nobody's."""
     typed, errors, brings = sheet
     given = []
-    for number in range(KNOWN_MAX + FREE):
+    for number in range(ROWS_MAX):
         who, share = f"who_{number}", f"share_{number}"
         email, text = form.text(who), form.text(share)
         typed |= {who: email, share: text}
@@ -207,7 +250,7 @@ def _shared(form: Form, look: MilestoneLook, sheet: Sheet) -> None:
         amount = _amount(text, look)
         if amount is None:
             errors[share] = _no_amount(look)
-        if "@" not in email or len(email) > EMAIL_CHARACTERS:
+        if read_email(email) is None:
             errors[who] = look.voice.say("field.email")
         given.append({"email": email, "amount": amount})
     if not given:

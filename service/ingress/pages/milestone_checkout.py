@@ -8,7 +8,6 @@ Law: a GET changes nothing. A session that is over is told before anything else 
 from only its person learns.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -26,14 +25,14 @@ from service.ingress.pages.blanks import Filled
 from service.ingress.pages.milestone_blanks import fill, told
 from service.ingress.pages.milestone_look import MilestoneLook, look_of, sum_of
 from service.ingress.pages.milestone_standing import Choice, amounts, choices, parts, roles, why_not
-from service.ingress.pages.milestone_step import form_of, stands_against
+from service.ingress.pages.milestone_step import form_of, on_page, stands_against
 from service.ingress.pages.page import Speech, leading_to, see_other, show, spoken, voice_of
 from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import Visitor, receive
 from service.rules.checkout import way_back
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import Invalid, Refused, SessionNotFound, SessionNotPending
-from service.rules.session import CANCELLED, COMPLETED, EXPIRED, PENDING
+from service.rules.session import CANCELLED, COMPLETED, PENDING
 from service.store.clock import read_clock
 from service.store.milestones import read_milestone_escrow
 from service.store.sessions import Session, read_session
@@ -44,7 +43,7 @@ from service.words.pages import Voice
 
 @dataclass(frozen=True, slots=True)
 class MilestoneDesk:
-    """A session and its escrow as they stand, and who is there; `status` minds the clock.
+    """A session and its escrow as they stand, and who is there.
 
     `email` is what the bound person signs in with: who was invited by the session's e-mail may
     have registered with another.
@@ -53,10 +52,14 @@ class MilestoneDesk:
     session: Session
     email: str
     escrow: MilestoneEscrow
-    status: str
     visitor: Visitor
     speech: Speech
     voice: Voice
+
+    @property
+    def status(self) -> str:
+        """The session's, which minds the clock as it is read."""
+        return self.session.status
 
     @property
     def path(self) -> str:
@@ -117,8 +120,8 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
     if form.text("act") == "leave":
         return await _left(call, desk, look)
     given = desk.session.input
-    filled = BRIEF if given is not None else fill(desk.session.action, form, look)
-    return await _taken(call, desk, look, filled, filled.brings if given is None else given)
+    filled = fill(desk.session.action, form, look) if given is None else BRIEF
+    return await _taken(call, desk, look, filled)
 
 
 async def _approach(call: Call[None, None]) -> MilestoneDesk:
@@ -129,12 +132,10 @@ async def _approach(call: Call[None, None]) -> MilestoneDesk:
     person = await read_bound(call.house.pool, escrow.id, session.email)
     email = person.person.email if person else session.email
     clock, guest = await read_clock(call.house.pool), await arrive(call)
-    is_late = session.status == PENDING and session.expires_at <= clock.now
     speech = spoken(call.request, guest.session.language if guest.session else None)
     zone = guest.session.timezone if guest.session else None
     voice = voice_of(call.request, speech, zone, instant(clock.now))
-    status = EXPIRED if is_late else session.status
-    return MilestoneDesk(session, email, escrow, status, guest, speech, voice)
+    return MilestoneDesk(session, email, escrow, guest, speech, voice)
 
 
 async def _left(
@@ -154,14 +155,17 @@ async def _taken(
     desk: MilestoneDesk,
     look: MilestoneLook,
     filled: Filled,
-    brings: Mapping[str, Any],
 ) -> web.StreamResponse:
     """The way back once the step is taken; else the page again, with what stands against it."""
     if filled.errors:
         return await _again(call, filled, Said(400))
-    step = desk.session.action
+    step, given = desk.session.action, desk.session.input
     try:
-        taking = acted(desk.escrow.id, step, brings)
+        taking = (
+            on_page(desk.escrow, step, filled)
+            if given is None
+            else acted(desk.escrow.id, step, given)
+        )
         await perform(call.house, look.actor(call), complete(desk.session.id, taking))
     except SessionNotPending:
         return _gone(await _approach(call))
@@ -235,6 +239,8 @@ async def _shown(
     escrow, voice, step = desk.escrow, desk.voice, desk.session.action
     given = desk.session.input
     choice = _choice(look, step)
+    if desk.session.terms_version not in (None, escrow.version):
+        choice = replace(choice, obstacle=voice.say("milestone_page.other_terms"))
     if given is not None and filled.errors:
         filled = replace(filled, errors={})
         said = replace(said, notice=voice.say("page.error.not_now.text"))

@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 from markupsafe import Markup
 
+from service.commands.milestones import as_seen
+from service.commands.perform import Command
 from service.ingress.api.milestones import acted
 from service.ingress.call import Call
 from service.ingress.errors import PathUnknown
@@ -20,8 +22,11 @@ from service.ingress.pages.milestone_blanks import (
     Recipient,
     blanks_of,
     fill,
+    has_version,
     key_of,
     recipients,
+    seen,
+    still_meant,
 )
 from service.ingress.pages.milestone_look import MilestoneLook, approach, sum_of
 from service.ingress.pages.milestone_standing import PAGES, Choice, choices, named, why_not
@@ -29,6 +34,7 @@ from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import see_other, show
 from service.ingress.pages.step import BRIEF, Said
 from service.ingress.pages.visitor import receive
+from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import InsufficientFunds, Invalid, Refused
 from service.store.ledger import read_balance
 from service.store.milestones import read_fundings
@@ -62,7 +68,7 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
     said = Said(400)
     if not filled.errors:
         try:
-            command = acted(look.escrow.id, step, filled.brings)
+            command = on_page(look.escrow, step, filled)
             sent = sending(call, look.user_id, form)
             await carry_out(call, look.actor(call), command, sent)
         except (Invalid, Refused) as no:
@@ -79,6 +85,16 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
 def purpose(look: MilestoneLook, step: str) -> str:
     """What the form's token is for."""
     return f"escrow/{look.escrow.id}/{step}"
+
+
+def on_page(escrow: MilestoneEscrow, step: str, filled: Filled) -> Command:
+    """The step as the form says, on the terms that were shown with it.
+
+    Raises:
+        InvalidPayload: with every bad field at once.
+    """
+    taking = acted(escrow.id, step, filled.brings)
+    return as_seen(escrow.id, seen(filled), taking) if has_version(step, escrow) else taking
 
 
 def stands_against(
@@ -142,10 +158,11 @@ async def form_of(
         balance = await read_balance(call.house.pool, look.user_id, escrow.currency)
         values["available"] = sum_of(voice, balance.available, escrow.currency)
     blanks = () if is_given else blanks_of(step, escrow)
+    typed = still_meant(filled, escrow)
     offered: list[Recipient] = []
     if _has(blanks, "shares"):
         payers = await read_fundings(call.house.pool, escrow.id, KNOWN_MAX)
-        offered = recipients(escrow, payers, voice)
+        offered = recipients(escrow, payers, voice, typed)
     return {
         "speech": look.speech,
         "amount": values["amount"],
@@ -159,7 +176,7 @@ async def form_of(
         "button": voice.say(f"milestone_step.{key}.button", **values),
         "step": f"milestone/{step}",
         "blanks": blanks,
-        "typed": filled.typed,
+        "typed": typed,
         "errors": filled.errors,
         "hidden": {"version": str(escrow.version)},
         "hints": _hints(blanks, values, voice),

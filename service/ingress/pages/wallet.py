@@ -447,7 +447,7 @@ def _entry(line: Line, voice: Voice, carry: Carry) -> Entry:
         voice.say(key, title=title) if voice.knows(key) else voice.say(f"wallet.reason.{reason}"),
         spell(voice, line.amount_minor, line.currency),
         voice.moment(instant(line.at)),
-        carry(f"/dashboard/escrow/{line.escrow_id}") if line.escrow_id else None,
+        carry(f"/dashboard/escrow/{line.escrow_id}") if line.is_theirs else None,
     )
 
 

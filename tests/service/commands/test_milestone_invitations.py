@@ -125,3 +125,18 @@ async def test_an_update_tells_only_whom_it_names_for_the_first_time(house: Hous
     await changed(house, crew, escrow)
     await changed(house, crew, escrow, APPROVER=other.email)
     assert await written(house, other.email) == ["role_notice", "role_notice"]
+
+
+async def test_who_has_registered_and_is_not_linked_is_not_reminded(house: House, crew: Crew):
+    """They resolve, and can hold no other role: a link to register is of no use to them."""
+    other = "other@example.org"
+    escrow = await opened(house, crew, DISPUTE_RESOLVER=NEW, APPROVER=other)
+    [token] = await tokens_of(house, other)
+    await follow(house, token, email=NEW)
+    after = await look(house, escrow.id)
+    assert after.roles[Role.DISPUTE_RESOLVER].user_id is not None
+    assert after.roles[Role.APPROVER].user_id is None
+    await by(house, days=8)
+    await send_all(house)
+    assert "role_reminder" not in await written(house, other)
+    await assert_sound(house)

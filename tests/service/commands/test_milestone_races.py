@@ -148,21 +148,61 @@ async def test_a_resolution_and_a_withdrawal_take_what_there_is_once(house: Hous
     await assert_sound(house)
 
 
-async def test_an_approval_and_an_update_see_one_another(house: House, crew: Crew):
+async def test_an_approval_and_an_update_see_one_another(
+    house: House, owner: asyncpg.Connection, crew: Crew
+):
+    """Whoever comes second sees the first: both orders, whoever waits for the escrow's lock."""
     seen = set()
-    for _ in range(TIMES):
+    for turn in range(TIMES):
         escrow = await make_milestones(house, crew, amounts=("60", "40"))
         terms = make_milestone_terms(crew, amounts=("60", "50"))
-        outcome = await both(
-            attempt(house, crew.actor(Role.APPROVER), milestones.approve(escrow.id, [1])),
-            attempt(house, crew.actor(Role.PLATFORM), milestones.update(escrow.id, terms)),
-        )
-        assert outcome[0] == "done"
-        assert outcome[1] in ("done", "MILESTONE_APPROVED_CANNOT_CHANGE")
+        approval = attempt(house, crew.actor(Role.APPROVER), milestones.approve(escrow.id, [1]))
+        update = attempt(house, crew.actor(Role.PLATFORM), milestones.update(escrow.id, terms))
+        [approved, updated] = await _in_turns(owner, escrow.id, turn, approval, update)
+        assert approved == "done"
         after = await look(house, escrow.id)
-        assert after.amount_minor == (110_000_000 if outcome[1] == "done" else 100_000_000)
-        seen.add(outcome[1])
+        assert [one.approved for one in after.milestones] == [False, True]
+        steps = [one["step"] for one in await owner.fetch(STEPS, escrow.id)]
+        if updated == "done":
+            assert after.amount_minor == 110_000_000
+            assert steps == ["update", "approve_milestone"]
+        else:
+            assert updated == "MILESTONE_APPROVED_CANNOT_CHANGE"
+            assert after.amount_minor == 100_000_000
+            assert steps == ["approve_milestone"]
+        seen.add(updated)
+    assert seen == {"done", "MILESTONE_APPROVED_CANNOT_CHANGE"}
     await assert_sound(house)
+
+
+STEPS = """
+SELECT step FROM event WHERE subject_id = $1 AND type IN
+    ('milestone_escrow.updated', 'milestone.approved') ORDER BY seq
+"""
+# Not of pg_stat_activity: a transaction reads that once.
+WAITING = """
+SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid IN (
+    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database())
+"""
+
+
+async def _in_turns(
+    owner: asyncpg.Connection, escrow_id: str, turn: int, *work: Awaitable[str]
+) -> list[str]:
+    """Both wait for the escrow's lock, first whose turn it is; each third time they race."""
+    if turn % 3 == 2:
+        return await both(*work)
+    order = [0, 1] if turn % 3 == 0 else [1, 0]
+    waiting: dict[int, asyncio.Future[str]] = {}
+    async with owner.transaction():
+        await owner.execute("SELECT 1 FROM escrow WHERE id = $1 FOR UPDATE", escrow_id)
+        for count, index in enumerate(order, start=1):
+            waiting[index] = asyncio.ensure_future(work[index])
+            async with asyncio.timeout(5):
+                while await owner.fetchval(WAITING) < count:  # noqa: ASYNC110 - the server
+                    await asyncio.sleep(0.01)
+    return [await waiting[0], await waiting[1]]
 
 
 async def test_a_funding_and_an_update_see_one_another(house: House, crew: Crew):

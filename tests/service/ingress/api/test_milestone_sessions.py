@@ -324,6 +324,37 @@ async def test_an_input_that_was_given_is_not_given_again(world: World):
     assert (code, told["escrow"]["balance"]) == (200, "1.000000")
 
 
+@pytest.mark.parametrize(
+    ("action", "who", "given"),
+    [
+        ("fund", "payer", {"amount": "10"}),
+        ("approve_milestone", "approver", {"indexes": [0]}),
+        ("change_milestone_status", "serviceProvider", {"updates": [{"index": 0, "status": "ok"}]}),
+        ("dispute", "receiver", {"reason": "-", "milestoneIndexes": [0]}),
+    ],
+)
+async def test_an_input_stands_for_the_terms_that_it_was_given_for(
+    world: World, action: str, who: str, given: Any
+):
+    """Which milestone an index names is another's choice until the step is taken."""
+    path = await world.made(amounts=("60", "40"))
+    email = world.crew.payer.email if who == "payer" else who
+    bound = await opened(world, path, action, email, input=given)
+    asking = await opened(world, path, action, email)
+    body = world.body(amounts=("60", "40"))
+    body["milestones"].reverse()
+    before = (await world.done("platform", "PUT", path, body))["version"]
+    for _ in range(2):
+        code, told = await finished(world, bound)
+        assert (code, told["code"]) == (409, "ESCROW_PROPERTIES_MISMATCH")
+    assert await standing(world, bound) == "pending"
+    assert before == 2
+    other = await opened(world, path, action, email, input=given)
+    assert (await finished(world, other))[0] == 200
+    if action == "fund":
+        assert (await finished(world, asking, given))[0] == 200
+
+
 async def test_the_end_of_an_escrow_ends_its_sessions_but_for_the_remainder(world: World):
     path = await world.made(funded="120")
     payer = world.crew.payer.email
@@ -355,6 +386,49 @@ async def test_a_step_that_was_taken_by_another_way_ends_its_sessions(world: Wor
     body = {"milestoneIndex": 0, "distributions": world.shares(("receiver", "60"))}
     await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", body)
     assert await standing(world, resolving) == "pending"
+    await assert_sound(world.house)
+
+
+async def test_a_session_ends_when_its_own_milestones_are_done_with(world: World):
+    """It could only ever be refused; those that ask, or name others, stand."""
+    path = await world.made(amounts=("60", "40", "20"), funded="120")
+    status = {"status": "done"}
+    kept: dict[str, list[str]] = {}
+    over: dict[str, list[str]] = {}
+
+    async def open_of(action: str, who: str, gone: Any, left: Any) -> None:
+        over[action] = [await opened(world, path, action, who, input=one) for one in gone]
+        kept[action] = [await opened(world, path, action, who, input=one) for one in left]
+        kept[action].append(await opened(world, path, action, who))
+
+    async def check(action: str) -> None:
+        assert {await standing(world, one) for one in over[action]} == {"cancelled"}, action
+        assert {await standing(world, one) for one in kept[action]} == {"pending"}, action
+
+    def named(*groups: list[int]) -> list[dict[str, Any]]:
+        return [{"reason": "-", "milestoneIndexes": group} for group in groups]
+
+    gone = [{"indexes": [0]}, {"indexes": [1, 0]}]
+    await open_of("approve_milestone", "approver", gone, [{"indexes": [1]}])
+    await world.approved(path, 0)
+    await check("approve_milestone")
+    await open_of("dispute", "receiver", named([1], [0, 1]), named([0], [2, 0]))
+    await world.disputed(path, 1)
+    await check("dispute")
+    updates = [{"updates": [{"index": n, **status}]} for n in range(3)]
+    await open_of("change_milestone_status", "serviceProvider", [updates[0]], updates[1:])
+    await world.approved(path, 2)
+    pair = [{"milestoneIndexes": [0]}, {"milestoneIndexes": [2, 0]}]
+    await open_of("release", "releaseSigner", pair, [{"milestoneIndexes": [2]}])
+    await world.done("releaseSigner", "POST", f"{path}/release", {"milestoneIndexes": [0]})
+    await check("release")
+    await check("change_milestone_status")
+    await world.disputed(path, 2)
+    to = {"distributions": world.shares(("receiver", "1"))}
+    parts = [{"milestoneIndex": index, **to} for index in (1, 2)]
+    await open_of("resolve_dispute", "disputeResolver", parts[:1], parts[1:])
+    await world.done("disputeResolver", "POST", f"{path}/resolve-dispute", parts[0])
+    await check("resolve_dispute")
     await assert_sound(world.house)
 
 

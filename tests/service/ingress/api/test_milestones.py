@@ -281,6 +281,7 @@ async def test_a_late_resolver_sends_the_money_back_by_what_each_payer_has_funde
     _, told = await world.ask("developer", "GET", f"{path}/next")
     [deadline] = told["deadlines"]
     assert (deadline["kind"], deadline["step"]) == ("resolver", "resolve_dispute")
+    assert "milestoneIndex" not in deadline
     await jump(world.house, timedelta(days=3))
     fired = await sweep(world.house)
     assert [one.kind for one in fired.fired] == ["resolver"]
@@ -302,6 +303,8 @@ async def test_each_milestones_dispute_has_its_own_deadline(world: World):
     await world.disputed(path, 0)
     await jump(world.house, timedelta(days=1))
     await world.disputed(path, 1, 2)
+    _, told = await world.ask("developer", "GET", f"{path}/next")
+    assert [one["milestoneIndex"] for one in told["deadlines"]] == [0, 1, 2]
     await jump(world.house, timedelta(days=1))
     await sweep(world.house)
     _, got = await world.ask("developer", "GET", path)

@@ -135,6 +135,11 @@ async def test_change_status_checks_in_order(world: World):
     far = f"{path}/milestones/9/status"
     ask = ("POST", far)
     await no("ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS", 403, "stranger", *ask, {"status": ""})
+    for index in ("x", "-1", "9" * 12, "1.0"):
+        odd = ("POST", f"{path}/milestones/{index}/status")
+        await no("ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS", 403, "stranger", *odd, {"status": ""})
+        await no("EMPTY_MILESTONE_STATUS", 422, "serviceProvider", *odd, {"status": ""})
+        await no("MILESTONE_NOT_FOUND", 404, "serviceProvider", *odd, {"status": "done"})
     batch = ("stranger", "POST", f"{path}/milestones/status", {"updates": []})
     await no("ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS", 403, *batch)
     await no("EMPTY_MILESTONE_STATUS", 422, "serviceProvider", *ask, {"status": "  "})
@@ -278,6 +283,7 @@ async def test_dispute_of_multi_checks_in_order(world: World):
     def about(*indexes: int):
         return {"reason": "It is late.", "milestoneIndexes": list(indexes)}
 
+    await no("STRING_TOO_LONG", 422, "payer", *ask, {**about(0, 9), "reason": "x" * 501})
     await no("MILESTONE_NOT_FOUND", 404, "payer", *ask, about(0, 9))
     await no("MILESTONE_ALREADY_IN_DISPUTE", 409, "payer", *ask, about(0))
     await no("MILESTONE_ALREADY_RESOLVED", 409, "payer", *ask, about(1))
@@ -322,6 +328,9 @@ async def test_resolve_of_single_checks_in_order(world: World):
 
     none = [{**one, "amount": "0"} for one in crowd]
     await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, {"distributions": none})
+    for less in ("-1", -1, "-0.000001"):
+        below = to(("receiver", "1"), (NOBODY, less))
+        await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, below)
     await no("TOO_MANY_DISTRIBUTIONS", 422, "stranger", *ask, {"distributions": crowd})
     twice = to((NOBODY, "150"), (NOBODY.upper(), "1"))
     await no("DUPLICATE_RECIPIENT", 422, "stranger", *ask, twice)
@@ -355,7 +364,9 @@ async def test_resolve_of_multi_checks_in_order(world: World):
     crowd = [{"email": f"p{n}@example.com", "amount": "1"} for n in range(51)]
     await no("MILESTONE_NOT_FOUND", 404, "stranger", *ask, to(4, ("receiver", "0")))
     await no("MILESTONE_NOT_FOUND", 404, "stranger", *ask, to("-1", ("receiver", "0")))
-    await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, to(0, ("receiver", "0")))
+    for less in ("0", "-1", -1, "-0.000001"):
+        below = to(0, ("receiver", "1"), (NOBODY, less))
+        await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, below)
     many = {"milestoneIndex": 0, "distributions": crowd}
     await no("TOO_MANY_DISTRIBUTIONS", 422, "stranger", *ask, many)
     twice = to(0, (NOBODY, "1"), (NOBODY.upper(), "1"))
@@ -382,7 +393,9 @@ async def test_withdraw_remaining_checks_in_order(world: World):
         return {"distributions": world.shares(*given)}
 
     crowd = [{"email": f"p{n}@example.com", "amount": "1"} for n in range(51)]
-    await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, to(("receiver", "0")))
+    for less in ("0", "-1", -1, "-0.000001"):
+        below = to(("receiver", "1"), (NOBODY, less))
+        await no("AMOUNTS_MUST_BE_POSITIVE", 422, "stranger", *ask, below)
     await no("TOO_MANY_DISTRIBUTIONS", 422, "stranger", *ask, {"distributions": crowd})
     twice = to((NOBODY, "1"), (NOBODY.upper(), "1"))
     await no("DUPLICATE_RECIPIENT", 422, "stranger", *ask, twice)

@@ -3,7 +3,10 @@
 What is refused says why beside the form, and changes nothing.
 """
 
+import re
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -78,7 +81,7 @@ def plainly(**fields):
 
 # (step, who, terms, funded, before it, what is filled in, what is true of the escrow after it)
 STEPS = [
-    ("fund", "payer-role", SINGLE, "0", nothing, plainly(sum="1,000.5", version="1"),
+    ("fund", "payer-role", SINGLE, "0", nothing, plainly(sum="1,000.5"),
      lambda e: e.held_minor == 1_000_500_000),
     ("change_milestone_status", Role.SERVICE_PROVIDER, SINGLE, "0", nothing,
      plainly(milestone="1", status="half <b>done", evidence="see\nhere"),
@@ -140,7 +143,7 @@ async def test_a_step_is_taken_on_its_page_by_who_may(ingress, house, owner, giv
         assert f'href="{path_of(escrow, step)}"' in (await person.get(path_of(escrow))).text
         page = await person.get(path_of(escrow, step))
         assert page.status == 200, page.words
-        sent = {"form_token": page.token, **fills(crew)}
+        sent = {"form_token": page.token, "version": "1", **fills(crew)}
         answer = await person.post(path_of(escrow, step), sent)
         assert (answer.status, answer.location) == (303, f"{path_of(escrow)}?done=yes"), (
             answer.words
@@ -166,7 +169,7 @@ async def test_a_step_is_taken_by_the_link_of_a_session(ingress, house, owner, g
         person = await signed_in(client, owner, email)
         page = await person.get(url)
         assert page.status == 200, page.words
-        fields = {} if is_given else fills(crew)
+        fields = {} if is_given else {"version": "1", **fills(crew)}
         answer = await person.post(url, {"form_token": page.token, **fields})
         assert answer.status == 303, answer.words
         assert answer.location.startswith(BACK)
@@ -230,7 +233,9 @@ async def test_who_registered_with_another_e_mail_takes_the_step_by_the_invited_
         assert "milestone_0" not in other.text
         person = await signed_in(client, owner, "two@example.com")
         page = await person.get(url)
-        answer = await person.post(url, {"form_token": page.token, "milestone_0": "yes"})
+        answer = await person.post(
+            url, {"form_token": page.token, "version": "1", "milestone_0": "yes"}
+        )
     assert (answer.status, answer.location.endswith("status=completed")) == (303, True)
     assert (await look(house, escrow.id)).milestones[0].approved
 
@@ -273,11 +278,11 @@ async def test_the_link_of_an_invitation_leads_a_newcomer_to_their_role(
 # ---- What stands against it ---------------------------------------------------------------------
 
 WRONG = [
-    ("fund", SINGLE, nothing, {"sum": "none", "version": "1"}, 400, "Please write an amount"),
-    ("fund", SINGLE, nothing, {"sum": "0.0000001", "version": "1"}, 400, "Please write an amount"),
-    ("fund", SINGLE, nothing, {"sum": "0", "version": "1"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "none"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "0.0000001"}, 400, "Please write an amount"),
+    ("fund", SINGLE, nothing, {"sum": "0"}, 400, "Please write an amount"),
     ("fund", SINGLE, nothing, {"sum": "5", "version": "9"}, 409, "changed meanwhile"),
-    ("fund", SINGLE, nothing, {"sum": "5000", "version": "1"}, 409, "Top it up first"),
+    ("fund", SINGLE, nothing, {"sum": "5000"}, 409, "Top it up first"),
     ("approve_milestone", MULTI, nothing, {}, 400, "choose one of these"),
     ("change_milestone_status", MULTI, nothing, {"milestone": "7", "status": "x"}, 400,
      "choose one of these"),
@@ -310,7 +315,8 @@ async def test_what_is_wrong_is_said_and_changes_nothing(
         token = ingress.app[HOUSE].vault.link_token(
             f"form/escrow/{escrow.id}/{step}", person._cookie
         )
-        answer = await person.post(path_of(escrow, step), {"form_token": token, **fields})
+        sent = {"form_token": token, "version": "1", **fields}
+        answer = await person.post(path_of(escrow, step), sent)
     assert whole.status == 200
     assert (answer.status, says in answer.words) == (status, True), answer.words
     assert await look(house, escrow.id) == escrow
@@ -321,12 +327,171 @@ async def test_shares_that_do_not_add_up_are_refused_and_kept_as_typed(ingress, 
     async with ingress(None) as client:
         person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
         page = await person.get(path_of(escrow, "resolve_dispute"))
-        sent = {"form_token": page.token, **to_two("30", "60")(crew)}
+        sent = {"form_token": page.token, "version": "1", **to_two("30", "60")(crew)}
         answer = await person.post(path_of(escrow, "resolve_dispute"), sent)
     assert answer.status == 409
     assert "exactly what is held" in answer.words
     assert 'name="share_0" type="text" value="30"' in answer.text
     assert await look(house, escrow.id) == escrow
+
+
+ROW = re.compile(
+    r'name="who_(\d+)"[^>]*? value="([^"]*)".*?name="share_\1"[^>]*? value="([^"]*)"', re.S
+)
+
+
+def version_of(page):
+    """The version of the terms that the form says it was shown with."""
+    return re.search(r'name="version" value="(\d+)"', page.text)[1]
+
+
+def rows_of(page):
+    """(e-mail, amount) of each row that has either, as the next click would send them."""
+    return [(who, share) for _, who, share in ROW.findall(page.text) if who or share]
+
+
+def sent_back(page):
+    """What the browser sends of a form that is sent as it was shown."""
+    fields = {f"who_{n}": who for n, who, _ in ROW.findall(page.text)}
+    fields |= {f"share_{n}": share for n, _, share in ROW.findall(page.text)}
+    return {"form_token": page.token, "version": version_of(page), **fields}
+
+
+async def test_an_amount_stays_with_its_person_whoever_pays_in_meanwhile(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", disputed)
+    await top_up(house, crew.stranger.email, "10", "USDC")
+    path = path_of(escrow, "resolve_dispute")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
+        page = await person.get(path)
+        emails = [who for who, _ in rows_of(page)]
+        receiver, approver = crew.email(Role.RECEIVER), crew.email(Role.APPROVER)
+        sent = sent_back(page)
+        sent[f"share_{emails.index(receiver)}"] = "30"
+        sent[f"share_{emails.index(approver)}"] = "60"
+        free = len(emails)
+        sent |= {f"who_{free}": "one@example.com", f"share_{free}": "10.x"}
+        wrong = await person.post(path, sent)
+        await act(house, crew.stranger.actor, milestones.fund(escrow.id, Decimal("0.5")))
+        sent |= {f"who_{free}": crew.email(Role.PLATFORM), f"share_{free}": "10"}
+        again = await person.post(path, sent)
+        assert (wrong.status, again.status) == (400, 409)
+        assert ("one@example.com", "10.x") in rows_of(wrong)
+        paid = [(receiver, "30"), (approver, "60"), (crew.email(Role.PLATFORM), "10")]
+        assert [row for row in rows_of(again) if row[1]] == paid
+        assert (crew.stranger.email, "") in rows_of(again)
+        assert again.text.count('type="email"') >= FREE
+        fields = sent_back(again)
+        [number] = [n for n, who in fields.items() if who == crew.stranger.email]
+        fields[number.replace("who", "share")] = "0.5"
+        done = await person.post(path, fields)
+    assert done.status == 303, done.words
+    assert (await look(house, escrow.id)).status == "resolved"
+    balance = await read_balance(house.pool, crew.people[Role.APPROVER].user_id, "USDC")
+    assert 0 < balance.available < 60_000_000
+    assert (await read_balance(house.pool, crew.stranger.user_id, "USDC")).available < 10_000_000
+
+
+@pytest.mark.parametrize("email", ["bob@localhost", "a@b", "@", "x" * 250 + "@example.com"])
+async def test_what_is_no_e_mail_is_said_beside_the_address(ingress, house, owner, email):
+    crew, escrow = await arranged(house, MULTI, "100", part_disputed)
+    path = path_of(escrow, "resolve_dispute")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.DISPUTE_RESOLVER))
+        page = await person.get(path)
+        free = len(rows_of(page))
+        sent = {**sent_back(page), "milestone": "1", f"who_{free}": email, f"share_{free}": "1"}
+        answer = await person.post(path, sent)
+    assert answer.status == 400
+    assert f'id="who_{free}-error"' in answer.text
+    assert 'id="milestone-error"' not in answer.text
+
+
+@pytest.mark.parametrize("version", ["", "2", "x", "9" * 30])
+@pytest.mark.parametrize(
+    "given",
+    [one for one in STEPS if one[0] not in ("note_dispute", "withdraw_remaining")],
+    ids=case,
+)
+async def test_a_step_is_not_taken_on_terms_that_were_not_seen(
+    ingress, house, owner, given, version
+):
+    step, who, terms, funded, before, fills, _ = given
+    crew, escrow = await arranged(house, terms, funded, before)
+    email = email_of(crew, who)
+    await top_up(house, email, "2000", "USDC")
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        page = await person.get(path_of(escrow, step))
+        assert version_of(page) == "1"
+        sent = {"form_token": page.token, **fills(crew), "version": version}
+        answer = await person.post(path_of(escrow, step), sent)
+    assert (answer.status, "changed meanwhile" in answer.words) == (409, True)
+    assert version_of(answer) == "1"
+    assert await look(house, escrow.id) == escrow
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [("en", "changed meanwhile"), ("fr", "ont changé entre-temps"), ("ar", "تغيّرت الشروط")],
+)
+async def test_an_approval_of_what_was_swapped_meanwhile_is_asked_for_anew(
+    ingress, house, owner, language, says
+):
+    crew, escrow = await arranged(house, MULTI)
+    terms = make_milestone_terms(crew, **MULTI)
+    swapped = replace(terms, milestones=terms.milestones[::-1])
+    path = f"{path_of(escrow, 'approve_milestone')}?lang={language}"
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, crew.email(Role.APPROVER))
+        page = await person.get(path)
+        await act(house, crew.actor(Role.PLATFORM), milestones.update(escrow.id, swapped))
+        sent = {"form_token": page.token, "version": version_of(page), "milestone_0": "yes"}
+        again = await person.post(path, sent)
+        assert (again.status, says in again.words) == (409, True), again.words
+        assert [one.approved for one in (await look(house, escrow.id)).milestones] == [False] * 2
+        assert (version_of(again), " checked" in again.text) == ("2", False)
+        empty = {"form_token": page.token, "version": "1"}
+        assert version_of(await person.post(path, empty)) == "2"
+        sent = {"form_token": again.token, "version": version_of(again), "milestone_1": "yes"}
+        assert (await person.post(path, sent)).status == 303
+    assert [one.approved for one in (await look(house, escrow.id)).milestones] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [
+        ("en", "changed after this link"),
+        ("fr", "ont changé depuis"),
+        ("ar", "بعد إنشاء هذا الرابط"),
+    ],
+)
+async def test_a_link_whose_input_was_given_for_other_terms_says_so_and_takes_no_step(
+    ingress, house, owner, language, says
+):
+    crew, escrow = await arranged(house, MULTI)
+    terms = make_milestone_terms(crew, **MULTI)
+    email = crew.email(Role.APPROVER)
+    url = await session(house, crew, escrow, "approve_milestone", email, {"indexes": [0]})
+    asking = await session(house, crew, escrow, "approve_milestone", email)
+    async with ingress(None) as client:
+        person = await signed_in(client, owner, email)
+        page, asked = await person.get(url), await person.get(asking)
+        swapped = replace(terms, milestones=terms.milestones[::-1])
+        await act(house, crew.actor(Role.PLATFORM), milestones.update(escrow.id, swapped))
+        sent = {"form_token": page.token, "version": "2"}
+        for answer in (
+            await person.post(f"{url}?lang={language}", sent),
+            await person.get(f"{url}?lang={language}"),
+        ):
+            assert says in answer.words
+            assert answer.text.partition("<main>")[2].count("<button") == 1  # the one to leave by
+        stale = {"form_token": asked.token, "version": version_of(asked), "milestone_0": "yes"}
+        again = await person.post(asking, stale)
+        assert (again.status, "changed meanwhile" in again.words) == (409, True)
+        assert not any(one.approved for one in (await look(house, escrow.id)).milestones)
+        fresh = {"form_token": again.token, "version": version_of(again), "milestone_0": "yes"}
+        assert (await person.post(asking, fresh)).location.endswith("status=completed")
 
 
 # ---- Who sees it --------------------------------------------------------------------------------
@@ -355,7 +520,7 @@ async def test_only_its_person_learns_where_a_session_that_is_over_came_from(
         person = await signed_in(client, owner, email)
         other = await signed_in(client, owner, crew.stranger.email)
         page, others = await person.get(url), await other.get(url)
-        left = {"act": "leave"} if ending == "cancelled" else {"milestone_0": "yes"}
+        left = {"act": "leave"} if ending == "cancelled" else {"milestone_0": "yes", "version": "1"}
         if ending == "expired":
             await jump(house, timedelta(minutes=31))
         sent = await person.post(url, {"form_token": page.token, **left})
@@ -512,6 +677,18 @@ class Mute:
 
     def typed(self, words):
         return words
+
+
+async def test_a_wallet_leads_to_an_escrow_only_whom_it_shows_itself(ingress, house, owner):
+    crew, escrow = await arranged(house, SINGLE, "100", approved)
+    await release(house, crew, escrow.id)
+    async with ingress(None) as client:
+        for email, leads in ((crew.payer.email, False), (crew.email(Role.RECEIVER), True)):
+            person = await signed_in(client, owner, email)
+            wallet = await person.get("/dashboard/wallet?currency=USDC")
+            assert escrow.title in wallet.words
+            assert (path_of(escrow) in wallet.text) == leads
+            assert (await person.get(path_of(escrow))).status == (200 if leads else 404)
 
 
 # ---- The dashboard's list -----------------------------------------------------------------------
