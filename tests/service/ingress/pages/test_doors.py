@@ -210,7 +210,9 @@ async def a_milestones_checkout(world: World, _who: str) -> Asked:
     wanted = NewMilestoneSession.model_validate(asked)
     command = sessions.create_of_milestones(world.shop.developer_id, escrow_id, wanted)
     session_id: str = (await act(world.house, world.shop.actor, command))["sessionId"]
-    return Asked({"id": session_id}, "", f"checkout/{session_id}", {"milestone_0": "yes"})
+    return Asked(
+        {"id": session_id}, "", f"checkout/{session_id}", {"milestone_0": "yes", "version": "1"}
+    )
 
 
 async def make_session(world: World, escrow_id: str, email: str) -> str:
@@ -485,12 +487,13 @@ TABLE: tuple[Row, ...] = (
     Row(f"GET {ESCROW}/{{step}}",           "sign-in", "register",   "404",    "404",  "200",
         at_milestones("approve_milestone"), "approve_milestone"),
     Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    "404",  DONE,
-        at_milestones("approve_milestone", milestone_1="yes"), "approve_milestone"),
+        at_milestones("approve_milestone", milestone_1="yes", version="1"), "approve_milestone"),
     Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    DONE,   "404",
-        at_milestones("change_milestone_status", milestone="0", status="half"),
+        at_milestones("change_milestone_status", milestone="0", status="half", version="1"),
         "change_milestone_status"),
     Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    DONE,   DONE,
-        at_milestones("dispute", milestone_0="yes", reason="No."), "dispute of milestones"),
+        at_milestones("dispute", milestone_0="yes", reason="No.", version="1"),
+        "dispute of milestones"),
     Row(f"GET {ESCROW}/contract",           "sign-in", "register",   "404",    "404",  "404",
         at_milestones(), "of milestones, which have none"),
     Row("GET /dashboard/wallet",            "sign-in", "register",   "200",    "200",  "200"),
