@@ -33,8 +33,9 @@ from service.rules.errors import (
     OnlyOwnWallet,
     ResolverMustBeIndependent,
 )
+from service.rules.machine import Actor, ActorKind
 from service.rules.milestone import Done
-from service.rules.milestone_ground import check_frozen
+from service.rules.milestone_ground import check_frozen, roles_of
 from service.rules.milestone_said import Share, StatusChange
 from service.rules.milestone_terms import RECIPIENTS_MAX, Terms, check_terms
 from service.store import events
@@ -48,7 +49,7 @@ from service.store.milestones import (
     read_milestone_escrow,
 )
 from service.store.users import await_registrations, read_users
-from service.wire.milestone_shapes import MilestoneEscrowAnswer, answer
+from service.wire.milestone_shapes import MilestoneEscrowAnswer, answer, answer_outside
 from service.wire.milestones import DistributionGiven, check_mode, minor_of, parts_of
 
 Choose = Callable[[MilestoneEscrow, Transaction], Done]
@@ -107,7 +108,7 @@ def fund(
             raise InsufficientFunds(available=available, needed=amount)
         done = milestone_progress.fund(escrow, holder, amount, tx.now)
         await record(tx, done)
-        return answer(done.after)
+        return answer(done.after) if _reads(tx.actor, escrow) else answer_outside(done.after)
 
     return command
 
@@ -328,3 +329,12 @@ async def shares_of(
     users = await read_users(tx, others) if others else {}
     ids = here | {email: user.person.id for email, user in users.items() if user.is_email_verified}
     return [Share(Holder(email, ids.get(email)), amount) for email, amount in parts]
+
+
+def _reads(actor: Actor, escrow: MilestoneEscrow) -> bool:
+    """Whether this key reads the escrow. People see what their pages show, whatever is answered."""
+    return (
+        actor.kind is not ActorKind.DEVELOPER
+        or actor.developer_id == escrow.creator_id
+        or bool(roles_of(escrow, actor.user_id))
+    )

@@ -55,7 +55,11 @@ class Flags(Wire):
 
 
 class MilestoneEscrowShape(Wire):
-    """A milestone escrow; what it was asked for can be edited and PUT back."""
+    """A milestone escrow; what it was asked for can be edited and PUT back.
+
+    Whoever pays without having a place in it is not told who the others are: the e-mails of `roles`
+    and each milestone's evidence are empty for them, the memo and receivers are left out.
+    """
 
     id: str
     engagement_id: str
@@ -191,6 +195,16 @@ def _milestone(index: int, one: Milestone, currency: str) -> MilestoneShape:
 def answer(escrow: MilestoneEscrow) -> MilestoneEscrowAnswer:
     """One escrow as an answer."""
     return MilestoneEscrowAnswer.model_construct(escrow=shape(escrow))
+
+
+def answer_outside(escrow: MilestoneEscrow) -> MilestoneEscrowAnswer:
+    """One escrow for whoever may pay into it, but not read it: without people and their words."""
+    whole = shape(escrow)
+    nobody = whole.roles.model_copy(update=dict.fromkeys(RolesShape.model_fields, ""))
+    veil = {"receiver": None, "evidence": ""}
+    veiled = [one.model_copy(update=veil) for one in whole.milestones]
+    told = {"roles": nobody, "receiver_memo": None, "milestones": veiled}
+    return MilestoneEscrowAnswer.model_construct(escrow=whole.model_copy(update=told))
 
 
 # ---- Cursors, and the log after its bodies are gone ----------------------------------------------

@@ -1,5 +1,6 @@
 """The milestone endpoints at the door: what they answer, list, log, rehearse and repeat."""
 
+import re
 from datetime import timedelta
 
 import asyncpg
@@ -264,6 +265,24 @@ async def test_a_payers_share_goes_and_comes_back_with_the_pool(world: World):
     await world.released(path, 1)
     assert await shares() == [0, 0]
     await assert_sound(world.house)
+
+
+async def test_a_payer_without_a_place_is_not_told_who_the_others_are(world: World):
+    await top_up(world.house, world.crew.stranger.email, "10", "USDC")
+    body = world.body(amounts=("60", "40"), receiverMemo="IBAN of somebody")
+    body["milestones"][0]["receiver"] = "hidden@example.com"
+    path = "/" + (await world.done("developer", "POST", "", body))["id"]
+    for query in ("?dry_run=true", ""):
+        status, told = await world.ask("stranger", "POST", f"{path}/fund{query}", {"amount": "0.5"})
+        assert status == 200
+        assert not [
+            email
+            for email in re.findall(r"[\w.+-]+@[\w.-]+", orjson.dumps(told).decode())
+            if "stranger" not in email
+        ]
+        assert "IBAN" not in orjson.dumps(told).decode()
+    assert told["escrow"]["balance"] == "0.500000"
+    assert set(told["escrow"]["roles"].values()) == {""}
 
 
 # ---- The resolver's deadline --------------------------------------------------------------------
