@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import checkout, create, deliver, expire, lanes, latency, listing, papers
+from bench import checkout, create, deliver, expire, lanes, latency, listing, milestones, papers
 from bench.ground import Ground, prepared
 from bench.report import Finding, below, written
 
@@ -23,6 +23,7 @@ CLAIMS: Mapping[str, Callable[[Ground], Awaitable[list[Finding]]]] = {
     "expire": expire.measure,
     "listing": listing.measure,
     "checkout": checkout.measure,
+    "milestones": milestones.measure,
     "papers": papers.measure,
 }
 PROCESSES = {"serve": "ingress", "work": "worker"}

@@ -23,7 +23,8 @@ BREACHES = {
         SELECT e.id, e.status FROM escrow e
         CROSS JOIN LATERAL (
             SELECT coalesce(sum(amount_minor) FILTER (WHERE reason = 'hold'), 0) AS funded,
-                   coalesce(sum(amount_minor) FILTER (WHERE reason = 'release'), 0) AS released,
+                   coalesce(sum(amount_minor) FILTER (
+                       WHERE reason IN ('release', 'resolution', 'withdrawal')), 0) AS released,
                    coalesce(sum(amount_minor) FILTER (WHERE reason = 'refund'), 0) AS refunded,
                    coalesce(sum(amount_minor) FILTER (WHERE reason LIKE '%_fee'), 0) AS fees
             FROM transfer t WHERE t.escrow_id = e.id) AS moved
@@ -64,6 +65,36 @@ BREACHES = {
         WHERE e.status IN ('pending', 'delivered') AND NOT EXISTS (
             SELECT FROM deadline d
             WHERE d.escrow_id = e.id AND d.fired_at IS NULL AND d.cancelled_at IS NULL)""",
+    "a milestone escrow's status follows from its milestones": """
+        SELECT e.id, e.status, s.* FROM escrow e JOIN milestone_escrow m ON m.escrow_id = e.id
+        CROSS JOIN LATERAL (
+            SELECT bool_or(disputed) AS disputed, bool_and(released OR resolved) AS over,
+                   bool_or(released) AS released, bool_and(approved) AS approved,
+                   bool_or(approved AND NOT released AND NOT resolved) AS payable
+            FROM milestone p WHERE p.escrow_id = e.id) AS s
+        WHERE e.status <> CASE
+            WHEN s.disputed THEN 'inDispute' WHEN s.over AND s.released THEN 'released'
+            WHEN s.over THEN 'resolved'
+            WHEN m.release_mode = 'single' AND s.approved THEN 'pendingRelease'
+            WHEN m.release_mode = 'multi' AND s.payable THEN 'pendingRelease'
+            ELSE 'working' END""",
+    "in single release the milestones are one": """
+        SELECT p.escrow_id FROM milestone p JOIN milestone_escrow m USING (escrow_id)
+        WHERE m.release_mode = 'single'
+        GROUP BY 1 HAVING count(DISTINCT (disputed, released, resolved)) > 1""",
+    "a resolver with a deadline has it while something is disputed, and not longer": """
+        SELECT m.escrow_id FROM milestone_escrow m
+        WHERE (SELECT count(*) FROM deadline d
+               WHERE d.escrow_id = m.escrow_id AND d.kind = 'resolver'
+                 AND d.fired_at IS NULL AND d.cancelled_at IS NULL)
+           <> CASE WHEN m.resolver_deadline_days IS NULL THEN 0 ELSE (
+               SELECT CASE m.release_mode WHEN 'single' THEN bool_or(p.disputed)::int
+                                          ELSE count(*) FILTER (WHERE p.disputed) END
+               FROM milestone p WHERE p.escrow_id = m.escrow_id) END""",
+    "payers' sums are what was funded": """
+        SELECT m.escrow_id FROM milestone_escrow m JOIN escrow e ON e.id = m.escrow_id
+        WHERE e.funded_minor <> (SELECT coalesce(sum(amount_minor), 0) FROM milestone_funding f
+                                 WHERE f.escrow_id = m.escrow_id)""",
     "what is pending is what is under way": """
         SELECT a.owner, a.currency, a.balance_minor FROM account a
         WHERE a.kind = 'pending' AND a.balance_minor <> (
@@ -143,10 +174,26 @@ async def count_rows(house: House) -> dict[str, int]:
         "account", "app_user", "cancellation_request", "checkout_session", "contract",
         "contract_signature", "deadline", "delivery_rejection", "developer", "dispute",
         "dispute_evidence", "dispute_offer", "dispute_statement", "escrow",
+        "escrow_role",
         "event", "file", "idempotency", "identity_document", "identity_verification", "invitation",
-        "mail",
+        "mail", "milestone", "milestone_escrow", "milestone_funding",
         "paper", "payment", "proof_attachment", "proof_submission", "purchase_proof", "recovery",
-        "transfer",
-        "webhook_body",
+        "transfer", "webhook_body",
     )  # fmt: skip
     return {table: await house.pool.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
+
+
+async def digest_tables(house: House) -> dict[str, str]:
+    """A digest of every row of every table: equal before and after whatever changed nothing."""
+    tables = await house.pool.fetch(
+        "SELECT c.relname::text AS name FROM pg_class c"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')"
+        " AND NOT c.relispartition ORDER BY 1"
+    )
+    return {
+        row["name"]: await house.pool.fetchval(
+            f"SELECT md5(coalesce(string_agg(t::text, E'\n' ORDER BY t::text), '')) "
+            f"FROM {row['name']} t"
+        )
+        for row in tables
+    }

@@ -145,7 +145,7 @@ def tell(tale: Tale) -> None:
         before = moment.at
         click.echo(f"  {moment.at:%H:%M:%S.%f}"[:-3] + f"  {line(moment)}")
     for side, change in tale.money.items():
-        click.echo(f"  the {side}'s wallet: {change:+} TND")
+        click.echo(f"  the {side}'s wallet: {change:+} {tale.currency}")
     for complaint in tale.complaints:
         click.echo(f"  MISSING: {complaint}")
 

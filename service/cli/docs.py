@@ -12,8 +12,9 @@ import click
 from service.cli import specimens
 from service.ingress.openapi import pretty
 from service.ingress.routes import routes
-from service.rules import escrow, events, identity, payment, proof
+from service.rules import escrow, events, identity, milestone, payment, proof
 from service.rules.clocks import CLOCKS, Clock
+from service.rules.engagement import RELEASE_MODES
 from service.rules.escrow import FINAL, FLAGS, MODES
 from service.rules.machine import NOWHERE, Movement, Role, Step
 from service.rules.policy import Policy
@@ -30,6 +31,10 @@ MONEY = {
     Movement.RELEASE: "released",
     Movement.REFUND: "refunded",
     Movement.SPLIT: "split",
+    Movement.FUND: "held",
+    Movement.PAY: "released",
+    Movement.DISTRIBUTE: "distributed",
+    Movement.WITHDRAW: "withdrawn",
 }
 
 
@@ -60,31 +65,72 @@ def states() -> str:
         "The phases of a quick escrow with a policy; its status stays `paid` until the gate opens"
         f" ({_listed(f'`{phase}`' for phase in sorted(proof.OPEN_GATE))}).",
         _fence(_arrows(proof.STEPS, proof.TABLE.final)),
+        *_milestones(),
         "## Identity verifications",
         "The sandbox approves at once; live, the operator decides. Registering with the e-mail"
         " links the record, however it stands.",
         _fence(_arrows(identity.STEPS, identity.TABLE.final)),
-        "## Payments",
+        *_payments(),
+    )
+
+
+def _payments() -> Iterator[str]:
+    """The ways of money between the outside and a wallet, a diagram each."""
+    yield "## Payments"
+    yield (
         "Money that comes for one which is over is a payment of its own, and waits for the"
-        " operator.",
-        *(
-            part
-            for mode in payment.MODES
-            for part in (
-                f"### {mode}",
-                _fence(
-                    _arrows(
-                        (row for row in payment.STEPS if mode in row.modes), payment.TABLE.final
-                    )
-                ),
-            )
+        " operator."
+    )
+    for mode in payment.MODES:
+        rows = (row for row in payment.STEPS if mode in row.modes)
+        yield f"### {mode}"
+        yield _fence(_arrows(rows, payment.TABLE.final))
+
+
+def _milestones() -> Iterator[str]:
+    """The milestone family: both release modes, the coupling, one milestone, every step."""
+    yield "## Milestone escrows"
+    yield (
+        "The status follows from the milestones, by the first row that fits. In single release"
+        " all milestones are disputed, released and resolved together."
+    )
+    yield _table(
+        ("Status", "In", "When"),
+        (
+            (row.status, ", ".join(m for m in RELEASE_MODES if m in row.modes), row.says)
+            for row in milestone.COUPLING
         ),
     )
+    yield "### One milestone"
+    yield _fence(_arrows(milestone.MILESTONE_STEPS, milestone.MILESTONE_TABLE.final))
+    for mode in RELEASE_MODES:
+        yield f"### {mode.capitalize()} release"
+        rows = (row for row in milestone.STEPS if mode in row.modes)
+        yield _fence(_arrows(rows, milestone.TABLE.final))
+    yield "### Steps of milestone escrows"
+    yield _table(
+        ("From", "To", "Step", "Who", "Release", "Money", "Webhooks", "In words"),
+        (
+            (*cells[:4], _releases(row), *cells[5:])
+            for row in milestone.STEPS
+            if row.name not in milestone.FLAGS
+            for cells in (_step_cells(row),)
+        ),
+    )
+
+
+def _releases(row: Step) -> str:
+    return ", ".join(mode for mode in RELEASE_MODES if mode in row.modes)
 
 
 def catalogue() -> str:
     """docs/events.md: every webhook type, and the steps that send it."""
     rows = sorted((event, *_event_cells(row)) for row in escrow.STEPS for event in row.events)
+    of_milestones = sorted(
+        (event, *_event_cells(row)[:3], _releases(row))
+        for row in milestone.STEPS
+        for event in row.events
+    )
     return _page(
         "# Webhook events",
         GENERATED,
@@ -93,6 +139,10 @@ def catalogue() -> str:
         f" hears {_listed(f'`{name}`' for name in events.DEFAULT_SUBSCRIPTION)}.",
         "## Of escrows",
         _table(("Type", "Step", "From", "To", "Modes"), (_code_first(row) for row in rows)),
+        "## Of milestone escrows",
+        _table(
+            ("Type", "Step", "From", "To", "Release"), (_code_first(row) for row in of_milestones)
+        ),
         "## Of endpoints",
         _bullets(events.OF_ENDPOINTS),
         "## Of identity verifications",

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import click
 
 from service.cli.verb import Answer, verb
-from service.rules import escrow, identity, payment, proof
+from service.rules import escrow, identity, milestone, payment, proof
 from service.settings import Settings
 from service.store.schema import Migrated
 from service.store.schema import migrate as migrate_schema
@@ -25,6 +25,7 @@ async def migrate_at(settings: Settings, *, is_restored: bool = False) -> Migrat
         *proof.TABLE.transitions(),
         *identity.TABLE.transitions(),
         *payment.TABLE.transitions(),
+        *milestone.TABLE.transitions(),
     ]
     return await migrate_schema(settings.admin_url or "", role, tables, is_restored=is_restored)
 

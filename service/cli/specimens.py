@@ -14,11 +14,12 @@ from service.words.facts import (
     EscrowFacts,
     IdentityFacts,
     PaymentFacts,
+    RoleFacts,
     Times,
 )
 from service.words.languages import LANGUAGES
 from service.words.mails import SCRIPTS, Facts, Words
-from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT
+from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, ROLE
 
 HOST = "https://amana.example"
 ID = "0123456789abcdef01234567"
@@ -151,6 +152,28 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         ),
     ),
 }
+ALL_OF_IT = {"moved": "1000.000000", "numbers": []}
+GOT = {"moved": "947.000000", "role": None, "page": "/dashboard/wallet"}
+OF_ROLES: Mapping[str, tuple[Case, ...]] = {
+    "role_disputed": (
+        ("To the dispute resolver", {"role": "dispute_resolver", "due_at": ENDED}),
+        ("To another role, of milestones", {"numbers": [1, 3]}),
+    ),
+    "role_released": (
+        ("All of it", ALL_OF_IT),
+        ("Of milestones", {"moved": "600.000000", "numbers": [1, 3]}),
+    ),
+    "role_resolved": (
+        ("By the resolver", {**ALL_OF_IT, "how": "resolve_dispute"}),
+        ("By time, of a milestone", {"moved": "600.000000", "numbers": [3], "how": "clock"}),
+        ("Of nothing", {"moved": "0.000000", "numbers": [], "how": "clock"}),
+    ),
+    "role_paid": tuple(
+        (how, {**GOT, "how": how})
+        for how in ("release", "resolve_dispute", "clock", "withdraw_remaining")
+    ),
+}
+"""As CASES, of the mails about milestone escrows."""
 NOTED = frozenset(
     {"delivery_rejected", "cancellation_requested", "dispute_opened", "proof_correction"}
 )
@@ -183,6 +206,9 @@ def _specimens(template: str, code: str) -> Iterator[tuple[str, Facts]]:
             for side in SIDES:
                 shows = f"To the {side}, {name}" if name else f"To the {side}"
                 yield shows, _escrow(template, code, side, changed)
+    elif about is ROLE:
+        cases = OF_ROLES.get(template, (UNPAID,))
+        yield from ((name, _role(template, code, changed)) for name, changed in cases)
     elif about is ENDPOINT:
         reasons = MAILS if template == "endpoint_failing" else DisableReason
         for told in ((reason.name or "").lower() for reason in reasons):
@@ -223,6 +249,21 @@ def _escrow(template: str, code: str, side: str, changed: Mapping[str, Any]) -> 
         "note": WROTE[code] if template in NOTED else None,
         "refunded": "0.000",
     }
+    return {**facts, **changed}  # type: ignore[typeddict-item]  # as a row's JSON
+
+
+def _role(template: str, code: str, changed: Mapping[str, Any]) -> RoleFacts:
+    facts: dict[str, Any] = {
+        "escrow_id": ID,
+        "title": TITLES[code],
+        "amount": "1000.000000",
+        "currency": "USDC",
+        "company": "Shop",
+        "role": "approver",
+        "timezone": ZONE,
+    }
+    if template == "role_disputed":
+        facts |= {"by": "nour@shop.example", "note": WROTE[code]}
     return {**facts, **changed}  # type: ignore[typeddict-item]  # as a row's JSON
 
 

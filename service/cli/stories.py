@@ -13,6 +13,7 @@ from service.cli.stories_instant import (
     by_guest,
     by_invitation,
 )
+from service.cli.stories_milestones import MILESTONE_STORIES
 from service.cli.stories_quick import (
     by_completion,
     by_offer,
@@ -35,5 +36,6 @@ STORIES: Sequence[Callable[[World], Awaitable[None]]] = (
     by_cancellation,
     by_completion,
     by_rejection,
+    *MILESTONE_STORIES,
     by_expiry,
 )

@@ -160,6 +160,7 @@ class Tale:
     webhooks: Sequence[str] = ()
     mails: Sequence[Sent] = ()
     sessions: list[str] = field(default_factory=list)
+    currency: str = "TND"
 
     @property
     def id(self) -> str:

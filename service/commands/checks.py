@@ -14,17 +14,23 @@ from functools import partial
 
 import structlog
 
-from service.commands.escrows import link_party
+from service.commands.milestone_steps import record as record_milestones
 from service.commands.perform import Answer, Command, House, perform, tend
 from service.commands.steps import lock, record
+from service.commands.users import link
+from service.rules.aggregate import Escrow
+from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import EscrowNotFound, StillBreached, Unavailable
 from service.rules.escrow import choose, take
 from service.rules.invariants import FREEZING, NAMES
 from service.rules.machine import SYSTEM, Actor
+from service.rules.milestone import MODE
+from service.rules.milestone_changes import flagged
 from service.store import checks
 from service.store.checks import HOUSE, OF_HOUSE, OF_SUBJECTS, SEALS_A_PAGE, Breach, Result
 from service.store.db import Reader, Transaction
 from service.store.escrows import lock_escrows
+from service.store.milestones import read_milestone_escrow
 from service.store.users import read_users
 from service.wire.assurance import Standing
 
@@ -132,8 +138,7 @@ def freeze(
             return Standing(id=escrow_id, frozen=escrow.frozen)
         if proven is not None:
             proven()
-        taken = take(choose("freeze", escrow, tx.actor), escrow, tx.actor, tx.now)
-        await record(tx, [taken])
+        await _flag(tx, escrow, frozen=True)
         return Standing(id=escrow_id, frozen=True)
 
     return command
@@ -156,20 +161,21 @@ def link_registered(escrow_id: str) -> Command:
 
     async def command(tx: Transaction) -> Standing:
         escrow = await lock(tx, escrow_id)
-        emails = [
-            email
-            for email, person in (
-                (escrow.seller_email, escrow.seller),
-                (escrow.buyer_email, escrow.buyer),
-            )
-            if person is None
-        ]
-        for user in (await read_users(tx, emails)).values():
+        for user in (await read_users(tx, await _awaited(tx, escrow))).values():
             if user.is_email_verified:
-                await link_party(tx, escrow_id, user.person)
+                await link(tx, escrow_id, escrow.mode, user.person)
         return Standing(id=escrow_id, frozen=escrow.frozen)
 
     return command
+
+
+async def _awaited(reader: Reader, escrow: Escrow) -> list[str]:
+    """The e-mails behind which nobody is linked yet."""
+    if escrow.mode == MODE:
+        holders = (await _whole(reader, escrow.id)).holders()
+        return [holder.email for holder in holders if holder.user_id is None]
+    sides = ((escrow.seller_email, escrow.seller), (escrow.buyer_email, escrow.buyer))
+    return [email for email, person in sides if person is None]
 
 
 def unfreeze(escrow_id: str) -> Command:
@@ -189,11 +195,27 @@ def unfreeze(escrow_id: str) -> Command:
             return Standing(id=escrow_id, frozen=False)
         if breaches := await breaches_of(tx, escrow_id):
             raise StillBreached(says="; ".join(breaches))
-        taken = take(choose("unfreeze", escrow, tx.actor), escrow, tx.actor, tx.now)
-        await record(tx, [taken])
+        await _flag(tx, escrow, frozen=False)
         return Standing(id=escrow_id, frozen=False)
 
     return command
+
+
+async def _flag(tx: Transaction, escrow: Escrow, *, frozen: bool) -> None:
+    """The step that sets the flag or takes it away, by the table of the escrow's family."""
+    if escrow.mode == MODE:
+        whole = await _whole(tx, escrow.id)
+        await record_milestones(tx, flagged(whole, tx.now, frozen=frozen))
+        return
+    row = choose("freeze", escrow, tx.actor) if frozen else choose("unfreeze", escrow, tx.actor)
+    await record(tx, [take(row, escrow, tx.actor, tx.now)])
+
+
+async def _whole(reader: Reader, escrow_id: str) -> MilestoneEscrow:
+    whole = await read_milestone_escrow(reader, escrow_id)
+    if whole is None:
+        raise AssertionError(f"milestone escrow {escrow_id} has no terms")
+    return whole
 
 
 async def breaches_of(

@@ -19,6 +19,7 @@ from service.commands.perform import House, perform, tend
 from service.commands.sessions import SESSION, fire_sessions
 from service.commands.steps import fire_due_of
 from service.rules.clocks import KINDS
+from service.rules.engagement import RESOLVER
 from service.rules.errors import ClockAdvancing, Unavailable
 from service.rules.machine import CLOCK
 from service.store.clock import lease_clock, move_clock, read_clock, release_clock
@@ -30,6 +31,8 @@ BATCH = 100
 LANES = 3
 """Batches of a sweep that are under way at once: one is thought over while others are written."""
 LEASE = timedelta(seconds=30)
+OF_STEPS = KINDS | {RESOLVER}
+"""The kinds at whose end a step of an escrow's table is taken, of either family."""
 
 log = structlog.get_logger()
 
@@ -154,10 +157,10 @@ async def _fire_batch(
 
 async def _fired_of(house: House, due: Sequence[Deadline], now: datetime | None) -> list[Deadline]:
     """Each kind by its own way; an unknown one is a failure, not something to be met for ever."""
-    unknown = {one.kind for one in due} - {REMINDER, SESSION, *KINDS}
+    unknown = {one.kind for one in due} - {REMINDER, SESSION, *OF_STEPS}
     if unknown:
         raise AssertionError(f"nobody fires deadlines of the kind {', '.join(sorted(unknown))}")
-    escrows = sorted({one.escrow_id for one in due if one.kind in KINDS})
+    escrows = sorted({one.escrow_id for one in due if one.kind in OF_STEPS})
     reminders = [one.id for one in due if one.kind == REMINDER]
     sessions = [one for one in due if one.kind == SESSION]
     fired: list[Deadline] = []

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from service.commands.due import DeadlineDue
 from service.commands.gathering import Gathering
-from service.commands.steps import DeadlineDue, fire_due_of
+from service.commands.steps import fire_all_due_of
 from service.gateways.bell import Bell
 from service.rules.errors import (
     Busy,
@@ -32,10 +33,11 @@ from service.store.deadlines import read_open
 from service.store.idempotency import Stored, insert_answer, read_answer
 from service.store.vault import Vault
 from service.wire.base import Wire, dump_json
-from service.wire.next import rehearsal
+from service.wire.next import Open, rehearsal
 
 TRIES = 3
-DUE_STEPS_LIMIT = 20
+DUE_ROUNDS = 5
+"""All that is due is fired at once: a second round is for what has come due meanwhile."""
 ALONE_AT_ONCE = 3
 KEPT = timedelta(days=30)
 KEPT_SEALED = timedelta(hours=24)
@@ -91,15 +93,15 @@ async def perform(
 ) -> Answer:
     """Carry the command out once and answer with its bytes.
 
-    A deadline that is due on the locked escrow is committed first, as the clock's step; a refusal
-    of the person's step never undoes it. `now` is given by the sandbox's clock only. `status` may
+    Deadlines that are due on the locked escrow are committed first, as the clock's steps; a refusal
+    of the person's step never undoes them. `now` is given by the sandbox's clock only. `status` may
     depend on what the command answers.
 
     Raises:
         Refused: the rules say no; nothing was changed by this command.
         Unavailable: the database is away; nothing was changed.
     """
-    due_steps = 0
+    rounds = 0
     while True:
         try:
             answer, rings = await _tried(
@@ -108,8 +110,8 @@ async def perform(
                 )
             )
         except DeadlineDue as due:
-            due_steps += 1
-            if due_steps > DUE_STEPS_LIMIT:
+            rounds += 1
+            if rounds > DUE_ROUNDS:
                 raise AssertionError(f"escrow {due.escrow_id} has a due step that stays") from due
             await fire(house, due.escrow_id)
         else:
@@ -135,7 +137,9 @@ async def _rehearsed(house: House, actor: Actor, command: Command, status: int) 
             await _open(tx, None, None)
             given = await _through_due(tx, command)
             subject = tx.taken[-1].after.id if tx.taken else ""
-            deadlines = [(d.kind, d.due_at, d.remaining) for d in await read_open(tx, subject)]
+            deadlines = [
+                Open(d.kind, d.due_at, d.remaining, d.subject) for d in await read_open(tx, subject)
+            ]
             told = dump_json(rehearsal(status, given, tx.taken, deadlines))
             raise _Undone
     except _Undone:
@@ -145,12 +149,12 @@ async def _rehearsed(house: House, actor: Actor, command: Command, status: int) 
 async def _through_due(tx: Transaction, command: Command) -> Wire:
     """The command, after the clock's steps that come before it, all in this transaction."""
     actor = tx.actor
-    for _ in range(DUE_STEPS_LIMIT):
+    for _ in range(DUE_ROUNDS):
         try:
             return await command(tx)
         except DeadlineDue as due:
             tx.actor = CLOCK
-            await fire_due_of(tx, [due.escrow_id])
+            await fire_all_due_of(tx, due.escrow_id)
             tx.actor = actor
     return await command(tx)
 
@@ -288,14 +292,14 @@ async def _remember(
 
 
 async def fire(house: House, escrow_id: str) -> None:
-    """Commit the step of the earliest deadline that is due on this escrow, by the clock."""
+    """Commit the steps of all deadlines that are due on this escrow, by the clock."""
     house.bell.ring(await _tried(lambda: _fire_once(house, escrow_id)))
 
 
 async def _fire_once(house: House, escrow_id: str) -> set[str]:
     async with house.pool.begin(CLOCK, house.policy, house.vault) as tx:
         await _open(tx, None, None)
-        await fire_due_of(tx, [escrow_id])
+        await fire_all_due_of(tx, escrow_id)
     return tx.rings
 
 

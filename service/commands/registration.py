@@ -5,7 +5,6 @@ door before, and nobody else's account can be taken over by naming it.
 """
 
 from service.commands import users
-from service.commands.escrows import link_party
 from service.rules.aggregate import Person
 from service.rules.errors import EmailTaken, Invalid, InvitationNotFound
 from service.store.db import Transaction
@@ -35,7 +34,7 @@ async def follow_link(
         EmailTaken: another e-mail than the invited one belongs to somebody already.
         Invalid: that e-mail is the other party's.
     """
-    invitation = await _held(tx, token, email)
+    invitation, mode = await _held(tx, token, email)
     wanted = email or invitation.email
     user = await read_user(tx, wanted)
     if user is not None and wanted != invitation.email:
@@ -52,7 +51,7 @@ async def follow_link(
     elif not user.is_email_verified:
         await verify_email(tx, user.person.id)
         await users.link_waiting(tx, user.person)
-    await link_party(tx, invitation.escrow_id, user.person, invitation.email)
+    await users.link(tx, invitation.escrow_id, mode, user.person, invitation.email)
     return user.person, await read_accepted(tx, user.person.id)
 
 
@@ -75,21 +74,26 @@ async def register_proven(
     return user.person
 
 
-async def _held(tx: Transaction, token: str, email: str | None) -> Invitation:
-    """The open invitation behind the token, its escrow and the others that wait locked in order."""
+async def _held(tx: Transaction, token: str, email: str | None) -> tuple[Invitation, str]:
+    """The open invitation behind the token, and its escrow's mode.
+
+    That escrow and the others that wait are locked, in order.
+    """
     token_hash = hash_token(token)
     invitation = await read_invitation_behind(tx, token_hash)
     if invitation is None:
         raise InvitationNotFound
     await lock_email(tx, email or invitation.email)
     waiting = await read_waiting_for(tx, email or invitation.email)
-    locked = await lock_escrows(tx, sorted({invitation.escrow_id, *waiting}))
+    locked = await lock_escrows(
+        tx, sorted({invitation.escrow_id, *(escrow_id for escrow_id, _ in waiting)})
+    )
     # Whoever followed the link at the same time has committed by now.
     invitation = await read_invitation_behind(tx, token_hash)
     if invitation is None or not invitation.is_open:
         raise InvitationNotFound
     escrow = next(one.escrow for one in locked if one.escrow.id == invitation.escrow_id)
     others = {escrow.seller_email, escrow.buyer_email} - {invitation.email}
-    if email in others:
+    if email is not None and email in others:
         raise Invalid({"email": "must not be the other party's"})
-    return invitation
+    return invitation, escrow.mode

@@ -4,17 +4,24 @@ Law: the session is claimed under the escrow's lock and before its step, in one 
 who finish it at once take the step once, and a refused step leaves the session as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
+from service.commands.milestone_inputs import check_input
+from service.commands.milestone_steps import lock as lock_milestones
+from service.commands.milestones import as_seen
 from service.commands.payments import Wish, begun, paid_at_once, proven
 from service.commands.perform import Command
 from service.commands.steps import lock, reread
+from service.rules.aggregate import Escrow
 from service.rules.checkout import choose_redirect
+from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
 from service.rules.machine import Actor, ActorKind
+from service.rules.milestone_session import HANGS_ON_TERMS, bound, check_action
 from service.rules.money import to_minor
 from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
 from service.rules.session import (
@@ -29,20 +36,26 @@ from service.store.db import Reader, Transaction
 from service.store.deadlines import Arming, Deadline, arm_deadlines, fire_deadlines
 from service.store.developers import read_redirect_urls
 from service.store.escrows import lock_escrows
+from service.store.milestones import read_milestone_escrow
 from service.store.sessions import (
     Session,
     end_session,
     insert_session,
     read_session,
 )
-from service.store.users import read_user
+from service.store.users import read_bound
+from service.wire.base import OwnBody
 from service.wire.escrows import Detail, detail
+from service.wire.milestone_shapes import MilestoneEscrowShape
+from service.wire.milestone_shapes import shape as milestone_shape
 from service.wire.sessions import (
+    NewMilestoneSession,
     NewSession,
     SessionCreated,
     SessionEnded,
     SessionPayment,
     SessionShape,
+    kept,
 )
 
 SESSION = "session"
@@ -61,38 +74,93 @@ def create(developer_id: str, escrow_id: str, asked: NewSession) -> Command:
         redirect_url = choose_redirect(asked.redirect_url, allowed)
         escrow = await lock(tx, escrow_id)
         check(asked.action, escrow, asked.target_user_email)
-        session = Session(
-            id=uuid4(),
-            escrow_id=escrow_id,
-            developer_id=developer_id,
-            action=asked.action,
-            email=asked.target_user_email,
-            redirect_url=redirect_url,
-            metadata=asked.metadata,
-            status=PENDING,
-            expires_at=tx.now + timedelta(minutes=MINUTES),
-            completed_at=None,
-            created_at=tx.now,
-        )
-        await insert_session(tx, session)
-        clock = Arming(escrow_id, SESSION, session.expires_at, escrow.seq, str(session.id))
-        await arm_deadlines(tx, [clock])
-        return SessionCreated.model_construct(
-            session_id=str(session.id),
-            url=f"{tx.policy.public_url}/checkout/{session.id}",
-            expires_at=session.expires_at,
-        )
+        return await _opened(tx, developer_id, escrow, asked, redirect_url)
 
     return command
+
+
+def create_of_milestones(
+    developer_id: str,
+    escrow_id: str,
+    asked: NewMilestoneSession,
+    given: OwnBody | None = None,
+) -> Command:
+    """A session of 30 minutes for one step of a milestone escrow; its body may be `given` now.
+
+    Raises:
+        StepClash: redirect URL, target or status stand against it, in this order.
+        InvalidPayload, OfMilestones: what the step itself has against the body.
+    """
+
+    async def command(tx: Transaction) -> SessionCreated:
+        allowed = await read_redirect_urls(tx, developer_id)
+        redirect_url = choose_redirect(asked.redirect_url, allowed)
+        escrow = await lock_milestones(tx, escrow_id)
+        await _check_action(tx, escrow, asked, given)
+        brought = None if given is None else kept(given)
+        is_bound = given is not None and asked.action in HANGS_ON_TERMS
+        version = escrow.version if is_bound else None
+        return await _opened(tx, developer_id, escrow, asked, redirect_url, brought, version)
+
+    return command
+
+
+async def _check_action(
+    tx: Transaction, escrow: MilestoneEscrow, asked: NewMilestoneSession, given: OwnBody | None
+) -> None:
+    """Whether the person could take the step, as if they had registered; with this body."""
+    email = asked.target_user_email
+    user = await read_bound(tx, escrow.id, email)
+    person = user.person if user and user.is_email_verified else None
+    seen, actor = bound(escrow, email, person.id if person else None, tx.now)
+    if given is None:
+        check_action(seen, asked.action, actor, tx.now)
+    else:
+        await check_input(tx, seen, given, actor, person.email if person else email)
+
+
+async def _opened(
+    tx: Transaction,
+    developer_id: str,
+    escrow: Escrow | MilestoneEscrow,
+    asked: NewSession | NewMilestoneSession,
+    redirect_url: str,
+    given: Mapping[str, Any] | None = None,
+    terms_version: int | None = None,
+) -> SessionCreated:
+    session = Session(
+        id=uuid4(),
+        escrow_id=escrow.id,
+        developer_id=developer_id,
+        action=asked.action,
+        email=asked.target_user_email,
+        redirect_url=redirect_url,
+        metadata=asked.metadata,
+        status=PENDING,
+        expires_at=tx.now + timedelta(minutes=MINUTES),
+        completed_at=None,
+        created_at=tx.now,
+        of_milestones=isinstance(escrow, MilestoneEscrow),
+        input=given,
+        terms_version=terms_version,
+    )
+    await insert_session(tx, session)
+    clock = Arming(escrow.id, SESSION, session.expires_at, escrow.seq, str(session.id))
+    await arm_deadlines(tx, [clock])
+    return SessionCreated.model_construct(
+        session_id=str(session.id),
+        url=f"{tx.policy.public_url}/checkout/{session.id}",
+        expires_at=session.expires_at,
+    )
 
 
 async def bound_person(reader: Reader, session: Session, door: Actor) -> Actor:
     """The person to whom the session is bound, as an actor through this door.
 
     Raises:
-        UserNotRegistered: nobody has registered with the session's e-mail.
+        UserNotRegistered: nobody has registered with the session's e-mail, or by it.
     """
-    user = await read_user(reader, session.email)
+    user = await read_bound(reader, session.escrow_id, session.email)
     if user is None:
         raise UserNotRegistered
     return Actor(
@@ -109,16 +177,28 @@ def complete(session_id: UUID, taking: Command) -> Command:
 
     Raises:
         SessionNotPending: it was spent, cancelled, or has expired.
+        EscrowPropertiesMismatch: its input was given for other terms.
         Refused: as the step; the session stays pending.
     """
 
     async def command(tx: Transaction) -> SessionEnded:
         session = await _claim(tx, session_id, COMPLETED)
-        await taking(tx)
-        escrow = await reread(tx, session.escrow_id)
-        return ended(session, detail(escrow, tx.policy.ticket_prefix).escrow)
+        seen = session.terms_version
+        await (taking if seen is None else as_seen(session.escrow_id, seen, taking))(tx)
+        return ended(session, await _standing(tx, session))
 
     return command
+
+
+async def _standing(tx: Transaction, session: Session) -> Detail | MilestoneEscrowShape:
+    """The session's escrow as it now is, of whichever family."""
+    if not session.of_milestones:
+        escrow = await reread(tx, session.escrow_id)
+        return detail(escrow, tx.policy.ticket_prefix).escrow
+    whole = await read_milestone_escrow(tx, session.escrow_id)
+    if whole is None:
+        raise AssertionError(f"the locked escrow {session.escrow_id} is gone")
+    return milestone_shape(whole)
 
 
 def pay_otherwise(
@@ -156,8 +236,7 @@ def pay_otherwise(
         else:
             payment = await paid_at_once(tx, wish)
         left = await read_session(tx, session_id) or session
-        escrow = await reread(tx, session.escrow_id)
-        return ended(left, detail(escrow, tx.policy.ticket_prefix).escrow, payment)
+        return ended(left, await _standing(tx, left), payment)
 
     return command
 
@@ -215,7 +294,9 @@ def shape(session: Session) -> SessionShape:
 
 
 def ended(
-    session: Session, escrow: Detail | None = None, payment: Payment | None = None
+    session: Session,
+    escrow: Detail | MilestoneEscrowShape | None = None,
+    payment: Payment | None = None,
 ) -> SessionEnded:
     """How the session ended, and the escrow after it; `payment` where one was begun outside."""
     paid = SessionPayment(id=payment.id, status=payment.state) if payment else None

@@ -12,14 +12,18 @@ from functools import partial
 
 import structlog
 
+from service.commands.due import DeadlineDue
 from service.commands.files import view_url
 from service.commands.mails import write_notices
+from service.commands.milestone_steps import fire_resolver
 from service.commands.payment_steps import follow
 from service.rules.aggregate import Escrow
 from service.rules.clocks import due_step, turn
 from service.rules.errors import EscrowNotFound, Refused
 from service.rules.escrow import Taken, choose, take
 from service.rules.machine import Actor, ActorKind
+from service.rules.milestone import MODE
+from service.rules.milestone_terms import MILESTONES_MAX
 from service.rules.session import moot
 from service.store import events, ledger
 from service.store.db import Transaction
@@ -27,18 +31,14 @@ from service.store.deadlines import Deadline, fire_deadlines, turn_deadlines
 from service.store.escrows import lock_escrows, move_escrows, read_escrow
 from service.store.ids import event_id
 from service.store.parts import write_parts
-from service.store.sessions import cancel_sessions
+from service.store.sessions import Ended, cancel_sessions
 from service.wire.events import Setting, escrow_event
 
+DUE_STEPS_MAX = MILESTONES_MAX + 20
+"""Due on one escrow at once: the disputes of all its milestones; in the other family a few rows in
+a row, after a long absence."""
+
 log = structlog.get_logger()
-
-
-class DeadlineDue(Exception):
-    """The locked escrow has a deadline that is due: its step is committed before the person's."""
-
-    def __init__(self, escrow_id: str) -> None:
-        self.escrow_id = escrow_id
-        super().__init__(escrow_id)
 
 
 async def lock(tx: Transaction, escrow_id: str) -> Escrow:
@@ -79,7 +79,7 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
     tx.taken += taken
     await move_escrows(tx, taken)
     await write_parts(tx, taken)
-    await cancel_sessions(tx, [(t.after.id, *over) for t in taken for over in moot(t)])
+    await cancel_sessions(tx, [Ended(t.after.id, *over) for t in taken for over in moot(t)])
     turns = [turn(t.before, t.after, tx.now, tx.policy) for t in taken]
     await turn_deadlines(tx, turns)
     followed = await follow(tx, taken)
@@ -91,15 +91,33 @@ async def record(tx: Transaction, taken: Sequence[Taken]) -> None:
 async def fire_due_of(
     tx: Transaction, escrow_ids: Sequence[str], *, skip_locked: bool = False
 ) -> list[Deadline]:
-    """Take the earliest due step of each of these escrows, by the clock; what was fired.
+    """Take the earliest due step of each of these escrows of either family, by the clock.
+
+    What was fired.
 
     A deadline whose race was lost is no longer open, and nothing happens.
     """
     locked = await lock_escrows(tx, escrow_ids, skip_locked=skip_locked)
     escrows = {one.escrow.id: one.escrow for one in locked}
     fired = await fire_deadlines(tx, [one.due for one in locked if one.due is not None])
-    await record(tx, [_by_clock(tx, deadline, escrows[deadline.escrow_id]) for deadline in fired])
+    ours = [one for one in fired if escrows[one.escrow_id].mode != MODE]
+    await record(tx, [_by_clock(tx, deadline, escrows[deadline.escrow_id]) for deadline in ours])
+    for deadline in fired:
+        if escrows[deadline.escrow_id].mode == MODE:
+            await fire_resolver(tx, deadline)
     return fired
+
+
+async def fire_all_due_of(tx: Transaction, escrow_id: str) -> None:
+    """Take every due step of this escrow, the earliest first, by the clock.
+
+    Raises:
+        AssertionError: a step that was taken is due again and again.
+    """
+    for _ in range(DUE_STEPS_MAX):
+        if not await fire_due_of(tx, [escrow_id]):
+            return
+    raise AssertionError(f"escrow {escrow_id} has a due step that stays")
 
 
 def _by_clock(tx: Transaction, deadline: Deadline, escrow: Escrow) -> Taken:

@@ -2,8 +2,10 @@
 
 from service.commands.escrows import link_party
 from service.commands.identity import link_verifications
+from service.commands.milestones import link_roles
 from service.rules.aggregate import Person
-from service.rules.errors import UserNotRegistered
+from service.rules.errors import EscrowFrozen, UserNotRegistered
+from service.rules.milestone import MODE
 from service.store import events
 from service.store.db import Reader, Transaction
 from service.store.escrows import read_waiting_for
@@ -59,9 +61,21 @@ async def link_waiting(tx: Transaction, person: Person) -> list[str]:
     await link_verifications(tx, person)
     return [
         escrow_id
-        for escrow_id in await read_waiting_for(tx, person.email)
-        if await link_party(tx, escrow_id, person) is not None
+        for escrow_id, mode in await read_waiting_for(tx, person.email)
+        if await link(tx, escrow_id, mode, person)
     ]
+
+
+async def link(
+    tx: Transaction, escrow_id: str, mode: str, person: Person, invited_as: str | None = None
+) -> bool:
+    """Whether the person has come to a place of this escrow, of whichever family it is."""
+    if mode != MODE:
+        return await link_party(tx, escrow_id, person, invited_as) is not None
+    try:
+        return await link_roles(tx, escrow_id, person, invited_as) is not None
+    except EscrowFrozen:
+        return False
 
 
 async def ensure_user(tx: Transaction, email: str) -> User:

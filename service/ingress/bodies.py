@@ -112,12 +112,12 @@ def fingerprint(request: web.Request, raw: bytes) -> bytes:
     return hashlib.sha256(head + raw).digest()
 
 
-def as_model(model: type[T], given: Mapping[str, Any]) -> T:
-    """The model of these values; `Invalid` with every bad field at once."""
+def as_model(model: type[T], given: Mapping[str, Any], unfit: type[Invalid] = Invalid) -> T:
+    """The model of these values; `unfit` with every bad field at once."""
     try:
         return model.model_validate(given)
     except ValidationError as failure:
-        raise Invalid(complaints(failure)) from None
+        raise unfit(complaints(failure)) from None
 
 
 def may_be_empty(model: type[BaseModel] | None) -> bool:
@@ -125,19 +125,22 @@ def may_be_empty(model: type[BaseModel] | None) -> bool:
     return model is None or not any(f.is_required() for f in model.model_fields.values())
 
 
-def as_query(model: type[T] | None, request: web.Request) -> T | None:
+def as_query(
+    model: type[T] | None, request: web.Request, unfit: type[Invalid] = Invalid
+) -> T | None:
     """The query string as this model, if with any.
 
     Raises:
-        Invalid: every bad value at once, and every name that stands twice or is no UTF-8.
+        Invalid: (as `unfit`) every bad value at once, and every name that stands twice or is no
+            UTF-8.
     """
     query, bad = _read_query(request.rel_url.raw_query_string)
     try:
         asked = None if model is None else model.model_validate(query)
     except ValidationError as failure:
-        raise Invalid({**complaints(failure), **bad}) from None
+        raise unfit({**complaints(failure), **bad}) from None
     if bad:
-        raise Invalid(bad)
+        raise unfit(bad)
     return asked
 
 

@@ -19,6 +19,7 @@ from service.ingress.api import (
     feed,
     identity,
     mailbox,
+    milestones,
     payments,
     sandbox,
     sessions,
@@ -39,6 +40,7 @@ NAMED: Mapping[str, str] = {
     "$VERIFICATION_ID": "65bb7f0ea1b2c3d4e5f6076d",
     "$SESSION_ID": "3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
     "$PAYMENT_ID": "65bb7f0ea1b2c3d4e5f6077e",
+    "$MILESTONE_ESCROW_ID": "65bb7f0ea1b2c3d4e5f60790",
     "$INVITATION_TOKEN": "q3Jd0c4Vb0yTqv1m8H2wXk5sZr7uLn9aPf6eGi3oYtE",
 }
 """What an example reads from the environment -> what the document shows for it."""
@@ -155,6 +157,65 @@ _PIXEL = (
     "WjR9awAAAABJRU5ErkJggg=="
 )
 
+_THIS_JOB = {"id": "$MILESTONE_ESCROW_ID"}
+_ROLES = {
+    "approver": "approver@example.com",
+    "serviceProvider": "provider@example.com",
+    "platform": "shop@example.com",
+    "releaseSigner": "approver@example.com",
+    "disputeResolver": "resolver@example.com",
+    "receiver": "provider@example.com",
+}
+_WEBSITE = {
+    "releaseMode": "single",
+    "engagementId": "job-17",
+    "title": "A website",
+    "description": "Three pages.",
+    "currency": "USDC",
+    "amount": "100.00",
+    "platformFeeBps": 500,
+}
+_DESIGN = {
+    "index": 0,
+    "description": "The design",
+    "status": "pending",
+    "evidence": "",
+    "approved": False,
+    "disputed": False,
+    "released": False,
+    "resolved": False,
+}
+_JOB = {
+    "id": "65bb7f0ea1b2c3d4e5f60790",
+    **_WEBSITE,
+    "amount": "100.000000",
+    "protocolFeeBps": 30,
+    "roles": _ROLES,
+    "milestones": [_DESIGN],
+    "balance": "0.000000",
+    "flags": {"disputed": False, "released": False, "resolved": False},
+    "status": "working",
+    "frozen": False,
+    "version": 1,
+    "createdAt": "2026-01-31T09:30:00.000Z",
+    "updatedAt": "2026-01-31T09:30:00.000Z",
+}
+_DISPUTED_FLAGS = {"disputed": True, "released": False, "resolved": False}
+_RESOLVED_FLAGS = {"disputed": False, "released": False, "resolved": True}
+_APPROVED_JOB = {
+    **_JOB,
+    "milestones": [{**_DESIGN, "approved": True}],
+    "balance": "120.000000",
+    "status": "pendingRelease",
+}
+_RELEASED_JOB = {
+    **_APPROVED_JOB,
+    "milestones": [{**_DESIGN, "approved": True, "released": True}],
+    "balance": "20.000000",
+    "flags": {"disputed": False, "released": True, "resolved": False},
+    "status": "released",
+}
+
 EXAMPLES: Mapping[Callable[..., Any], Example] = {
     account.me: Example(),
     account.read_wallet: Example(query={"currency": "TND"}),
@@ -255,6 +316,132 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         },
     ),
     sessions.read_one: Example(path=SESSION, answer={"session": _SESSION}),
+    # Milestone escrows
+    milestones.create: Example(
+        {**_WEBSITE, "roles": _ROLES, "milestones": [{"description": "The design"}]},
+        headers={"Idempotency-Key": "job-17"},
+        answer={"escrow": _JOB},
+    ),
+    milestones.read_list: Example(
+        query={"status": "working", "orderBy": "amount"}, answer={"escrows": [_JOB]}
+    ),
+    milestones.read_many_balances: Example(
+        query={"ids": "$MILESTONE_ESCROW_ID"},
+        answer={
+            "balances": [
+                {
+                    "id": "65bb7f0ea1b2c3d4e5f60790",
+                    "balance": "100.000000",
+                    "currency": "USDC",
+                    "decimals": 6,
+                }
+            ]
+        },
+    ),
+    milestones.read_one: Example(path=_THIS_JOB, answer={"escrow": _JOB}),
+    milestones.read_next: Example(
+        path=_THIS_JOB,
+        answer={
+            "escrow": {
+                "id": "65bb7f0ea1b2c3d4e5f60790",
+                "status": "working",
+                "releaseMode": "single",
+                "frozen": False,
+                "version": 1,
+            },
+            "roles": [
+                {
+                    "role": "approver",
+                    "email": "approver@example.com",
+                    "registered": True,
+                    "steps": [
+                        {"step": "approve_milestone", "legal": True, "milestoneIndexes": [0]}
+                    ],
+                }
+            ],
+            "anybody": [{"step": "fund", "legal": True}],
+            "deadlines": [],
+        },
+    ),
+    milestones.read_log: Example(
+        path=_THIS_JOB,
+        query={"limit": "20"},
+        answer={
+            "events": [
+                {
+                    "id": "0194bc1d-4a56-7def-8a3b-5c6d7e8f9012",
+                    "seq": 1,
+                    "type": "milestone_escrow.created",
+                    "timestamp": "2026-01-31T09:30:00.000Z",
+                    "by": "developer",
+                    "data": {"escrow": _JOB},
+                }
+            ]
+        },
+    ),
+    milestones.update: Example(
+        {
+            **_WEBSITE,
+            "title": "A better website",
+            "roles": _ROLES,
+            "milestones": [{"description": "The design"}],
+        },
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "title": "A better website", "version": 2}},
+    ),
+    milestones.fund: Example(
+        {"amount": "100.00", "expectedVersion": 1},
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "balance": "100.000000"}},
+    ),
+    milestones.change_statuses: Example(
+        {"updates": [{"index": 0, "status": "in review", "evidence": "See the attached draft."}]},
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "milestones": [{**_DESIGN, "status": "in review"}]}},
+    ),
+    milestones.change_status: Example(
+        {"status": "in review"},
+        path={**_THIS_JOB, "index": "0"},
+        answer={"escrow": {**_JOB, "milestones": [{**_DESIGN, "status": "in review"}]}},
+    ),
+    milestones.approve_many: Example(
+        {"indexes": [0]}, path=_THIS_JOB, answer={"escrow": _APPROVED_JOB}
+    ),
+    milestones.approve: Example(path={**_THIS_JOB, "index": "0"}, answer={"escrow": _APPROVED_JOB}),
+    milestones.release: Example(path=_THIS_JOB, answer={"escrow": _RELEASED_JOB}),
+    milestones.dispute: Example(
+        {"reason": "It is not what we agreed."},
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "status": "inDispute", "flags": _DISPUTED_FLAGS}},
+    ),
+    milestones.resolve: Example(
+        {"distributions": [{"email": "provider@example.com", "amount": "100.00"}]},
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "status": "resolved", "flags": _RESOLVED_FLAGS}},
+    ),
+    milestones.withdraw: Example(
+        {"distributions": [{"email": "buyer@example.com", "amount": "20.00"}]},
+        path=_THIS_JOB,
+        answer={"escrow": _RELEASED_JOB},
+    ),
+    milestones.note: Example(
+        {"text": "The third page is missing."},
+        path=_THIS_JOB,
+        answer={"escrow": {**_JOB, "status": "inDispute", "flags": _DISPUTED_FLAGS}},
+    ),
+    milestones.make_session: Example(
+        {
+            "action": "approve_milestone",
+            "targetUserEmail": "approver@example.com",
+            "redirectUrl": "https://shop.example.com/back",
+            "input": {"indexes": [0]},
+        },
+        path=_THIS_JOB,
+        answer={
+            "url": "https://amana.example.com/checkout/3f2a9c1e-7b64-4d0a-9e58-1c6d2b7f0a43",
+            "expiresAt": "2026-01-31T10:00:00.000Z",
+        },
+    ),
     # Identity verifications
     identity.request: Example({"email": "buyer@example.com", "external_user_id": "u-1042"}),
     identity.read_list: Example(query={"email": "buyer@example.com"}),
@@ -320,6 +507,15 @@ EXAMPLES: Mapping[Callable[..., Any], Example] = {
         {"email": "buyer@example.com", "step": "dispute", "input": {"reason": "It never came."}},
         path=ESCROW,
         answer={"escrow": {**_PAID, "status": "disputed"}},
+    ),
+    sandbox.act_on_milestones: Example(
+        {
+            "email": "approver@example.com",
+            "step": "approve_milestone",
+            "input": {"indexes": [0]},
+        },
+        path=_THIS_JOB,
+        answer={"escrow": _APPROVED_JOB},
     ),
     sessions.complete: Example(
         {"input": {"method": "wallet"}},

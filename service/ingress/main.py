@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
+import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -75,10 +76,12 @@ def make_app(
     app[WORDS], app[PAGES], app[ERROR_PAGE] = Words.read(), Pages.read(), error_page
     table = routes(settings.policy()) if table is None else table
     app[DOCUMENT] = Document(table)
+    paths = {route.path for route in table}
     app[SAMPLES] = sample_of
     for route in table:
         line = Line(route)
-        app.router.add_route(route.method, route.path, line.answer, expect_handler=line.expect)
+        pattern = as_pattern(route.path, paths)
+        app.router.add_route(route.method, pattern, line.answer, expect_handler=line.expect)
     checks = _checks(app, has_storage=settings.storage_url is not None)
     Health(checks, metrics.registry, settings.metrics_token).mount(app)
 
@@ -88,6 +91,19 @@ def make_app(
 
     app.cleanup_ctx.append(opened)
     return app
+
+
+def as_pattern(path: str, paths: Collection[str]) -> str:
+    """The path for the router: an id of the API is none of the fixed names beside it.
+
+    So `PUT …/balances` is 405, and not a change of the escrow "balances".
+    """
+    head, _, last = path.rpartition("/")
+    if not path.startswith("/api/") or not last.startswith("{"):
+        return path
+    beside = {one.removeprefix(f"{head}/") for one in paths if one.startswith(f"{head}/")}
+    fixed = sorted(re.escape(name) for name in beside if name.isidentifier())
+    return f"{head}/{{{last[1:-1]}:(?!(?:{'|'.join(fixed)})$)[^{{}}/]+}}" if fixed else path
 
 
 async def _open(app: web.Application, settings: Settings) -> AsyncIterator[None]:

@@ -248,7 +248,7 @@ class Line:
             if stored is not None:
                 return _response(stored, route.status)
             body = self._read(caller, raw)
-        query = as_query(route.asks, request)
+        query = as_query(route.asks, request, route.unfit_fields)
         outcome = await route.handler(
             Call(
                 house=house,
@@ -284,7 +284,7 @@ class Line:
         given = read_object(raw) if raw or not self._may_be_empty else {}
         if route.screen is not None and caller is not None:
             route.screen(caller, given)
-        return None if route.takes is None else as_model(route.takes, given)
+        return None if route.takes is None else as_model(route.takes, given, route.unfit_fields)
 
 
 def _letters(name: str) -> str:

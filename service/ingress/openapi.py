@@ -237,7 +237,7 @@ class _Teller:
                 if "description" in schema:
                     told["description"] = schema.pop("description")
                 if name in example.query:
-                    shown = example.query[name]
+                    shown = filled_in(example.query[name])
                     told["example"] = int(shown) if schema.get("type") == "integer" else shown
                 yield {**told, "required": name in model.get("required", ())}
         if route.steps:

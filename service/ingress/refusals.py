@@ -38,8 +38,9 @@ from service.rules.aggregate import (
     PurchaseProof,
 )
 from service.rules.errors import Refused, Unavailable
-from service.rules.escrow import MODES, PROOF, STANDARD, STATUSES, STEPS, choose, roles
+from service.rules.escrow import MODES, PROOF, STANDARD, STATUSES, STEPS, TABLE, choose, roles
 from service.rules.machine import NOWHERE, Actor, ActorKind
+from service.rules.milestone_refusals import REFUSALS as OF_MILESTONES
 
 REQUEST_ID = "5f0c1e8a9b7d4c3e2f1a0b6d"
 FACTS: Mapping[str, object] = {
@@ -65,6 +66,13 @@ FACTS: Mapping[str, object] = {
     "kyc_status": "approved",
     "user_exists": True,
     "reason": "This is not allowed here.",
+    "index": 0,
+    "last": 2,
+    "balance": "100.000",
+    "times": 1000,
+    "email": "receiver@example.com",
+    "most": "900000000000.000",
+    "field": "title",
 }
 """A fact's name -> what stands for it in an example."""
 REASONS: Mapping[type[Refused], str] = {
@@ -117,9 +125,9 @@ def _in_order(route: Route) -> Iterator[type[Refused]]:
         yield from (no.IdempotencyKeyReused, no.IdempotencyInFlight)
     if route.takes is not None:
         yield route.unfit
-    yield no.Invalid  # a name in the query that stands twice, or is no UTF-8
+    yield route.unfit_fields  # a name in the query that stands twice, or is no UTF-8
     for step in route.steps:
-        yield from of_step(step)
+        yield from of_step(step) if route.table is TABLE else OF_MILESTONES[step]
     yield from route.refuses
 
 

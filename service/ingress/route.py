@@ -16,7 +16,8 @@ from service.ingress.bodies import BODY_BYTES_MAX
 from service.ingress.call import Call, Caller
 from service.ingress.errors import Family
 from service.rules.errors import Invalid, Refused
-from service.rules.machine import Actor
+from service.rules.escrow import TABLE
+from service.rules.machine import Actor, Table
 from service.store.db import Reader
 from service.wire.base import Body, Query, Wire
 
@@ -71,7 +72,8 @@ class Route:
     is E3 for checkout sessions only.
 
     What the row refuses by its key, its subject and its body follows from the above; `steps` are
-    the steps of the escrow's table that the handler takes, whose refusals follow from the table;
+    the steps of `table` (the buyer-seller family's by default) that the handler takes, whose
+    refusals follow from the table where it is that one;
     `refuses` is whatever else it may say no with, and `unfit` what a bad field is told as.
 
     `is_page`: a person looks at it. Its refusals are pages, and its handler takes the form that it
@@ -98,6 +100,12 @@ class Route:
     is_page: bool = False
     is_raw: bool = False
     says: str = ""
+    table: Table = TABLE
+
+    @property
+    def unfit_fields(self) -> type[Invalid]:
+        """What the door itself tells a bad field as."""
+        return self.unfit if issubclass(self.unfit, Invalid) else Invalid
 
 
 def is_entity_id(text: str) -> bool:

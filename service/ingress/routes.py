@@ -1,5 +1,7 @@
 """The one table of routes: what may be asked, by whom, with what, and what is answered."""
 
+from functools import partial
+
 from service.ingress.api import (
     account,
     assurance,
@@ -9,6 +11,7 @@ from service.ingress.api import (
     feed,
     identity,
     mailbox,
+    milestones,
     payments,
     sandbox,
     sessions,
@@ -17,16 +20,18 @@ from service.ingress.api import (
 from service.ingress.api.deliveries import DELIVERY
 from service.ingress.api.escrows import ESCROW, escrow_for
 from service.ingress.api.identity import VERIFICATION
+from service.ingress.api.milestones import ANY_MILESTONE_ESCROW, READABLE
 from service.ingress.api.payments import ANY_PAYMENT
 from service.ingress.api.sandbox import ANY_ESCROW, USER
 from service.ingress.api.sessions import ANY_SESSION, SESSION
 from service.ingress.api.webhooks import ENDPOINT
 from service.ingress.errors import Family
+from service.ingress.pages import contract as contract_page
 from service.ingress.pages import (
-    checkout,
     dashboard,
     developers,
     explorer,
+    families,
     files,
     paying,
     phone,
@@ -36,15 +41,15 @@ from service.ingress.pages import (
     static,
     wallet,
 )
-from service.ingress.pages import contract as contract_page
-from service.ingress.pages import escrow as escrow_page
 from service.ingress.pages import identity as identity_page
 from service.ingress.pages import mailbox as mailbox_page
 from service.ingress.pages import settings as person_settings
-from service.ingress.pages import step as step_page
 from service.ingress.route import Auth, Route
 from service.rules import errors as no
 from service.rules.files import FORM_BYTES_MAX
+from service.rules.milestone import TABLE as MILESTONES
+from service.rules.milestone_refusals import REFUSALS as OF_MILESTONES
+from service.rules.milestone_session import OF_SESSIONS as OF_MILESTONE_SESSIONS
 from service.rules.policy import Policy
 from service.rules.session import OF_SESSIONS, OF_STEPS
 from service.wire.account import BalanceAnswer, BalanceQuery, Me
@@ -95,6 +100,29 @@ from service.wire.identity import (
     VerificationRecord,
 )
 from service.wire.mailbox import Mailbox
+from service.wire.milestone_next import MilestoneNextAnswer
+from service.wire.milestone_shapes import (
+    BalancesAnswer,
+    EventsAnswer,
+    MilestoneEscrowAnswer,
+    MilestoneEscrowPage,
+)
+from service.wire.milestones import (
+    ApproveBatch,
+    BalancesQuery,
+    DisputeGiven,
+    EventsQuery,
+    Fund,
+    MilestoneQuery,
+    MilestoneTermsGiven,
+    NewMilestoneEscrow,
+    NoteGiven,
+    Release,
+    Resolve,
+    StatusBatch,
+    StatusGiven,
+    Withdraw,
+)
 from service.wire.next import NextAnswer
 from service.wire.payments import Decision, PaymentAnswer
 from service.wire.proofs import ProofAnswer
@@ -119,6 +147,7 @@ from service.wire.sandbox import (
     UserAnswer,
 )
 from service.wire.sessions import (
+    NewMilestoneSession,
     NewSession,
     SessionAnswer,
     SessionCreated,
@@ -143,8 +172,13 @@ OF_DOORS = (no.FileEmpty, no.FileTooLarge, no.FileTypeUnknown, no.OfferClosed, n
 """What may stand against the files and offers that a person brings along."""
 _KEY, _USER = Auth.KEY, Auth.ASSOCIATED
 _V1 = "/api/v1"
+_MILESTONES = "/api/v1/milestone-escrows"
 _SANDBOX = "/api/v1/sandbox"
 _WEBHOOKS = "/api/developer/webhooks"
+
+_STEP = partial(Route, auth=_KEY, subject=ANY_MILESTONE_ESCROW, gives=MilestoneEscrowAnswer,
+                unfit=no.InvalidPayload, table=MILESTONES)  # fmt: skip
+"""A step of a milestone escrow; no access check comes before its own list."""
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
@@ -190,6 +224,62 @@ ROUTES: tuple[Route, ...] = (
           refuses=OF_SESSIONS, says="Make a hosted page for one step of one person."),
     Route("GET", f"{_V1}/sessions/{{id}}", sessions.read_one, _KEY, SESSION,
           gives=SessionAnswer, says="Read a checkout session."),
+
+    Route("POST", _MILESTONES, milestones.create, _KEY,
+          takes=NewMilestoneEscrow, gives=MilestoneEscrowAnswer, status=201, steps=("create",),
+          unfit=no.InvalidPayload, table=MILESTONES, says="Open a milestone escrow."),
+    Route("GET", _MILESTONES, milestones.read_list, _KEY,
+          asks=MilestoneQuery, gives=MilestoneEscrowPage, unfit=no.InvalidPayload,
+          says="List milestone escrows, by any of their facts."),
+    Route("GET", f"{_MILESTONES}/balances", milestones.read_many_balances, _KEY,
+          asks=BalancesQuery, gives=BalancesAnswer, unfit=no.InvalidPayload,
+          refuses=(no.TooManyEscrowsRequested, no.MilestoneEscrowNotFound),
+          says="The live balances of up to 20 milestone escrows."),
+    Route("GET", f"{_MILESTONES}/{{id}}", milestones.read_one, _KEY, READABLE,
+          gives=MilestoneEscrowAnswer, unfit=no.InvalidPayload, says="Read a milestone escrow."),
+    Route("GET", f"{_MILESTONES}/{{id}}/next", milestones.read_next, _KEY, READABLE,
+          gives=MilestoneNextAnswer, unfit=no.InvalidPayload,
+          says="What each role may do next, and what time does."),
+    Route("GET", f"{_MILESTONES}/{{id}}/events", milestones.read_log, _KEY, READABLE,
+          asks=EventsQuery, gives=EventsAnswer, unfit=no.InvalidPayload,
+          says="Its event log, oldest first."),
+    _STEP("PUT", f"{_MILESTONES}/{{id}}", milestones.update,
+          takes=MilestoneTermsGiven, steps=("update",),
+          says="Put other terms in place, as the platform."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/fund", milestones.fund,
+          takes=Fund, steps=("fund",),
+          says="Pay into the escrow from your user's wallet."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/status", milestones.change_statuses,
+          takes=StatusBatch, steps=("change_milestone_status",),
+          says="Say how milestones stand, as the provider."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/approve", milestones.approve_many,
+          takes=ApproveBatch, steps=("approve_milestone",),
+          says="Accept milestones, as the approver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/{{index}}/status", milestones.change_status,
+          takes=StatusGiven, steps=("change_milestone_status",),
+          says="Say how a milestone stands, as the provider."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/milestones/{{index}}/approve", milestones.approve,
+          steps=("approve_milestone",),
+          says="Accept a milestone, as the approver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/release", milestones.release,
+          takes=Release, steps=("release",),
+          says="Release, as the release signer."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/dispute", milestones.dispute,
+          takes=DisputeGiven, steps=("dispute",),
+          says="Open a dispute, in a role but the resolver's."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/resolve-dispute", milestones.resolve,
+          takes=Resolve, steps=("resolve_dispute",),
+          says="Distribute what is disputed, as the resolver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/withdraw-remaining", milestones.withdraw,
+          takes=Withdraw, steps=("withdraw_remaining",),
+          says="Pay out what is left over, as the resolver."),
+    _STEP("POST", f"{_MILESTONES}/{{id}}/dispute-notes", milestones.note,
+          takes=NoteGiven, steps=("note_dispute",),
+          says="Add a note to a dispute, in any role."),
+    Route("POST", f"{_MILESTONES}/{{id}}/sessions", milestones.make_session, _KEY, READABLE,
+          takes=NewMilestoneSession, gives=SessionCreated, status=201, unfit=no.InvalidPayload,
+          refuses=OF_MILESTONE_SESSIONS,
+          says="Make a hosted page for one step of one person."),
 
     Route("POST", f"{_V1}/identity-verifications", identity.request, _KEY,
           takes=NewVerification, gives=VerificationMade, status=201,
@@ -278,9 +368,9 @@ ROUTES: tuple[Route, ...] = (
                   body_bytes_max=FORM_BYTES_MAX, says="Prove it, turn away or try again."),
         )
     ),
-    Route("GET", "/checkout/{id}", checkout.read, Auth.NONE, is_page=True,
+    Route("GET", "/checkout/{id}", families.read_checkout, Auth.NONE, is_page=True,
           says="A step that was promised to one person, behind a shop's link."),
-    Route("POST", "/checkout/{id}", checkout.take, Auth.NONE, is_page=True,
+    Route("POST", "/checkout/{id}", families.take_checkout, Auth.NONE, is_page=True,
           body_bytes_max=FORM_BYTES_MAX,
           says="Take the step, or turn away."),
     Route("GET", "/dashboard", dashboard.read_list, Auth.NONE, is_page=True,
@@ -300,13 +390,13 @@ ROUTES: tuple[Route, ...] = (
           says="What a person has set about themselves."),
     Route("POST", "/dashboard/settings", person_settings.change, Auth.NONE, is_page=True,
           says="Change it, or sign out everywhere."),
-    Route("GET", "/dashboard/escrow/{id}", escrow_page.read, Auth.NONE, is_page=True,
+    Route("GET", "/dashboard/escrow/{id}", families.read_escrow, Auth.NONE, is_page=True,
           says="An escrow, for its parties."),
     Route("GET", "/dashboard/escrow/{id}/contract", contract_page.read, Auth.NONE, is_page=True,
           says="Its contract, to read and to print."),
-    Route("GET", "/dashboard/escrow/{id}/{step}", step_page.read, Auth.NONE, is_page=True,
+    Route("GET", "/dashboard/escrow/{id}/{step}", families.read_step, Auth.NONE, is_page=True,
           says="One step of a party, and what it does."),
-    Route("POST", "/dashboard/escrow/{id}/{step}", step_page.take, Auth.NONE, is_page=True,
+    Route("POST", "/dashboard/escrow/{id}/{step}", families.take_step, Auth.NONE, is_page=True,
           body_bytes_max=FORM_BYTES_MAX, says="Take it."),
     Route("GET", "/dashboard/wallet", wallet.read, Auth.NONE, is_page=True,
           says="A person's wallet."),
@@ -383,12 +473,18 @@ SANDBOX_ROUTES: tuple[Route, ...] = (
           refuses=(*OF_DOORS, no.UserNotRegistered, no.FxRateUnavailable, no.InsufficientFunds,
                    no.PhoneNotVerified, no.BalanceTooLarge, no.TermsChanged),
           says="Take a step as this person."),
+    Route("POST", f"{_SANDBOX}/milestone-escrows/{{id}}/act", sandbox.act_on_milestones, _KEY,
+          ANY_MILESTONE_ESCROW, takes=Act, gives=MilestoneEscrowAnswer,
+          steps=(*OF_MILESTONES,), table=MILESTONES,
+          refuses=(no.UserNotRegistered, no.InvalidPayload),
+          says="Take any step of a milestone escrow as this person."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/complete", sessions.complete, _KEY, ANY_SESSION,
           takes=SessionEnd, gives=SessionEnded, body_bytes_max=SESSION_BODY_BYTES_MAX,
           refuses=(*OF_DOORS, no.SessionNotPending, no.UserNotRegistered, *OF_STEPS,
                    no.InsufficientFunds, no.PhoneNotVerified, no.AmountChanged,
                    no.TermsChanged,
-                   no.BalanceTooLarge, no.NotPayable, no.PaymentUnderWay),
+                   no.BalanceTooLarge, no.NotPayable, no.PaymentUnderWay, no.InvalidPayload,
+                   *(one for refusals in OF_MILESTONES.values() for one in refusals)),
           says="Finish a checkout session without a browser."),
     Route("POST", f"{_SANDBOX}/sessions/{{id}}/cancel", sessions.turn_away, _KEY, ANY_SESSION,
           gives=SessionEnded, refuses=(no.SessionNotPending, no.EscrowFrozen),

@@ -28,9 +28,9 @@ class Sample:
 
     @property
     def target(self) -> str:
-        """The path with its query; the parts of the path may begin with `$`."""
+        """The path with its query; the parts of both may begin with `$`."""
         parts = (part if part.startswith("$") else quote(part) for part in self.path.split("/"))
-        asked = f"?{urlencode(self.query)}" if self.query else ""
+        asked = f"?{urlencode(self.query, safe='$')}" if self.query else ""
         return "/".join(parts) + asked
 
     @property

@@ -543,6 +543,337 @@ class ClockAdvancing(Refused):
     code = "CLOCK_ADVANCING"
 
 
+# ---- The milestone family: milestones.md 3 and 4 -------------------------------------------------
+
+
+class InvalidPayload(Invalid):
+    """Validation failed: {summary}"""
+
+    code = "INVALID_PAYLOAD"
+
+
+class OfMilestones(StepClash):
+    """{reason}"""
+
+
+class OnlyServiceProviderCanChangeStatus(OfMilestones):
+    """Only the service provider can change a milestone's status."""
+
+    code = "ONLY_SERVICE_PROVIDER_CAN_CHANGE_STATUS"
+
+
+class OnlyApproverCanApprove(OfMilestones):
+    """Only the approver can approve a milestone."""
+
+    code = "ONLY_APPROVER_CAN_APPROVE"
+
+
+class OnlyReleaseSignerCanRelease(OfMilestones):
+    """Only the release signer can release."""
+
+    code = "ONLY_RELEASE_SIGNER_CAN_RELEASE"
+
+
+class OnlyDisputeResolver(OfMilestones):
+    """Only the dispute resolver can do this."""
+
+    code = "ONLY_DISPUTE_RESOLVER"
+
+
+class OnlyPlatformCanUpdate(OfMilestones):
+    """Only the platform can change the terms."""
+
+    code = "ONLY_PLATFORM_CAN_UPDATE"
+
+
+class OnlyOwnWallet(OfMilestones):
+    """Only the acting user's own wallet can pay."""
+
+    code = "ONLY_OWN_WALLET"
+
+
+class OnlyRoleHoldersCanNote(OfMilestones):
+    """Only somebody who holds a role can add a note to a dispute."""
+
+    code = "ONLY_ROLE_HOLDERS_CAN_NOTE"
+
+
+class UnauthorizedToDispute(OfMilestones):
+    """Only a role's holder can dispute; a milestone's own receiver, that milestone alone."""
+
+    code = "UNAUTHORIZED_TO_DISPUTE"
+
+
+class ResolverCannotDispute(OfMilestones):
+    """The dispute resolver decides disputes and cannot open one."""
+
+    code = "RESOLVER_CANNOT_DISPUTE"
+
+
+class NoAccessToEscrow(OfMilestones):
+    """You have no access to this escrow."""
+
+    code = "NO_ACCESS_TO_ESCROW"
+
+
+class MilestoneEscrowNotFound(OfMilestones):
+    """There is no milestone escrow of this id."""
+
+    code = "ESCROW_NOT_FOUND"
+
+
+class MilestoneNotFound(OfMilestones):
+    """There is no milestone {index}; they count from 0 to {last}."""
+
+    code = "MILESTONE_NOT_FOUND"
+
+
+class EscrowPropertiesMismatch(OfMilestones):
+    """{reason}"""
+
+    code = "ESCROW_PROPERTIES_MISMATCH"
+
+
+class EscrowAlreadyReleased(OfMilestones):
+    """This escrow is released already."""
+
+    code = "ESCROW_ALREADY_RELEASED"
+
+
+class EscrowAlreadyResolved(OfMilestones):
+    """This escrow's dispute is resolved already."""
+
+    code = "ESCROW_ALREADY_RESOLVED"
+
+
+class EscrowAlreadyInDispute(OfMilestones):
+    """This escrow is in dispute already."""
+
+    code = "ESCROW_ALREADY_IN_DISPUTE"
+
+
+class EscrowInDispute(OfMilestones):
+    """This escrow is in dispute; it must be resolved first."""
+
+    code = "ESCROW_IN_DISPUTE"
+
+
+class EscrowNotInDispute(OfMilestones):
+    """This escrow is not in dispute."""
+
+    code = "ESCROW_NOT_IN_DISPUTE"
+
+
+class EscrowNotCompleted(OfMilestones):
+    """Milestone {index} is not approved yet; all of them must be."""
+
+    code = "ESCROW_NOT_COMPLETED"
+
+
+class EscrowBalanceNotEnough(OfMilestones):
+    """The escrow holds {balance} {currency} and needs {needed}; fund it first."""
+
+    code = "ESCROW_BALANCE_NOT_ENOUGH"
+
+
+class EscrowNotFullyProcessed(OfMilestones):
+    """Not every milestone is released or resolved yet."""
+
+    code = "ESCROW_NOT_FULLY_PROCESSED"
+
+
+class FundingLimitExceeded(OfMilestones):
+    """The escrow would hold more than {times} times its amount."""
+
+    code = "FUNDING_LIMIT_EXCEEDED"
+
+
+class MilestoneAlreadyReleased(OfMilestones):
+    """Milestone {index} is released already."""
+
+    code = "MILESTONE_ALREADY_RELEASED"
+
+
+class MilestoneAlreadyResolved(OfMilestones):
+    """Milestone {index} is resolved already."""
+
+    code = "MILESTONE_ALREADY_RESOLVED"
+
+
+class MilestoneAlreadyApproved(OfMilestones):
+    """Milestone {index} is approved already."""
+
+    code = "MILESTONE_ALREADY_APPROVED"
+
+
+class MilestoneAlreadyInDispute(OfMilestones):
+    """Milestone {index} is in dispute already."""
+
+    code = "MILESTONE_ALREADY_IN_DISPUTE"
+
+
+class MilestoneInDispute(OfMilestones):
+    """Milestone {index} is in dispute; that must be resolved first."""
+
+    code = "MILESTONE_IN_DISPUTE"
+
+
+class MilestoneNotInDispute(OfMilestones):
+    """Milestone {index} is not in dispute."""
+
+    code = "MILESTONE_NOT_IN_DISPUTE"
+
+
+class MilestoneNotCompleted(OfMilestones):
+    """Milestone {index} is not approved yet."""
+
+    code = "MILESTONE_NOT_COMPLETED"
+
+
+class MilestoneApprovedCannotChange(OfMilestones):
+    """Milestone {index} is approved; the terms can no longer be changed."""
+
+    code = "MILESTONE_APPROVED_CANNOT_CHANGE"
+
+
+class PlatformCannotBeChanged(OfMilestones):
+    """The platform of an escrow cannot be changed."""
+
+    code = "PLATFORM_CANNOT_BE_CHANGED"
+
+
+class ReceiverNotRegistered(OfMilestones):
+    """Nobody is registered as {email}, who is to be paid; they must register first."""
+
+    code = "RECEIVER_NOT_REGISTERED"
+
+
+class InsufficientFundsForResolution(OfMilestones):
+    """The escrow holds {balance} {currency}; the distributions need {needed}."""
+
+    code = "INSUFFICIENT_FUNDS_FOR_RESOLUTION"
+
+
+class AmountMustBePositive(OfMilestones):
+    """The amount must be more than 0."""
+
+    code = "AMOUNT_MUST_BE_POSITIVE"
+
+
+class AmountsMustBePositive(OfMilestones):
+    """Every distribution's amount must be more than 0."""
+
+    code = "AMOUNTS_MUST_BE_POSITIVE"
+
+
+class AmountTooLarge(OfMilestones):
+    """An amount must be at most {most} {currency}."""
+
+    code = "AMOUNT_TOO_LARGE"
+
+
+class BatchEmpty(OfMilestones):
+    """Name at least one milestone."""
+
+    code = "BATCH_EMPTY"
+
+
+class BatchTooLarge(OfMilestones):
+    """At most {limit} milestones can be named at once."""
+
+    code = "BATCH_TOO_LARGE"
+
+
+class DistributionsExceedMilestone(OfMilestones):
+    """They sum to {needed} {currency}, more than the milestone's {balance}."""
+
+    code = "DISTRIBUTIONS_EXCEED_MILESTONE"
+
+
+class DistributionsMustEqualBalance(OfMilestones):
+    """They sum to {needed} {currency} and must sum to the balance of {balance}."""
+
+    code = "DISTRIBUTIONS_MUST_EQUAL_BALANCE"
+
+
+class DuplicateMilestoneIndex(OfMilestones):
+    """Milestone {index} is named twice."""
+
+    code = "DUPLICATE_MILESTONE_INDEX"
+
+
+class DuplicateRecipient(OfMilestones):
+    """{email} is named twice; name each recipient once."""
+
+    code = "DUPLICATE_RECIPIENT"
+
+
+class EmptyMilestoneStatus(OfMilestones):
+    """The new status must not be empty."""
+
+    code = "EMPTY_MILESTONE_STATUS"
+
+
+class FlagsMustBeFalse(OfMilestones):
+    """A new milestone is neither approved, disputed, released nor resolved."""
+
+    code = "FLAGS_MUST_BE_FALSE"
+
+
+class NoMilestoneDefined(OfMilestones):
+    """There must be at least one milestone."""
+
+    code = "NO_MILESTONE_DEFINED"
+
+
+class PlatformFeeTooHigh(OfMilestones):
+    """platformFeeBps must be at most {limit}."""
+
+    code = "PLATFORM_FEE_TOO_HIGH"
+
+
+class RecipientNotRegistered(OfMilestones):
+    """Nobody is registered as {email}; a recipient must have an account."""
+
+    code = "RECIPIENT_NOT_REGISTERED"
+
+
+class ResolverMustBeIndependent(OfMilestones):
+    """The dispute resolver must hold no other role and receive no milestone."""
+
+    code = "RESOLVER_MUST_BE_INDEPENDENT"
+
+
+class StringTooLong(OfMilestones):
+    """{field} must be at most {limit} characters."""
+
+    code = "STRING_TOO_LONG"
+
+
+class TooManyDistributions(OfMilestones):
+    """There can be at most {limit} recipients."""
+
+    code = "TOO_MANY_DISTRIBUTIONS"
+
+
+class TooManyEscrowsRequested(OfMilestones):
+    """At most {limit} escrows can be asked for at once."""
+
+    code = "TOO_MANY_ESCROWS_REQUESTED"
+
+
+class TooManyMilestones(OfMilestones):
+    """There can be at most {limit} milestones."""
+
+    code = "TOO_MANY_MILESTONES"
+
+
+class TotalMustBePositive(OfMilestones):
+    """There must be something to distribute."""
+
+    code = "TOTAL_MUST_BE_POSITIVE"
+
+
 class Unavailable(Exception):
     """The database is away: nothing was changed, unless it went away during the COMMIT itself."""
 

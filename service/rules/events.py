@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from service.rules import escrow, identity
+from service.rules import escrow, identity, milestone
 
 OF_ENDPOINTS = (
     "endpoint.failing",
@@ -17,6 +17,7 @@ TEST = "webhook.test"
 CATALOGUE = frozenset(
     (
         *(event for row in escrow.STEPS for event in row.events),
+        *(event for row in milestone.STEPS for event in row.events),
         *OF_ENDPOINTS,
         *OF_IDENTITY,
     )
@@ -45,7 +46,7 @@ def describe(event_type: str) -> str:
     """What has happened when this type is sent: a sentence of its own, or those of its rows."""
     if event_type in TOLD:
         return TOLD[event_type]
-    rows = (row for row in escrow.STEPS if event_type in row.events)
+    rows = (row for row in (*escrow.STEPS, *milestone.STEPS) if event_type in row.events)
     return " / ".join(dict.fromkeys(row.says for row in rows))
 
 

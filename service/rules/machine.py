@@ -23,6 +23,15 @@ class Role(StrEnum):
     OPERATOR = "operator"
     CLOCK = "clock"
     SYSTEM = "system"
+    # Of the milestone family: rules/milestone.py.
+    APPROVER = "approver"
+    SERVICE_PROVIDER = "service_provider"
+    PLATFORM = "platform"
+    RELEASE_SIGNER = "release_signer"
+    DISPUTE_RESOLVER = "dispute_resolver"
+    RECEIVER = "receiver"
+    MILESTONE_RECEIVER = "milestone_receiver"
+    PAYER = "payer"
 
 
 class ActorKind(StrEnum):
@@ -64,6 +73,11 @@ class Movement(StrEnum):
     RELEASE = "release"
     REFUND = "refund"
     SPLIT = "split"
+    # Of the milestone family: rules/payouts.py.
+    FUND = "fund"
+    PAY = "pay"
+    DISTRIBUTE = "distribute"
+    WITHDRAW = "withdraw"
     # Between the outside and a wallet: rules/payment.py.
     PROMISE = "promise"
     FORGO = "forgo"

@@ -12,9 +12,11 @@ outside              the world beyond, one per provider;
                      minus what is inside                   no balance kept
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.rules.fees import Shares
+from service.rules.payouts import Distribution, Payout
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,16 @@ def held(escrow_id: str) -> Account:
 
 
 PLATFORM_FEES = Account("platform_fees")
+PROTOCOL_FEES = Account("protocol_fees")
+FUNDING = "hold"
+"""The reason of what comes into an escrow; the posting's source is the payer."""
+PROTOCOL_FEE, PLATFORM_FEE = "protocol_fee", "platform_fee"
+"""The reasons of the milestone family's fees."""
 
 
 def hold(escrow_id: str, payer: Account, amount: int, currency: str) -> list[Posting]:
     """The payer funds the escrow with exactly `amount`."""
-    return [Posting(payer, held(escrow_id), amount, currency, "hold")]
+    return [Posting(payer, held(escrow_id), amount, currency, FUNDING)]
 
 
 def release(
@@ -139,3 +146,50 @@ def top_up(user_id: str, provider: str, amount: int, currency: str) -> list[Post
         *receive(provider, amount, currency),
         *credit(user_id, provider, amount, currency),
     ]
+
+
+def pay(
+    escrow_id: str, receiver_id: str, platform_id: str | None, parts: Payout, currency: str
+) -> list[Posting]:
+    """A milestone family's release: both fees to theirs, the rest to the receiver."""
+    legs = _fees(escrow_id, platform_id, parts.protocol, parts.platform, currency)
+    legs.append(Posting(held(escrow_id), wallet(receiver_id), parts.net, currency, "release"))
+    return [leg for leg in legs if leg.amount_minor]
+
+
+def distribute(
+    escrow_id: str,
+    recipient_ids: Sequence[str],
+    platform_id: str | None,
+    parts: Distribution,
+    currency: str,
+) -> list[Posting]:
+    """A milestone family's resolution: both fees to theirs, each net to its recipient."""
+    legs = _fees(escrow_id, platform_id, parts.protocol, parts.platform, currency)
+    legs += [
+        Posting(held(escrow_id), wallet(recipient_id), net, currency, "resolution")
+        for recipient_id, net in zip(recipient_ids, parts.nets, strict=True)
+    ]
+    return [leg for leg in legs if leg.amount_minor]
+
+
+def withdraw(
+    escrow_id: str, recipient_ids: Sequence[str], amounts: Sequence[int], currency: str
+) -> list[Posting]:
+    """What was left over goes to its recipients, without a fee."""
+    return [
+        Posting(held(escrow_id), wallet(recipient_id), amount, currency, "withdrawal")
+        for recipient_id, amount in zip(recipient_ids, amounts, strict=True)
+    ]
+
+
+def _fees(
+    escrow_id: str, platform_id: str | None, protocol: int, platform: int, currency: str
+) -> list[Posting]:
+    legs = [Posting(held(escrow_id), PROTOCOL_FEES, protocol, currency, PROTOCOL_FEE)]
+    if platform:
+        if platform_id is None:
+            raise AssertionError(f"escrow {escrow_id} has a platform fee and nobody to get it")
+        target = wallet(platform_id)
+        legs.append(Posting(held(escrow_id), target, platform, currency, PLATFORM_FEE))
+    return legs

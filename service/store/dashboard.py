@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.rules.aggregate import Escrow
+from service.rules.engagement import MilestoneEscrow
 from service.store.db import Reader
 from service.store.escrows import BEYOND_IDS, anywhere, as_escrow
+from service.store.milestones import as_milestone_escrow
 
 # Newest first by id, each arm along its own index of what is open (schema.sql, people); the outer
 # array keeps the view's joins away from all but what is shown.
@@ -101,3 +103,27 @@ async def list_namings(
 ) -> Sequence[Escrow]:
     """The newest escrows in which an app that is not the person's own has named them since then."""
     return [as_escrow(row) for row in await reader.fetch(LIST_NAMINGS, user_id, since, limit)]
+
+
+# Newest first along escrow_role_of_user; somebody may hold several roles of one escrow.
+LIST_MILESTONES = """
+SELECT * FROM milestone_reading WHERE id = ANY (ARRAY(
+    SELECT DISTINCT r.escrow_id FROM escrow_role r JOIN escrow e ON e.id = r.escrow_id
+    WHERE r.user_id = $1 AND r.escrow_id < $2 AND ($3::text IS NULL
+        OR lower(e.title) LIKE lower($3) OR EXISTS (SELECT FROM escrow_role o
+            WHERE o.escrow_id = e.id AND o.email LIKE lower($3)))
+    ORDER BY r.escrow_id DESC LIMIT $4))
+ORDER BY id DESC
+"""
+
+
+async def list_milestones(
+    reader: Reader, user_id: str, *, before: str | None, text: str | None, limit: int
+) -> list[MilestoneEscrow]:
+    """At most `limit` milestone escrows in which this person holds a role, newest first.
+
+    `text` stands anywhere in the title or in a role's e-mail, in capitals or not.
+    """
+    sought = None if text is None else anywhere(text)
+    rows = await reader.fetch(LIST_MILESTONES, user_id, before or BEYOND_IDS, sought, limit)
+    return [as_milestone_escrow(row) for row in rows]

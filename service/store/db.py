@@ -25,6 +25,7 @@ from service.rules.errors import (
 )
 from service.rules.escrow import Taken
 from service.rules.machine import Actor
+from service.rules.milestone import Done
 from service.rules.policy import Policy
 from service.store.vault import Vault
 
@@ -101,7 +102,7 @@ class Transaction:
         self.policy = policy
         self.vault = vault
         self.rings: set[str] = set()
-        self.taken: list[Taken] = []
+        self.taken: list[Taken | Done] = []
         self.held_clock: datetime | None = None
         self.now: datetime
         self.real_now: datetime

@@ -63,6 +63,22 @@ ON CONFLICT (escrow_id, kind, subject) WHERE fired_at IS NULL AND cancelled_at I
 """
 
 
+# Relies on the escrow's lock.
+STOP_KINDS = """
+UPDATE deadline SET cancelled_at = $3
+WHERE escrow_id = $1 AND kind = ANY ($2::text[]) AND fired_at IS NULL AND cancelled_at IS NULL
+  AND ($4::text[] IS NULL OR subject = ANY ($4))
+"""
+
+
+async def stop_kinds(
+    tx: Transaction, escrow_id: str, kinds: Sequence[str], subjects: Sequence[str] | None = None
+) -> None:
+    """Stop every open deadline of these kinds: about these subjects, or whatever its subject."""
+    told = None if subjects is None else list(subjects)
+    await tx.execute(STOP_KINDS, escrow_id, list(kinds), tx.now, told)
+
+
 @dataclass(frozen=True, slots=True)
 class Arming:
     """A deadline to be armed; `version` is the escrow's seq at that moment."""

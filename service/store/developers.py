@@ -277,6 +277,27 @@ async def read_openings(reader: Reader, questions: Sequence[Question]) -> list[O
     ]
 
 
+READ_COMPANY = "SELECT company FROM developer WHERE id = $1"
+
+
+async def read_company(reader: Reader, developer_id: str) -> str:
+    """The developer's company, as people are told who has opened an escrow."""
+    company: str = await reader.fetchval(READ_COMPANY, developer_id)
+    return company
+
+
+READ_LANGUAGE = """
+SELECT coalesce(u.language, 'en') FROM developer d LEFT JOIN app_user u ON u.id = d.user_id
+WHERE d.id = $1
+"""
+
+
+async def read_language(reader: Reader, developer_id: str) -> str:
+    """The language of the developer's user; English where there is none."""
+    language: str = await reader.fetchval(READ_LANGUAGE, developer_id)
+    return language
+
+
 # Serializes one developer's creations while the operator's cap is on, so that it is exact. The ids
 # begin with their time: the day is a range of the creator's index.
 LOCK_CREATIONS = "SELECT pg_advisory_xact_lock(hashtextextended('cap/' || $1, 0))"

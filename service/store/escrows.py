@@ -50,11 +50,12 @@ async def lock_escrows(
     return [Locked(as_escrow(row), row["read_at"], row["due_deadline"]) for row in rows]
 
 
-READ_ESCROW = "SELECT * FROM escrow_reading WHERE id = $1"
+# Of the buyer-seller family; store/milestones.py reads the other.
+READ_ESCROW = "SELECT * FROM escrow_reading WHERE id = $1 AND mode <> 'milestone'"
 
 
 async def read_escrow(reader: Reader, escrow_id: str) -> Escrow | None:
-    """The escrow, or None when there is none of this id."""
+    """The buyer-seller escrow, or None when there is none of this id."""
     row = await reader.fetchrow(READ_ESCROW, escrow_id)
     return as_escrow(row) if row else None
 
@@ -185,17 +186,21 @@ async def move_escrows(tx: Transaction, taken: Sequence[Taken]) -> None:
         raise AssertionError(f"{status} of {len(taken)} escrows: moved without their lock")
 
 
+# A role of a milestone escrow waits whatever its status: a remainder may be left to withdraw.
 READ_WAITING_FOR = """
-SELECT id FROM escrow
+SELECT id, mode FROM escrow
 WHERE (seller_email = $1 AND seller_id IS NULL OR buyer_email = $1 AND buyer_id IS NULL)
   AND status NOT IN ('completed', 'cancelled')
+UNION
+SELECT e.id, e.mode FROM escrow_role r JOIN escrow e ON e.id = r.escrow_id
+WHERE r.email = $1 AND r.user_id IS NULL
 ORDER BY id
 """
 
 
-async def read_waiting_for(reader: Reader, email: str) -> list[str]:
-    """The ids of the escrows in which this e-mail is a party that has not registered."""
-    return [row["id"] for row in await reader.fetch(READ_WAITING_FOR, email)]
+async def read_waiting_for(reader: Reader, email: str) -> list[tuple[str, str]]:
+    """Id and mode of the escrows in which this e-mail is somebody who has not registered."""
+    return [(row["id"], row["mode"]) for row in await reader.fetch(READ_WAITING_FOR, email)]
 
 
 # By seller, buyer, creator ($1..$3, each an id or NULL for "not by this"). Newest first by id: each

@@ -12,7 +12,8 @@ from service.store.db import Transaction
 class Entry:
     """One row of the log. `type` and `body` are None for what only the audit trail sees.
 
-    `actor` is the transaction's unless it is named here.
+    `said` is a JSON object of what happened beyond the states: it is kept as long as the event,
+    and the body is not. `actor` is the transaction's unless it is named here.
     """
 
     id: UUID
@@ -27,6 +28,7 @@ class Entry:
     from_state: str | None = None
     to_state: str | None = None
     actor: Actor | None = None
+    said: str | None = None
 
 
 # The event and the exact bytes of its webhook, in one statement. Relies on the subject's lock
@@ -36,14 +38,14 @@ WITH given AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bytea[],
         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
-        $15::text[], $16::text[]
+        $15::text[], $16::text[], $18::jsonb[]
     ) AS g (id, subject_id, subject_kind, seq, step, type, body, family, mode, from_state, to_state,
-            actor_kind, actor_id, key_id, ip, request_id)
+            actor_kind, actor_id, key_id, ip, request_id, said)
 ), written AS (
     INSERT INTO event (id, subject_id, subject_kind, seq, step, type, family, mode, from_state,
-                       to_state, actor_kind, actor_id, key_id, ip, request_id, at)
+                       to_state, actor_kind, actor_id, key_id, ip, request_id, at, said)
     SELECT id, subject_id, subject_kind, seq, step, type, family, mode, from_state, to_state,
-           actor_kind, actor_id, key_id, ip, request_id, $17
+           actor_kind, actor_id, key_id, ip, request_id, $17, said
     FROM given
     RETURNING id, recorded_at
 )
@@ -77,6 +79,7 @@ async def append_events(tx: Transaction, entries: Sequence[Entry]) -> None:
         [actor.ip for actor in actors],
         [actor.request_id for actor in actors],
         tx.now,
+        [entry.said for entry in entries],
     )
     if any(entry.type for entry in entries):
         tx.ring("webhooks")

@@ -1,6 +1,7 @@
 """Invitations: one per person and escrow; the link's token is never here, only its hash.
 
-Times are business times. An invitation is open until it is accepted or its escrow is final.
+Times are business times. An invitation is open until it is accepted, its escrow is final, or its
+person is no longer named there.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ SELECT id, escrow_id, role, email, token_hash, counter, $7
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[])
      AS given (id, escrow_id, role, email, token_hash, counter)
 ORDER BY escrow_id, email
-ON CONFLICT (escrow_id, email) DO NOTHING
+ON CONFLICT (escrow_id, email) WHERE closed_at IS NULL DO NOTHING
 RETURNING id
 """
 
@@ -78,7 +79,7 @@ async def read_invitation(reader: Reader, invitation_id: str) -> Invitation | No
 DISARM_REMINDERS = """
 UPDATE deadline SET cancelled_at = $3
 FROM invitation i
-WHERE i.escrow_id = $1 AND i.email = $2 AND deadline.escrow_id = i.escrow_id
+WHERE i.escrow_id = $1 AND i.email = ANY ($2::text[]) AND deadline.escrow_id = i.escrow_id
   AND deadline.kind = 'invitation_reminder' AND deadline.subject = i.id
   AND deadline.fired_at IS NULL AND deadline.cancelled_at IS NULL
 """
@@ -86,7 +87,7 @@ WHERE i.escrow_id = $1 AND i.email = $2 AND deadline.escrow_id = i.escrow_id
 # Single use: whoever comes second updates nothing.
 ACCEPT_INVITATION = """
 UPDATE invitation SET user_id = $3, accepted_at = $4
-WHERE escrow_id = $1 AND email = $2 AND accepted_at IS NULL
+WHERE escrow_id = $1 AND email = $2 AND accepted_at IS NULL AND closed_at IS NULL
 """
 
 
@@ -95,8 +96,28 @@ async def accept_invitation(tx: Transaction, escrow_id: str, email: str, user_id
 
     Relies on the escrow's lock; does nothing where nobody was invited.
     """
-    await tx.execute(DISARM_REMINDERS, escrow_id, email, tx.now)
+    await tx.execute(DISARM_REMINDERS, escrow_id, [email], tx.now)
     await tx.execute(ACCEPT_INVITATION, escrow_id, email, user_id, tx.now)
+
+
+CLOSE_INVITATIONS = """
+UPDATE invitation SET closed_at = $3
+WHERE escrow_id = $1 AND email = ANY ($2::text[]) AND closed_at IS NULL
+"""
+
+
+async def disarm_reminders(tx: Transaction, escrow_id: str, emails: Sequence[str]) -> None:
+    """These people are reminded no more; their links stand."""
+    await tx.execute(DISARM_REMINDERS, escrow_id, list(emails), tx.now)
+
+
+async def close_invitations(tx: Transaction, escrow_id: str, emails: Sequence[str]) -> None:
+    """These people are no longer named: their links are void, and nobody is reminded.
+
+    Relies on the escrow's lock; does nothing where nobody was invited.
+    """
+    await disarm_reminders(tx, escrow_id, emails)
+    await tx.execute(CLOSE_INVITATIONS, escrow_id, list(emails), tx.now)
 
 
 READ_ACCEPTED = "SELECT escrow_id FROM invitation WHERE user_id = $1 ORDER BY escrow_id"
@@ -110,7 +131,7 @@ async def read_accepted(reader: Reader, user_id: str) -> list[str]:
 # The count is the fence: the same reminder is never noted twice.
 NOTE_REMINDER = """
 UPDATE invitation SET reminders = reminders + 1
-WHERE id = $1 AND accepted_at IS NULL AND reminders = $2
+WHERE id = $1 AND accepted_at IS NULL AND closed_at IS NULL AND reminders = $2
 RETURNING true
 """
 

@@ -73,11 +73,18 @@ class Balance:
     currency: str
 
 
+# Of a milestone escrow with several payers each is shown their share of what is still held; both
+# families by a partial index, without a look at what is long over. Each escrow is looked up by
+# itself: the planner would take a payer of many old ones for one of many that are held.
 READ_BALANCE = """
 SELECT coalesce(sum(balance_minor) FILTER (WHERE kind = 'available'), 0)::bigint AS available,
        coalesce(sum(balance_minor) FILTER (WHERE kind = 'pending'), 0)::bigint AS pending,
        (SELECT coalesce(sum(held_minor), 0)::bigint FROM escrow
-        WHERE buyer_id = $1 AND ledger_currency = $2 AND held_minor > 0) AS escrow
+        WHERE buyer_id = $1 AND ledger_currency = $2 AND held_minor > 0)
+       + (SELECT coalesce(sum((
+              SELECT floor(e.held_minor::numeric * f.amount_minor / e.funded_minor) FROM escrow e
+              WHERE e.id = f.escrow_id AND e.ledger_currency = $2)), 0)::bigint
+          FROM milestone_funding f WHERE f.user_id = $1 AND f.is_held) AS escrow
 FROM account WHERE owner = $1 AND currency = $2 AND kind IN ('available', 'pending')
 """
 

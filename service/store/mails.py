@@ -114,7 +114,8 @@ SELECT m.id, m.recipient, m.template, m.language, m.facts::text, m.escrow_id, m.
        m.attempt, m.created_at, m.sent_at, i.id AS invitation_id, v.id AS identity_id,
        coalesce(i.counter, v.counter) AS counter,
        coalesce(i.token_hash, v.token_hash) AS token_hash,
-       coalesce(i.accepted_at IS NOT NULL OR e.status IN ('completed', 'cancelled'), false)
+       coalesce(i.accepted_at IS NOT NULL OR i.closed_at IS NOT NULL
+                OR e.status IN ('completed', 'cancelled'), false)
            OR coalesce(m.template = 'identity_verification'
                AND (v.kyc_status <> 'pending' OR v.superseded OR v.needs_admin_review), false)
            AS is_moot

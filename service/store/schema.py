@@ -19,7 +19,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 4
+CURRENT_VERSION = 5
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"
@@ -93,11 +93,13 @@ GRANT INSERT ON event, transfer, escrow, contract, deadline, account, idempotenc
     identity_verification, contract_signature, delivery_rejection, cancellation_request, dispute,
     purchase_proof, checkout_session, visit, sign_in_code, payment, sandbox_charge,
     sandbox_refund, file, paper, proof_submission, proof_attachment, dispute_statement,
-    dispute_evidence, dispute_offer, signature_image, identity_document, recovery TO {role};
+    dispute_evidence, dispute_offer, signature_image, identity_document, recovery,
+    milestone_escrow, escrow_role, milestone, milestone_funding TO {role};
 GRANT UPDATE ON escrow, contract, deadline, account, idempotency, app_user, developer, operator,
     api_key, invitation, mail, invariant_result, clock, webhook_endpoint, endpoint_secret, lane,
     delivery, identity_verification, cancellation_request, dispute, purchase_proof,
-    checkout_session, visit, sign_in_code TO {role};
+    checkout_session, visit, sign_in_code, milestone_escrow, escrow_role, milestone,
+    milestone_funding TO {role};
 GRANT UPDATE (facts, fingerprint, file_key, tries, due_at, created_at) ON paper TO {role};
 GRANT UPDATE (last_number) ON dispute_counter TO {role};
 GRANT UPDATE (fanned_at) ON event TO {role};
@@ -109,8 +111,8 @@ GRANT UPDATE (state, received_minor, received_currency, charge_reference, provid
     page_url, proof_file, note, seq, expires_at, asked_at, ask_at, decided_by, settled_at)
     ON payment TO {role};
 GRANT UPDATE (paid, pressed_at, told, is_told) ON sandbox_charge TO {role};
-GRANT DELETE ON paper, idempotency, endpoint_secret, visit, sign_in_code, identity_document, file
-    TO {role};
+GRANT DELETE ON paper, idempotency, endpoint_secret, visit, sign_in_code, identity_document, file,
+    escrow_role, milestone TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = '30s';
 ALTER ROLE {role} IN DATABASE {database} SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE {role} IN DATABASE {database} SET lock_timeout = '3s';

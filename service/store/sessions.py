@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -13,7 +13,12 @@ from service.store.db import Reader, Row, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as its row stands; `expires_at` is business time."""
+    """A session as its row stands; `expires_at` is business time.
+
+    `of_milestones` says which family its escrow is of. `input` is the body of that family's step,
+    where it was given with the session: plain JSON, amounts as decimal strings. `terms_version` is
+    the version of the terms for which it was given, where it means something else under others.
+    """
 
     id: UUID
     escrow_id: str
@@ -26,12 +31,15 @@ class Session:
     expires_at: datetime
     completed_at: datetime | None
     created_at: datetime
+    of_milestones: bool
+    input: Mapping[str, Any] | None = None
+    terms_version: int | None = None
 
 
 INSERT_SESSION = """
 INSERT INTO checkout_session (id, escrow_id, developer_id, action, email, redirect_url, metadata,
-                              expires_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)
+                              expires_at, created_at, input, terms_version)
+VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10::jsonb, $11)
 """
 
 
@@ -48,6 +56,8 @@ async def insert_session(tx: Transaction, session: Session) -> None:
         orjson.dumps(session.metadata).decode(),
         session.expires_at,
         session.created_at,
+        None if session.input is None else orjson.dumps(session.input).decode(),
+        session.terms_version,
     )
 
 
@@ -57,7 +67,8 @@ READ_SESSION = """
 SELECT id, escrow_id, developer_id, action, email, redirect_url, metadata::text,
        CASE WHEN status = 'pending' AND expires_at <= business_now() THEN 'expired'
             ELSE status END AS status,
-       expires_at, completed_at, created_at
+       expires_at, completed_at, created_at, input::text, terms_version,
+       (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 FROM checkout_session WHERE id = $1
 """
 
@@ -76,7 +87,8 @@ WITH over AS (
     SET status = $2, completed_at = CASE WHEN $2 = 'completed' THEN $3::timestamptz END
     WHERE id = $1 AND status = 'pending' AND ($2 = 'expired' OR expires_at > $3)
     RETURNING id, escrow_id, developer_id, action, email, redirect_url, metadata::text, status,
-              expires_at, completed_at, created_at
+              expires_at, completed_at, created_at, input::text, terms_version,
+              (SELECT e.mode = 'milestone' FROM escrow e WHERE e.id = escrow_id) AS of_milestones
 ), stopped AS (
     UPDATE deadline d SET cancelled_at = $3 FROM over
     WHERE d.escrow_id = over.escrow_id AND d.kind = 'session' AND d.subject = over.id::text
@@ -115,9 +127,11 @@ async def move_expiry(tx: Transaction, session_id: UUID, until: datetime) -> Non
 CANCEL_SESSIONS = """
 WITH over AS (
     UPDATE checkout_session s SET status = 'cancelled'
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS ended (escrow_id, action, email)
+    FROM unnest($1::text[], $2::text[], $3::text[], $5::text[])
+         AS ended (escrow_id, action, email, naming)
     WHERE s.escrow_id = ended.escrow_id AND s.status = 'pending'
       AND ended.action IN (s.action, '*') AND ended.email IN (s.email, '*')
+      AND (ended.naming IS NULL OR s.input @> ended.naming::jsonb)
     RETURNING s.id, s.escrow_id
 )
 UPDATE deadline d SET cancelled_at = $4
@@ -126,16 +140,27 @@ FROM over WHERE d.escrow_id = over.escrow_id AND d.kind = 'session' AND d.subjec
 """
 
 
-async def cancel_sessions(tx: Transaction, ended: Sequence[tuple[str, str, str]]) -> None:
-    """The pending sessions of these (escrow, action, e-mail): what they promise is done, or void.
+class Ended(NamedTuple):
+    """Whose promise is kept, or void: `*` stands for every action, and for every e-mail.
 
-    `*` stands for every action, and for every e-mail.
+    `naming`: only those whose input contains this.
     """
+
+    escrow_id: str
+    action: str
+    email: str
+    naming: Mapping[str, Any] | None = None
+
+
+async def cancel_sessions(tx: Transaction, ended: Sequence[Ended]) -> None:
+    """The pending sessions of these: what they promise is done, or void."""
     if ended:
-        escrow_ids, actions, emails = map(list, zip(*ended, strict=True))
-        await tx.execute(CANCEL_SESSIONS, escrow_ids, actions, emails, tx.now)
+        escrow_ids, actions, emails, naming = map(list, zip(*ended, strict=True))
+        names = [None if one is None else orjson.dumps(one).decode() for one in naming]
+        await tx.execute(CANCEL_SESSIONS, escrow_ids, actions, emails, tx.now, names)
 
 
 def _session(row: Row) -> Session:
     facts: dict[str, Any] = dict(row)
-    return Session(**{**facts, "metadata": orjson.loads(facts["metadata"])})
+    given = None if facts["input"] is None else orjson.loads(facts["input"])
+    return Session(**{**facts, "metadata": orjson.loads(facts["metadata"]), "input": given})

@@ -10,7 +10,8 @@ from service.store.db import Reader
 class Line:
     """One entry: `amount_minor` is below 0 where it left the wallet; `at` is business time.
 
-    `reason` is the posting's (rules/postings.py), `title` the escrow's where there is one.
+    `reason` is the posting's (rules/postings.py), `title` the escrow's where there is one, in which
+    the wallet's owner has a place if it `is_theirs`: whoever only paid, or was paid, has none.
     """
 
     id: int
@@ -21,6 +22,7 @@ class Line:
     escrow_id: str | None
     title: str | None
     subject_id: str
+    is_theirs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ WITH own AS (
        AND ($5::timestamptz IS NULL OR t.at < $5)
      ORDER BY t.id DESC LIMIT $6)
 )
-SELECT l.*, e.title FROM lines l LEFT JOIN escrow e ON e.id = l.escrow_id
+SELECT l.*, e.title, e.id IS NOT NULL AND (
+           $1 IN (e.seller_id, e.buyer_id) IS TRUE
+           OR EXISTS (SELECT FROM escrow_role r WHERE r.escrow_id = e.id AND r.user_id = $1)
+       ) AS is_theirs
+FROM lines l LEFT JOIN escrow e ON e.id = l.escrow_id
 ORDER BY l.id DESC LIMIT $6
 """
 NEWEST = 2**63 - 1

@@ -54,18 +54,44 @@ async def read_user(reader: Reader, email: str) -> User | None:
     return (await read_users(reader, [email])).get(email)
 
 
-READ_USER_BY_ID = """
+# By the escrow's own rows first: who was invited by an e-mail may have registered with another.
+READ_BOUND = """
+SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
+       last_name AS own_last_name, language AS own_language, timezone AS own_timezone,
+       phone_verified_at IS NOT NULL AS own_phone_verified,
+       email_verified_at IS NOT NULL AS is_email_verified
+FROM app_user WHERE id = coalesce(
+    (SELECT r.user_id FROM escrow_role r
+     WHERE r.escrow_id = $1 AND r.email = $2 AND r.user_id IS NOT NULL LIMIT 1),
+    (SELECT u.id FROM app_user u WHERE u.email = $2))
+"""
+
+
+async def read_bound(reader: Reader, escrow_id: str, email: str) -> User | None:
+    """Who stands behind an e-mail in this escrow: whoever holds a role by it, else its user."""
+    row = await reader.fetchrow(READ_BOUND, escrow_id, email)
+    person = as_person(row, "own") if row else None
+    return User(person, row["is_email_verified"]) if row and person else None
+
+
+READ_PEOPLE = """
 SELECT id AS own_id, email AS own_user_email, first_name AS own_first_name,
        last_name AS own_last_name, language AS own_language, timezone AS own_timezone,
        phone_verified_at IS NOT NULL AS own_phone_verified
-FROM app_user WHERE id = $1
+FROM app_user WHERE id = ANY ($1::text[])
 """
+
+
+async def read_people(reader: Reader, user_ids: Sequence[str]) -> dict[str, Person]:
+    """The users of these ids, by id."""
+    rows = await reader.fetch(READ_PEOPLE, list(user_ids)) if user_ids else []
+    people = (as_person(row, "own") for row in rows)
+    return {person.id: person for person in people if person is not None}
 
 
 async def read_user_by_id(reader: Reader, user_id: str) -> Person | None:
     """The user of this id, or None."""
-    row = await reader.fetchrow(READ_USER_BY_ID, user_id)
-    return as_person(row, "own") if row else None
+    return (await read_people(reader, [user_id])).get(user_id)
 
 
 INSERT_USER = """

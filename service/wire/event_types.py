@@ -15,6 +15,7 @@ from service.wire.base import Wire
 from service.wire.endpoint_events import ExhaustedData
 from service.wire.events import DATA
 from service.wire.identity import LinkedData, UpdatedData
+from service.wire.milestone_events import DATA as MILESTONE_DATA
 from service.wire.schema import Schema, schema_alone
 from service.wire.webhooks import EndpointData
 
@@ -50,8 +51,9 @@ def data_model(event_type: str) -> type[Wire] | None:
     if event_type in BESIDE_ESCROWS:
         return BESIDE_ESCROWS[event_type]
     model: type[Wire] | None = None
-    if event_type in DATA:
-        model = get_type_hints(DATA[event_type])["return"]
+    builder = DATA.get(event_type) or MILESTONE_DATA.get(event_type)
+    if builder is not None:
+        model = get_type_hints(builder)["return"]
     return model
 
 

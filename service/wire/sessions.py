@@ -5,8 +5,10 @@ import binascii
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from service.rules.files import FILES_MAX
@@ -14,6 +16,7 @@ from service.wire.base import Body, Number, OwnBody, WholeNumber, Wire, absent
 from service.wire.developer import Image
 from service.wire.escrows import Changes, Detail
 from service.wire.metadata import Metadata
+from service.wire.milestone_shapes import MilestoneEscrowShape
 from service.wire.sandbox import Amount
 from service.wire.text import Email, Text
 
@@ -50,6 +53,56 @@ class NewSession(Body):
     target_user_email: Email
     redirect_url: Annotated[str, Field(min_length=1, max_length=2048)]
     metadata: Annotated[Metadata, Field(default_factory=dict)]
+
+
+class NewMilestoneSession(OwnBody):
+    """The body of `POST /milestone-escrows/:id/sessions`.
+
+    `input` is the body of the step (the batch of approvals and statuses), given now or on the
+    page.
+    """
+
+    action: Literal[
+        "fund",
+        "approve_milestone",
+        "change_milestone_status",
+        "release",
+        "dispute",
+        "resolve_dispute",
+        "withdraw_remaining",
+    ]
+    target_user_email: Email
+    redirect_url: Annotated[str, Field(min_length=1, max_length=2048)]
+    metadata: Annotated[Metadata, Field(default_factory=dict)]
+    input: dict[str, Any] | None = None
+
+
+def kept(given: OwnBody) -> Mapping[str, Any]:
+    """A step's body as a session keeps it: what was read of it, amounts as decimal strings.
+
+    The same model reads it again.
+    """
+    read = given.model_dump(by_alias=True, exclude_none=True)
+    plain: Mapping[str, Any] = orjson.loads(orjson.dumps(read, default=_in_full))
+    return plain
+
+
+def naming(action: str, index: int) -> Mapping[str, Any]:
+    """What an input of this action, as a session keeps it, contains if it names the milestone."""
+    match action:
+        case "approve_milestone":
+            return {"indexes": [index]}
+        case "change_milestone_status":
+            return {"updates": [{"index": index}]}
+        case "resolve_dispute":
+            return {"milestoneIndex": index}
+    return {"milestoneIndexes": [index]}
+
+
+def _in_full(value: object) -> str:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{type(value).__name__} is no part of an input")
+    return format(value, "f")
 
 
 class SessionCreated(Wire):
@@ -187,5 +240,5 @@ class SessionEnded(Wire):
     """200 of the sandbox's `complete` and `cancel`."""
 
     session: SessionShape
-    escrow: Detail | None = absent()
+    escrow: Detail | MilestoneEscrowShape | None = absent()
     payment: SessionPayment | None = absent()

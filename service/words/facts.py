@@ -62,6 +62,31 @@ class EscrowFacts(TypedDict):
     settled_by: NotRequired[str | None]
 
 
+class RoleFacts(TypedDict):
+    """A milestone escrow as somebody who has to do with it is told about it.
+
+    `role` is the Role in which they read it, null for a payee without one; `timezone` theirs. Of a
+    step: `how` is its name, or `clock`; `moved` the sum, or what a payee got; `numbers` are the
+    milestones', counted from 1; a dispute was opened `by` an e-mail, `note` is its reason, `due_at`
+    when it must be resolved, in ISO 8601. `page` is the path of ours that the mail leads to.
+    """
+
+    escrow_id: str
+    title: str
+    amount: str
+    currency: str
+    company: str
+    role: str | None
+    timezone: NotRequired[str]
+    how: NotRequired[str]
+    moved: NotRequired[str]
+    numbers: NotRequired[list[int]]
+    by: NotRequired[str]
+    note: NotRequired[str]
+    due_at: NotRequired[str]
+    page: NotRequired[str]
+
+
 class EndpointFacts(TypedDict):
     """One webhook endpoint as its developer is told about it.
 

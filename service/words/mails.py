@@ -13,10 +13,17 @@ from typing import Any, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from service.words.catalogue import Catalogue, read_catalogues
-from service.words.facts import CodeFacts, EndpointFacts, EscrowFacts, IdentityFacts, PaymentFacts
+from service.words.facts import (
+    CodeFacts,
+    EndpointFacts,
+    EscrowFacts,
+    IdentityFacts,
+    PaymentFacts,
+    RoleFacts,
+)
 from service.words.languages import DEFAULT_LANGUAGE, language_of
 from service.words.media import Html, Medium, Plain
-from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, Topic
+from service.words.topics import CODE, ENDPOINT, ESCROW, IDENTITY, PAYMENT, ROLE, Topic
 
 FOLDER = Path(__file__).parent / "templates"
 SUBJECT_TITLE_CHARACTERS = 60
@@ -32,7 +39,7 @@ IDENTITY_LINK = "identity"
 CODE_LINK = "code"
 PAYMENT_LINK = "payment"
 
-Facts = EscrowFacts | EndpointFacts | IdentityFacts | PaymentFacts | CodeFacts
+Facts = EscrowFacts | RoleFacts | EndpointFacts | IdentityFacts | PaymentFacts | CodeFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,28 @@ def _changed(facts: EscrowFacts) -> tuple[str, ...]:
     return ("opening", *sums, *terms, ".mail.sign_again" if facts["mode"] == STANDARD else "next")
 
 
+def _disputed(facts: RoleFacts) -> tuple[str, ...]:
+    is_resolver = facts["role"] == "dispute_resolver"
+    which = ("which",) if facts.get("numbers") else ()
+    due = ("due",) if facts.get("due_at") else ()
+    return ("opening", *which, ".mail.they_said", "decide" if is_resolver else "next", *due)
+
+
+def _released(facts: RoleFacts) -> tuple[str, ...]:
+    return ("opening", "which", "next") if facts.get("numbers") else ("opening", "next")
+
+
+def _distributed(facts: RoleFacts) -> tuple[str, ...]:
+    which = ("which",) if facts.get("numbers") else ()
+    if not Decimal(facts["moved"]):
+        return "nothing", *which
+    return "by_clock" if facts["how"] == "clock" else "opening", *which, "next"
+
+
+def _got(facts: RoleFacts) -> tuple[str, ...]:
+    return facts["how"], "next"
+
+
 def _disabled(facts: EndpointFacts) -> tuple[str, ...]:
     return "opening", f".disabled.{facts['reason']}", "next", "consequence"
 
@@ -150,6 +179,17 @@ SCRIPTS: Mapping[str, Script] = {
     "invitation_reminder": Script(
         _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True
     ),
+    "role_invitation": Script(
+        _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True, about=ROLE
+    ),
+    "role_reminder": Script(
+        _always("opening", "next", "consequence"), REGISTER_LINK, way_out=True, about=ROLE
+    ),
+    "role_notice": Script(_always("opening", "next", "consequence"), way_out=True, about=ROLE),
+    "role_disputed": Script(_disputed, about=ROLE),
+    "role_released": Script(_released, about=ROLE),
+    "role_resolved": Script(_distributed, about=ROLE),
+    "role_paid": Script(_got, PAYMENT_LINK, about=ROLE),
     "escrow_notice": Script(_always("opening", "next", "consequence"), way_out=True),
     "contract_signed": Script(_always("opening", "next")),
     "contract_complete": Script(_always("opening", "next")),

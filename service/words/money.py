@@ -10,6 +10,12 @@ from babel.numbers import format_decimal
 from service.words.languages import Language
 
 
+def percent_text(bps: int, language: Language) -> str:
+    """`2.5 %`: basis points as a percentage, no more decimals than it has."""
+    figure = format_decimal(Decimal(bps) / 100, "#,##0.##", language.locale)
+    return f"{figure} %"
+
+
 def amount_text(amount: str | Decimal, currency: str, language: Language) -> str:
     """`1,000.000 TND`: every decimal that `amount` carries is shown, none is rounded away."""
     exact = Decimal(amount)

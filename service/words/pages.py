@@ -19,7 +19,7 @@ from service.words.dates import date_text, distance_text
 from service.words.facts import EscrowFacts
 from service.words.languages import LANGUAGES, Language, language_of
 from service.words.media import Plain, Screen, plainly, shortened
-from service.words.money import amount_text
+from service.words.money import amount_text, percent_text
 from service.words.timeline import timeline_of
 from service.words.topics import ESCROW
 
@@ -101,6 +101,10 @@ class Voice:
     def amount(self, amount: str | Decimal, currency: str) -> Markup:
         """`1,000.000 TND`, grouped as the language does, with every decimal that it carries."""
         return self.figure(amount_text(amount, currency, self.language))
+
+    def percent(self, bps: int) -> Markup:
+        """`2.5 %`, of basis points, as the language writes it."""
+        return self.figure(percent_text(bps, self.language))
 
     def moment(self, instant: str) -> Markup:
         """An ISO 8601 instant in the person's zone, which is named."""

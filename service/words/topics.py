@@ -15,6 +15,7 @@ from service.words.facts import (
     EscrowFacts,
     IdentityFacts,
     PaymentFacts,
+    RoleFacts,
     Times,
 )
 from service.words.media import Medium, shortened
@@ -106,6 +107,42 @@ def _stations(facts: EscrowFacts, catalogue: Catalogue) -> Iterator[tuple[str, s
             when = catalogue.text("label.due").format(instant=when, distance=distance)
         what = catalogue.text(f"station.{station.name}")
         yield what, station.state, catalogue.text(f"state.{station.state}"), when
+
+
+def _role_prefix(template: str, _: RoleFacts) -> str:
+    return f"mail.{template}."
+
+
+def _role_values(
+    facts: RoleFacts, catalogue: Catalogue, medium: Medium, title_characters: int
+) -> Mapping[str, str]:
+    amount, moved = facts["amount"], facts.get("moved", "0")
+    speech, due = catalogue.language, facts.get("due_at")
+    return {
+        "title": medium.typed(shortened(facts["title"], title_characters)),
+        "amount": medium.figure(amount_text(amount, facts["currency"], speech)),
+        "company": medium.typed(shortened(facts["company"], title_characters)),
+        "role": catalogue.text(f"role.{facts['role']}") if facts["role"] else "",
+        "escrow_id": medium.figure(facts["escrow_id"]),
+        "moved": medium.figure(amount_text(moved, facts["currency"], speech)),
+        "numbers": medium.figure(", ".join(str(one) for one in facts.get("numbers", ()))),
+        "by": medium.typed(facts.get("by", "")),
+        "note": medium.typed(shortened(facts.get("note", ""), NOTE_CHARACTERS)),
+        "due": date_text(due, facts["timezone"], catalogue) if due else "",
+    }
+
+
+def _role_frame(
+    facts: RoleFacts, _: Catalogue, values: Mapping[str, str], say: Say
+) -> Mapping[str, object]:
+    is_named = facts["role"] is not None
+    return {
+        "headline": values["amount"] if is_named else values["moved"],
+        "title": values["title"],
+        "parties": [],
+        "timeline": [],
+        "footer": say(".mail.footer" if is_named else ".mail.paid_footer"),
+    }
 
 
 def _endpoint_prefix(template: str, _: EndpointFacts) -> str:
@@ -210,6 +247,7 @@ def _code_frame(
 
 
 ESCROW = Topic(_escrow_prefix, _escrow_values, _escrow_frame)
+ROLE = Topic(_role_prefix, _role_values, _role_frame)
 ENDPOINT = Topic(_endpoint_prefix, _endpoint_values, _endpoint_frame)
 IDENTITY = Topic(_identity_prefix, _identity_values, _identity_frame)
 PAYMENT = Topic(_payment_prefix, _payment_values, _payment_frame)

@@ -4,9 +4,9 @@ import asyncpg
 import pytest
 
 from service.commands.perform import House
-from service.rules import escrow, identity, payment, proof
+from service.rules import engagement, escrow, identity, milestone, payment, proof
 from service.rules.clocks import KINDS
-from service.rules.machine import ActorKind
+from service.rules.machine import ActorKind, Role
 from service.rules.money import EXPONENTS, MAX_MINOR
 from tests.makers import make_buyer, make_escrow, make_shop
 
@@ -32,6 +32,7 @@ async def test_the_transitions_are_the_tables(house: House) -> None:
         *proof.TABLE.transitions(),
         *identity.TABLE.transitions(),
         *payment.TABLE.transitions(),
+        *milestone.TABLE.transitions(),
     }
     assert len(found) == len(set(found))
 
@@ -71,7 +72,9 @@ async def test_the_currencies_and_the_bound_are_the_rules(house: House) -> None:
     ("constraint", "words"),
     [
         ("escrow_mode_check", {*escrow.MODES, "milestone"}),
-        ("escrow_status_check", set(escrow.STATUSES)),
+        ("escrow_status_check", {*escrow.STATUSES, *engagement.STATUSES}),
+        ("escrow_role_role_check", {*engagement.ROLES, Role.MILESTONE_RECEIVER}),
+        ("milestone_escrow_release_mode_check", set(engagement.RELEASE_MODES)),
         ("event_actor_kind_check", set(ActorKind)),
     ],
 )
@@ -151,11 +154,13 @@ async def test_no_column_of_the_past_can_be_changed_but_the_outboxs_mark(
 MAY_UPDATE = {
     "account", "api_key", "app_user", "cancellation_request", "checkout_session", "clock",
     "contract", "deadline", "delivery", "developer", "dispute", "endpoint_secret", "escrow",
+    "escrow_role", "milestone", "milestone_escrow", "milestone_funding",
     "idempotency", "identity_verification", "invariant_result", "invitation", "lane", "mail",
     "operator", "purchase_proof", "sign_in_code", "visit", "webhook_endpoint",
 }  # fmt: skip
 MAY_DELETE = {
-    "endpoint_secret", "file", "idempotency", "identity_document", "paper", "sign_in_code", "visit",
+    "endpoint_secret", "escrow_role", "file", "idempotency", "identity_document", "milestone",
+    "paper", "sign_in_code", "visit",
 }  # fmt: skip
 READ_ONLY = {
     "schema_version", "currency", "transition", "clock", "dispute_counter", "commit_order",

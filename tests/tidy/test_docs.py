@@ -30,9 +30,9 @@ def test_amana_docs_writes_them(tmp_path: Path) -> None:
 
 def test_the_states_show_every_step_clock_and_phase() -> None:
     page = PAGES["states.md"]()
-    assert page.count("```mermaid") == len(escrow.MODES) + 2 + len(
+    assert page.count("```mermaid") == len(escrow.MODES) + 5 + len(
         payment.MODES
-    )  # the proof, the identity
+    )  # the proof, the identity; one milestone, single release, multi release
     for row in payment.STEPS:
         assert row.name in page or row.source == row.target
     for row in escrow.STEPS:

@@ -13,7 +13,6 @@ from service.rules.aggregate import Escrow
 from service.rules.errors import EscrowNotFound, InvalidEscrowId, NoProofPolicy, NotParty
 from service.rules.escrow import MODES, PROOF, check_role
 from service.rules.terms import Terms
-from service.store.db import Reader
 from service.store.deadlines import read_open
 from service.store.escrows import Scope, count_escrows, list_escrows, read_escrow
 from service.store.mails import read_mail_troubles
@@ -32,7 +31,7 @@ from service.wire.escrows import (
     wire_mode,
 )
 from service.wire.mailbox import MailTrouble
-from service.wire.next import NextAnswer, next_answer
+from service.wire.next import NextAnswer, Open, next_answer
 from service.wire.proofs import ProofAnswer
 
 
@@ -43,12 +42,9 @@ def may_see(caller: Caller, escrow: Escrow) -> bool:
     )
 
 
-async def _read(reader: Reader, escrow_id: str) -> Escrow | None:
-    escrow = await read_escrow(reader, escrow_id)
-    return escrow if escrow is not None and escrow.mode != "milestone" else None
-
-
-ESCROW = Subject("id", is_entity_id, InvalidEscrowId, _read, EscrowNotFound, may_see, NotParty)
+ESCROW = Subject(
+    "id", is_entity_id, InvalidEscrowId, read_escrow, EscrowNotFound, may_see, NotParty
+)
 
 
 def escrow_for(step: str) -> Subject:
@@ -150,7 +146,9 @@ async def read_one(call: Call[None, None]) -> EscrowAnswer:
 async def read_next(call: Call[None, None]) -> NextAnswer:
     """What may happen next, to whom it falls, and what time does."""
     deadlines = await read_open(call.house.pool, call.subject.id)
-    return next_answer(call.subject, [(d.kind, d.due_at, d.remaining) for d in deadlines])
+    return next_answer(
+        call.subject, [Open(d.kind, d.due_at, d.remaining, d.subject) for d in deadlines]
+    )
 
 
 async def read_contract(call: Call[None, None]) -> ContractAnswer:

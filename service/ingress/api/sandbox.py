@@ -19,6 +19,7 @@ from service.commands import (
 from service.commands.deadlines import advance, holding_clock, move
 from service.commands.perform import Answer, Command, perform, replay
 from service.commands.registration import follow_link
+from service.ingress.api import milestones
 from service.ingress.api.escrows import ESCROW
 from service.ingress.api.sessions import ACTS, acted
 from service.ingress.call import Call, Caller
@@ -166,6 +167,15 @@ async def act(call: Call[Act, None]) -> Answer:
     taking = await acted(call.request, call.body.step, call.body.input or {})
     person = (await users.registered(call.house.pool, call.body.email)).person
     command = shown(call.subject.id, taking(call.subject.id))
+    return await call.perform(command, as_person(call.actor, person))
+
+
+async def act_on_milestones(call: Call[Act, None]) -> Answer:
+    """Any step of a milestone escrow as this person."""
+    if call.body.step not in milestones.ACTS:
+        raise Invalid({"step": f"must be one of {', '.join(milestones.ACTS)}"})
+    command = milestones.acted(call.subject.id, call.body.step, call.body.input or {})
+    person = (await users.registered(call.house.pool, call.body.email)).person
     return await call.perform(command, as_person(call.actor, person))
 
 

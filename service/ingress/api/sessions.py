@@ -11,13 +11,14 @@ from service.commands import cancellations, contracts, disputes, escrows, proofs
 from service.commands.amendments import update
 from service.commands.contracts import DRAWN, TYPED, Mark
 from service.commands.perform import Answer, Command
+from service.ingress.api import milestones
 from service.ingress.api.escrows import changes_of
 from service.ingress.bodies import as_model
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
 from service.ingress.uploads import STORAGE, keep_file
 from service.rules.dispute import Split
-from service.rules.errors import Invalid, SessionNotFound, UserNotRegistered
+from service.rules.errors import Invalid, InvalidPayload, SessionNotFound, UserNotRegistered
 from service.rules.files import StoredFile
 from service.rules.machine import ActorKind
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, to_minor
@@ -238,11 +239,22 @@ async def _in_chunks(content: bytes) -> AsyncIterator[bytes]:
 async def complete(call: Call[SessionEnd, None]) -> Answer:
     """Finish the session as the person to whom it is bound, through the page's own commands."""
     session, given = call.subject, call.body.input or {}
-    if session.action == "accept_pay" and given.get("method", "wallet") != "wallet":
+    if session.of_milestones:
+        taking = _of_milestones(session, given)
+    elif session.action == "accept_pay" and given.get("method", "wallet") != "wallet":
         return await _paid_otherwise(call, as_model(OtherPayment, given))
-    taking = await acted(call.request, session.action, given)
+    else:
+        acting = await acted(call.request, session.action, given)
+        taking = acting(session.escrow_id)
     person = await sessions.bound_person(call.house.pool, session, call.actor)
-    return await call.perform(sessions.complete(session.id, taking(session.escrow_id)), person)
+    return await call.perform(sessions.complete(session.id, taking), person)
+
+
+def _of_milestones(session: Session, given: Mapping[str, Any]) -> Command:
+    """The step's body is the session's own, or what is given now."""
+    if session.input is not None and given:
+        raise InvalidPayload({"input": "must be absent: it was given with the session"})
+    return milestones.acted(session.escrow_id, session.action, session.input or given)
 
 
 async def _paid_otherwise(call: Call[SessionEnd, None], given: OtherPayment) -> Answer:

@@ -25,18 +25,22 @@ TEXT_CHARACTERS, NAME_CHARACTERS = 2000, 200
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A field of a form. `kind`: line, area, files, amount or way."""
+    """A field of a form. `kind`: line, area, files, amount or way.
+
+    Of milestone escrows also: sum, hidden, which (one of them), ticks (several), shares (who gets
+    how much). `limit` is how much may be typed where that is another than its kind's.
+    """
 
     name: str
     kind: str
     is_required: bool = True
+    limit: int | None = None
 
     @property
     def characters_max(self) -> int:
         """How much may be typed."""
-        return {"line": NAME_CHARACTERS, "amount": AMOUNT_CHARACTERS}.get(
-            self.kind, TEXT_CHARACTERS
-        )
+        of_kind = {"line": NAME_CHARACTERS, "amount": AMOUNT_CHARACTERS, "sum": AMOUNT_CHARACTERS}
+        return self.limit or of_kind.get(self.kind, TEXT_CHARACTERS)
 
 
 _WHY = (Blank("reason", "area", is_required=False),)

@@ -1,7 +1,8 @@
 """`GET /dashboard`: a person's escrows, what waits for them first, then the rest, newest first.
 
 Two lists, one after the other, each with its own cursor: `turn` walks on among what waits for the
-person, `before` among the rest, which begins where the first one ends.
+person, `before` among the rest, which begins where the first one ends. Escrows with milestones are
+a list of their own beside them, which `part` walks on.
 """
 
 import re
@@ -16,13 +17,21 @@ from markupsafe import Markup
 from service.commands.perform import House
 from service.ingress.call import Call
 from service.ingress.pages.arrival import arrive, to_register, to_sign_in
+from service.ingress.pages.milestone_look import sum_of
+from service.ingress.pages.milestone_standing import MEANINGS, awaits, mine
 from service.ingress.pages.page import Speech, show, spoken, voice_of
 from service.ingress.pages.standing import facts, party
 from service.rules.aggregate import Escrow
+from service.rules.engagement import MilestoneEscrow
 from service.rules.machine import Role
 from service.rules.money import LEDGER_CURRENCY, to_decimal
 from service.store.clock import Clock, read_clock
-from service.store.dashboard import list_awaiting, list_namings, list_others
+from service.store.dashboard import (
+    list_awaiting,
+    list_milestones,
+    list_namings,
+    list_others,
+)
 from service.store.ledger import read_balance
 from service.wire.base import instant
 from service.words.pages import Voice
@@ -66,13 +75,16 @@ async def read_list(call: Call[None, None]) -> web.Response:
         return to_register(call)
     query = call.request.query
     text = query.get("q", "").replace("\0", "").strip()[:TEXT_CHARACTERS] or None
-    turn, before = (_cursor(query.get(name)) for name in ("turn", "before"))
+    turn, before, part = (_cursor(query.get(name)) for name in ("turn", "before", "part"))
     house, clock = call.house, await read_clock(call.house.pool)
     speech = spoken(call.request, visitor.session.language)
     voice = voice_of(call.request, speech, visitor.session.timezone, instant(clock.now))
     listed = await _listed(house, user_id, turn, before, text)
     balance = await read_balance(house.pool, user_id, LEDGER_CURRENCY)
-    is_first = turn is None and before is None
+    is_first = turn is None and before is None and part is None
+    engaged = await _engaged(house, user_id, part, text, is_shown=is_first or part is not None)
+    if part is not None:
+        listed = Listed((), (), {})
     shown = show(
         call.request,
         "dashboard",
@@ -89,6 +101,10 @@ async def read_list(call: Call[None, None]) -> web.Response:
         else [],
         awaiting=[_entry(one, user_id, voice, speech, house, clock) for one in listed.awaiting],
         others=[_entry(one, user_id, voice, speech, house, clock) for one in listed.others],
+        engaged=[_engagement(one, user_id, voice, speech, clock) for one in engaged[:ENTRIES]],
+        engaged_older=_page(speech, text, {"part": engaged[ENTRIES - 1].id})
+        if len(engaged) > ENTRIES
+        else None,
         older=_page(speech, text, listed.onward) if listed.onward else None,
         newest=None if is_first else _page(speech, text, {}),
     )
@@ -120,6 +136,15 @@ async def _listed(
     return Listed(awaiting, shown, {"before": shown[-1].id if shown else "f" * 24})
 
 
+async def _engaged(
+    house: House, user_id: str, part: str | None, text: str | None, *, is_shown: bool
+) -> Sequence[MilestoneEscrow]:
+    """The escrows with milestones, one more than a page has; on the lists' first page, or alone."""
+    if not is_shown:
+        return ()
+    return await list_milestones(house.pool, user_id, before=part, text=text, limit=ENTRIES + 1)
+
+
 def _page(speech: Speech, text: str | None, cursor: Mapping[str, str]) -> str:
     query = {**({"q": text} if text else {}), **cursor}
     return speech.carry(f"/dashboard?{urlencode(query)}" if query else "/dashboard")
@@ -140,6 +165,22 @@ def _entry(
         opened=voice.say("dashboard.opened", at=voice.moment(instant(escrow.created_at))),
         meaning=meaning,
         status=status,
+    )
+
+
+def _engagement(
+    escrow: MilestoneEscrow, user_id: str, voice: Voice, speech: Speech, clock: Clock
+) -> Entry:
+    is_turn = awaits(escrow, user_id, clock.now)
+    status = voice.say(f"milestone_page.status.{escrow.status}")
+    return Entry(
+        link=speech.carry(f"/dashboard/escrow/{escrow.id}"),
+        title=voice.typed(escrow.title),
+        amount=sum_of(voice, escrow.amount_minor, escrow.currency),
+        line=voice.say("dashboard.as_roles", roles=mine(escrow, user_id, voice)),
+        opened=voice.say("dashboard.opened", at=voice.moment(instant(escrow.created_at))),
+        meaning=MEANINGS[escrow.status],
+        status=Markup("{} · {}").format(voice.say("dashboard.turn"), status) if is_turn else status,
     )
 
 

@@ -11,6 +11,8 @@ GROUP_MARKS = {"en": ",", "ar": "\u066c"}
 """What parts thousands, where that is no blank."""
 GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:#[0-9]{3})+(?:[.,\u066b][0-9]+)?")
 """A figure whose groups are parted by #."""
+BY_POINTS = re.compile(r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})")
+"""A figure as our Arabic pages write it, where its points can part nothing but thousands."""
 
 
 def digits(given: str) -> str:
@@ -27,11 +29,14 @@ def amount_of(given: str, language: str) -> Decimal | None:
 
     A comma or a point parts the decimals, blanks may part thousands. So does what the language
     writes for it, where it stands as it should: `1,000` is a thousand in English, one in French.
+    In Arabic `1.234,500` is what our pages write; `1.500` alone is one and a half, as it is typed.
     """
     plain = digits(given)
     mark = GROUP_MARKS.get(language)
     if mark is not None and GROUPED.fullmatch(plain.replace(mark, "#")):
         plain = plain.replace(mark, "")
+    if language == "ar" and BY_POINTS.fullmatch(plain):
+        plain = plain.replace(".", "")
     if AMOUNT.fullmatch(plain) is None:
         return None
     return Decimal(plain.replace(",", ".").replace("\u066b", "."))

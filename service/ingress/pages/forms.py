@@ -18,7 +18,8 @@ from service.ingress.errors import BodyBroken, BodyTooLarge, BodyTooSlow, Encodi
 from service.rules.errors import Malformed
 
 FORM_BYTES_MAX = 64 * 1024
-PARTS_MAX = 50
+PARTS_MAX = 64
+"""An escrow has at most 50 milestones, each of which may be ticked."""
 CHUNK_BYTES = 64 * 1024
 UPLOAD_SECONDS = 300.0
 """Files from a phone take their time; a form without any has as long as every other body."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from markupsafe import Markup
 
 from service.commands.perform import perform
 from service.commands.registration import follow_link, register_proven
@@ -16,11 +17,14 @@ from service.ingress.pages.names import wrong_names
 from service.ingress.pages.page import see_other, show, voice_of
 from service.ingress.pages.visitor import Visitor, receive, sign_in
 from service.rules.aggregate import Escrow
+from service.rules.engagement import ROLES, MilestoneEscrow
 from service.rules.errors import InvitationNotFound
+from service.rules.machine import Role
 from service.rules.money import to_decimal
-from service.store.db import Transaction
+from service.store.db import Reader, Transaction
 from service.store.escrows import read_escrow
 from service.store.invitations import Invitation, read_invitation_behind
+from service.store.milestones import read_milestone_escrow
 from service.store.users import read_user
 from service.store.vault import hash_token
 from service.wire.base import Wire
@@ -165,9 +169,7 @@ async def _invited_page(
     errors: Mapping[str, str],
 ) -> web.Response:
     voice = voice_of(call.request, speech_of(call, visitor))
-    escrow = await read_escrow(call.house.pool, invitation.escrow_id)
-    if escrow is None:
-        return visitor.keep(_over(call, visitor))
+    escrow = await _invited_to(call.house.pool, invitation)
     amount = format(to_decimal(escrow.amount_minor, escrow.currency), "f")
     page = show(
         call.request,
@@ -186,17 +188,40 @@ async def _invited_page(
     return visitor.keep(page)
 
 
-def _lines(voice: Voice, escrow: Escrow, invitation: Invitation) -> list[str]:
+async def _invited_to(reader: Reader, invitation: Invitation) -> Escrow | MilestoneEscrow:
+    escrow_id = invitation.escrow_id
+    found = await read_escrow(reader, escrow_id) or await read_milestone_escrow(reader, escrow_id)
+    if found is None:
+        raise AssertionError(f"the invitation {invitation.id} is to nothing")
+    return found
+
+
+def _lines(voice: Voice, escrow: Escrow | MilestoneEscrow, invitation: Invitation) -> list[str]:
     """Who invites whom, as what."""
+    address = voice.say("register.address", email=voice.figure(invitation.email))
+    if isinstance(escrow, MilestoneEscrow):
+        return [_naming(voice, escrow, invitation), address]
+    return [_dealing(voice, escrow, invitation), address]
+
+
+def _naming(voice: Voice, escrow: MilestoneEscrow, invitation: Invitation) -> str:
+    """The roles that they have by now."""
+    email = invitation.email
+    held = [role for role in ROLES if escrow.roles[role].email == email]
+    if any(one.receiver and one.receiver.email == email for one in escrow.milestones):
+        held.append(Role.MILESTONE_RECEIVER)
+    names = [voice.say(f"role.{role}") for role in held]
+    company = voice.typed(escrow.creator_company)
+    return voice.say("register.as_role", company=company, role=Markup(" · ").join(names))
+
+
+def _dealing(voice: Voice, escrow: Escrow, invitation: Invitation) -> str:
     is_seller = invitation.role == "seller"
     other, address = (
         (escrow.buyer, escrow.buyer_email) if is_seller else (escrow.seller, escrow.seller_email)
     )
     name = f"{other.first_name} {other.last_name}" if other else address
-    return [
-        voice.say("register.as_seller" if is_seller else "register.as_buyer", other=name),
-        voice.say("register.address", email=voice.figure(invitation.email)),
-    ]
+    return voice.say("register.as_seller" if is_seller else "register.as_buyer", other=name)
 
 
 def _asked(given: Given, errors: Mapping[str, str]) -> dict[str, Any]:

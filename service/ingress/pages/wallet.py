@@ -39,7 +39,7 @@ from service.rules.errors import (
     PaymentNotOpen,
     TooManyPayments,
 )
-from service.rules.money import LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
+from service.rules.money import EXPONENTS, LEDGER_CURRENCY, MAX_MINOR, to_decimal, to_minor
 from service.rules.payee import NAME_CHARACTERS_MAX, account_of
 from service.rules.payment import ACCEPT_PAY, BANK_TRANSFER, CREATED, PAYOUT, TOPUP, page_of
 from service.store.ledger import read_balance
@@ -141,7 +141,9 @@ async def take(call: Call[None, None]) -> web.Response:
         errors = {form.text("act"): words_of(voice, refusal)}
     if errors:
         return await _shown(call, visitor, person, form, errors)
-    return visitor.keep(see_other(spoken(call.request, person.language).carry(f"{PATH}?done=yes")))
+    speech, currency = spoken(call.request, person.language), _currency(form)
+    wallet = "" if currency == LEDGER_CURRENCY else f"&currency={currency}"
+    return visitor.keep(see_other(speech.carry(f"{PATH}?done=yes{wallet}")))
 
 
 async def export(call: Call[None, None]) -> web.StreamResponse:
@@ -208,10 +210,10 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell
 
 
-def _minor(text: str, voice: Voice) -> int | None:
+def _minor(text: str, voice: Voice, currency: str) -> int | None:
     """What was typed as an amount, in minor units; None where it is none, or too large."""
     amount = amount_of(text, voice.language.code)
-    minor = None if amount is None else to_minor(amount, LEDGER_CURRENCY)
+    minor = None if amount is None else to_minor(amount, currency)
     return minor if minor is not None and 0 < minor <= MAX_MINOR else None
 
 
@@ -231,32 +233,34 @@ def _wish(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Wish | Mapping[str, str]:
     """What is to be paid in, or what is wrong with the form."""
-    minor = _minor(form.text("amount"), voice)
+    currency = _currency(form)
+    minor = _minor(form.text("amount"), voice, currency)
     errors = {}
     if minor is None:
-        errors["amount"] = _no_amount(voice)
+        errors["amount"] = _no_amount(voice, currency)
     if form.text("method") not in paying.methods(call):
         errors["method"] = voice.say("field.choice")
     if errors or minor is None:
         return errors
-    return Wish(TOPUP, form.text("method"), minor, LEDGER_CURRENCY, person.user_id)
+    return Wish(TOPUP, form.text("method"), minor, currency, person.user_id)
 
 
 async def _request_payout(
     call: Call[None, None], person: Person, form: Form, voice: Voice
 ) -> Mapping[str, str]:
     """Ask for it; or what is wrong with the form, by field."""
-    minor = _minor(form.text("payout_amount"), voice)
+    currency = _currency(form)
+    minor = _minor(form.text("payout_amount"), voice, currency)
     name, account = form.text("payout_name"), account_of(form.text("payout_account"))
     errors = wrong_names(voice, {"payout_name": name}, NAME_CHARACTERS_MAX)
     if minor is None:
-        errors["payout_amount"] = _no_amount(voice)
+        errors["payout_amount"] = _no_amount(voice, currency)
     if account is None:
         errors["payout_account"] = voice.say("wallet.account_wrong")
     if errors or minor is None:
         return errors
     payee = f"{' '.join(name.split())}\n{account}"
-    command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, LEDGER_CURRENCY, payee)
+    command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, currency, payee)
     await carry_out(call, payer(call, person.user_id), command, sending(call, person.user_id, form))
     return {}
 
@@ -270,8 +274,15 @@ async def _cancel_payout(call: Call[None, None], person: Person, form: Form) -> 
     await carry_out(call, payer(call, person.user_id), payments.cancel(payout.id), sent)
 
 
-def _no_amount(voice: Voice) -> Markup:
-    return voice.say("field.amount", example=voice.figure("120.500"))
+def _currency(form: Form) -> str:
+    """The wallet that the form is about; the ledger's own where it does not say."""
+    given = form.text("currency")
+    return given if given in EXPONENTS else LEDGER_CURRENCY
+
+
+def _no_amount(voice: Voice, currency: str) -> Markup:
+    example = f"120.{'5'.ljust(EXPONENTS[currency], '0')}"
+    return voice.say("field.amount", example=voice.figure(example))
 
 
 def _asked(call: Call[None, None]) -> Asked:
@@ -280,7 +291,7 @@ def _asked(call: Call[None, None]) -> Asked:
     before = query.get("before", "")
     currency = query.get("currency", LEDGER_CURRENCY)
     return Asked(
-        currency if re.fullmatch(r"[A-Z]{3}", currency) else LEDGER_CURRENCY,
+        currency if currency in EXPONENTS else LEDGER_CURRENCY,
         _as_day(query.get("from", "")),
         _as_day(query.get("to", "")),
         int(before) if CURSOR.fullmatch(before) else NEWEST,
@@ -309,6 +320,8 @@ async def _shown(
     speech = spoken(call.request, person.language)
     voice = voice_of(call.request, speech, person.zone)
     pool, asked = call.house.pool, _asked(call)
+    if form is not None and _currency(form) != asked.currency:
+        asked = Asked(_currency(form), None, None, NEWEST)
     lines = await read_statement(
         pool,
         person.user_id,
@@ -333,7 +346,8 @@ async def _shown(
         given={name: given.text(name) for name in _FIELDS},
         errors=errors or {},
         is_done=not errors and call.request.query.get("done") == "yes",
-        balances=await _balances(call, person, voice),
+        balances=await _balances(call, person, voice, asked.currency),
+        others=[(one, f"{PATH}?currency={one}") for one in EXPONENTS if one != asked.currency],
         ways=[(way, voice.say(f"pay.way.{way}")) for way in paying.methods(call)],
         under_way=await _under_way(call, person, voice, speech.carry),
         payouts=await _payouts(call, person, voice),
@@ -350,12 +364,12 @@ _FIELDS = ("amount", "method", "payout_amount", "payout_name", "payout_account")
 
 
 async def _balances(
-    call: Call[None, None], person: Person, voice: Voice
+    call: Call[None, None], person: Person, voice: Voice, wanted: str
 ) -> list[tuple[str, list[tuple[Markup, str]], str]]:
-    """(currency, what and how much, the query of its statement), the ledger's currency first."""
+    """(currency, what and how much, the query of its statement), the wanted currency first."""
     pool = call.house.pool
     found = await read_currencies(pool, person.user_id)
-    currencies = [LEDGER_CURRENCY, *(one for one in found if one != LEDGER_CURRENCY)]
+    currencies = list(dict.fromkeys((wanted, LEDGER_CURRENCY, *found)))
     shown = []
     for currency in currencies:
         balance = await read_balance(pool, person.user_id, currency)
@@ -433,7 +447,7 @@ def _entry(line: Line, voice: Voice, carry: Carry) -> Entry:
         voice.say(key, title=title) if voice.knows(key) else voice.say(f"wallet.reason.{reason}"),
         spell(voice, line.amount_minor, line.currency),
         voice.moment(instant(line.at)),
-        carry(f"/dashboard/escrow/{line.escrow_id}") if line.escrow_id else None,
+        carry(f"/dashboard/escrow/{line.escrow_id}") if line.is_theirs else None,
     )
 
 

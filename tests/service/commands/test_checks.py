@@ -770,6 +770,9 @@ async def test_the_seal_detects_a_changed_past(
     await broken(f"UPDATE event SET ip = NULL WHERE {NTH}", 4)
     assert breaches(await check_settled(house)) == {}
 
+    await broken(f"""UPDATE event SET said = '{{"text": "No."}}' WHERE {NTH}""", 1499)
+    assert breaches(await check_settled(house)) == {"I": ["seal 2"]}
+    await broken(f"UPDATE event SET said = NULL WHERE {NTH}", 1499)
     await broken(f"UPDATE event SET at = at + interval '1 us' WHERE {NTH}", 1499)
     assert breaches(await check_settled(house)) == {"I": ["seal 2"]}
     await broken(f"UPDATE event SET at = at - interval '1 us' WHERE {NTH}", 1499)

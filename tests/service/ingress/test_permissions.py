@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
@@ -34,6 +35,7 @@ from service.commands import (
     sessions,
     users,
 )
+from service.commands import milestones as milestone_commands
 from service.commands.charges import HouseBook
 from service.commands.developers import Enrolled
 from service.commands.payments import Wish
@@ -43,7 +45,9 @@ from service.gateways.payments.sandbox import SandboxProvider
 from service.ingress.connection import Runner
 from service.ingress.main import make_app
 from service.ingress.routes import routes
-from service.rules.machine import Actor, ActorKind
+from service.rules.machine import Actor, ActorKind, Role
+from service.rules.milestone_terms import MilestoneTerms
+from service.rules.milestone_terms import Terms as MilestoneTermsOfAll
 from service.rules.payment import BANK_TRANSFER, TOPUP
 from service.rules.payment import SANDBOX as SANDBOX_PROVIDER
 from service.rules.policy import Policy
@@ -270,6 +274,62 @@ async def make_escrow(world: World, maker: str, mode: str, status: str) -> str:
     return escrow_id
 
 
+MILESTONE_ROLES = {
+    Role.APPROVER: "buyer", Role.RELEASE_SIGNER: "buyer", Role.SERVICE_PROVIDER: "seller",
+    Role.RECEIVER: "seller", Role.PLATFORM: "seller", Role.DISPUTE_RESOLVER: "creator",
+}  # fmt: skip
+"""Who holds which role in the milestone escrow of the table."""
+
+
+def milestone_terms() -> MilestoneTermsOfAll:
+    """A website for 100 TND in one payout."""
+    return MilestoneTermsOfAll(
+        release_mode="single",
+        engagement_id="job-17",
+        title=TITLE,
+        description="",
+        currency="TND",
+        amount_minor=100_000,
+        platform_fee_bps=0,
+        roles={role: f"{who}@users.example" for role, who in MILESTONE_ROLES.items()},
+        milestones=(MilestoneTerms("The design"),),
+    )
+
+
+def at_milestones(
+    *done: str, json: object = None, listed: bool = False, index: str | None = None
+) -> Asking:
+    """A milestone escrow after these steps, made by the creator or by `ownerless`."""
+
+    async def asking(world: World, who: str) -> Asked:
+        maker = "ownerless" if who == "ownerless" else "creator"
+        made = world.enrolled[maker].developer_id
+        command = milestone_commands.create(made, milestone_terms())
+        created = await act(world.house, world.actor(maker), command)
+        escrow_id: str = created["escrow"]["id"]
+        steps = {
+            "fund": ("buyer", milestone_commands.fund(escrow_id, Decimal(110))),
+            "approve": ("buyer", milestone_commands.approve(escrow_id, [0])),
+            "release": ("buyer", milestone_commands.release(escrow_id)),
+            "dispute": ("seller", milestone_commands.dispute(escrow_id, "It is late.")),
+        }
+        if "fund" in done:
+            await top_up(world.house, "buyer@users.example", "110")
+        for name in done:
+            by, step = steps[name]
+            await act(world.house, world.actor(by), step)
+        if listed:
+            return Asked(query={"ids": escrow_id})
+        return Asked({"id": escrow_id, **({} if index is None else {"index": index})}, json)
+
+    return asking
+
+
+def to_seller(amount: str) -> dict[str, object]:
+    """Distributions of so much to the seller."""
+    return {"distributions": [{"email": "seller@users.example", "amount": amount}]}
+
+
 def at_hook(json: object = None) -> Asking:
     """The webhook endpoint of the creator's; it is made where there is none."""
 
@@ -314,6 +374,13 @@ async def a_new_session(world: World, who: str) -> Asked:
     await returning(world, who)
     asked: Asked = await at_escrow(json=TO_PAY)(world, who)
     return asked
+
+
+async def a_milestone_session(world: World, who: str) -> Asked:
+    """For the buyer, who is to approve."""
+    await returning(world, who)
+    given = {**TO_PAY, "action": "approve_milestone", "input": {"indexes": [0]}}
+    return await at_milestones(json=given)(world, who)
 
 
 async def a_session(world: World, _who: str) -> Asked:
@@ -416,7 +483,19 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
     "hook": (404, "Webhook not found"),
     "ident": (404, "You have no identity verification with this id"),
     "session": (404, "Checkout session not found"),
+    "far": (403, "You have no access to this escrow"),
+    "wallet": (403, "Only the acting user's own wallet"),
+    "short": (409, "The wallet does not hold enough"),
+    "prov": (403, "Only the service provider"),
+    "appr": (403, "Only the approver"),
+    "sign": (403, "Only the release signer"),
+    "plat": (403, "Only the platform"),
+    "disp": (403, "Only a role's holder can dispute"),
+    "judge": (403, "The dispute resolver decides"),
+    "reslv": (403, "Only the dispute resolver"),
+    "role": (403, "Only somebody who holds a role"),
 }
+CODED = {"far", "wallet", "short", "prov", "appr", "sign", "plat", "disp", "judge", "reslv", "role"}
 """What a word of the table stands for: the status, and a part of what is told."""
 
 E2 = frozenset(
@@ -470,6 +549,23 @@ class Row:
 
 V1, SANDBOX = "/api/v1", "/api/v1/sandbox"
 DEVELOPER, HOOKS = "/api/developer", "/api/developer/webhooks"
+MILES = "/api/v1/milestone-escrows"
+A_JOB = {
+    "releaseMode": "single",
+    "engagementId": "job-17",
+    "title": TITLE,
+    "currency": "TND",
+    "amount": "100",
+    "roles": {
+        "approver": "buyer@users.example",
+        "releaseSigner": "buyer@users.example",
+        "serviceProvider": "seller@users.example",
+        "receiver": "seller@users.example",
+        "platform": "seller@users.example",
+        "disputeResolver": "creator@users.example",
+    },
+    "milestones": [{"description": "Another design"}],
+}
 
 # fmt: off
 TABLE = (
@@ -508,6 +604,43 @@ TABLE = (
         a_new_session, of="escrow"),
     Row(f"GET {V1}/sessions/{{id}}",              "session session 200 session session session",
         a_session, of="session"),
+
+    Row(f"POST {MILES}",                          "201   201   201   201   201   201",
+        plain(A_JOB)),
+    Row(f"GET {MILES}",                           "200   200   200   200   200   200"),
+    Row(f"GET {MILES}/balances",                  "200   200   200   200   200   200",
+        at_milestones(listed=True)),
+    Row(f"GET {MILES}/{{id}}",                    "far   far   200   200   200   200",
+        at_milestones(), of="milestone"),
+    Row(f"GET {MILES}/{{id}}/next",               "far   far   200   200   200   200",
+        at_milestones(), of="milestone"),
+    Row(f"GET {MILES}/{{id}}/events",             "far   far   200   200   200   200",
+        at_milestones(), of="milestone"),
+    Row(f"PUT {MILES}/{{id}}",                    "plat  plat  plat  200   plat  plat",
+        at_milestones(json=A_JOB), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/fund",              "wallet short short short 200  wallet",
+        at_milestones(json={"amount": "100"}), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/milestones/status", "prov  prov  prov  200   prov  prov",
+        at_milestones(json={"updates": [{"index": 0, "status": "done"}]}), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/milestones/approve", "appr appr  appr  appr  200   appr",
+        at_milestones(json={"indexes": [0]}), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/milestones/{{index}}/status", "prov prov prov 200 prov prov",
+        at_milestones(json={"status": "done"}, index="0"), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/milestones/{{index}}/approve", "appr appr appr appr 200 appr",
+        at_milestones(index="0"), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/release",           "sign  sign  sign  sign  200   sign",
+        at_milestones("fund", "approve"), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/dispute",           "disp  disp  judge 200   200   disp",
+        at_milestones(json={"reason": "It is late."}), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/resolve-dispute",   "reslv reslv 200   reslv reslv reslv",
+        at_milestones("fund", "dispute", json=to_seller("110")), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/withdraw-remaining", "reslv reslv 200  reslv reslv reslv",
+        at_milestones("fund", "approve", "release", json=to_seller("10")), of="milestone"),
+    Row(f"POST {MILES}/{{id}}/dispute-notes",     "role  role  200   200   200   role",
+        at_milestones("dispute", json={"text": "Look."}), of="milestone"),
+
+    Row(f"POST {MILES}/{{id}}/sessions",          "far   far   201   201   201   201",
+        a_milestone_session, of="milestone"),
 
     Row(f"POST {V1}/identity-verifications",      "201   201   201   201   201   201",
         plain({"email": "somebody@new.example"})),
@@ -572,6 +705,9 @@ TABLE = (
         at_escrow(status="paid", json=acting("seller", "deliver")), of="escrow"),
     Row(f"POST {SANDBOX}/escrows/{{id}}/act",     "seller seller seller seller seller seller",
         at_escrow(status="paid", json=acting("buyer", "deliver")), of="escrow", case="as another"),
+    Row(f"POST {SANDBOX}/milestone-escrows/{{id}}/act", "200 200 200 200 200 200",
+        at_milestones(json=acting("buyer", "approve_milestone") | {"input": {"indexes": [0]}}),
+        of="milestone"),
     Row(f"POST {SANDBOX}/sessions/{{id}}/complete", "200  200   200   200   200   200",
         a_session, of="session"),
     Row(f"POST {SANDBOX}/sessions/{{id}}/cancel", "200   200   200   200   200   200",
@@ -662,6 +798,10 @@ async def fingerprint(owner: asyncpg.Connection) -> dict[str, str]:
     return {row["name"]: row["sum"] for row in await owner.fetch(every)}
 
 
+CODED_WORDS = {REFUSALS[word][1] for word in CODED} | {"There is no milestone escrow"}
+"""What the refusals of the milestone family say: each of them has a code."""
+
+
 def refused(who: str, word: str) -> tuple[int, str]:
     """The status of this word, and a part of what is told."""
     return (401, KEYLESS[who]) if word == "401" else REFUSALS[word]
@@ -676,6 +816,8 @@ def fault(told: Told, status: int, says: str) -> str | None:
         shape, sentence = {"error"}, body["error"]
     else:
         shape, sentence = {"error", "message"}, body.get("message", "")
+        if says in CODED_WORDS:
+            shape.add("code")
         if body["error"] != HTTPStatus(status).phrase:
             return f"error is {body['error']!r}"
     if set(body) - {"details"} != shape or ("details" in body) > (status == 400):
@@ -715,7 +857,11 @@ async def test_each_caller_is_answered_as_the_table_says(
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in TABLE if row.of and row.method in ("POST", "PUT")], ids=named
+    "row",
+    [
+        row for row in TABLE if row.of not in ("", "milestone") and row.method in ("POST", "PUT")
+    ],  # of a milestone escrow no access check comes before a step's own list
+    ids=named,
 )
 async def test_whoever_is_refused_is_refused_before_the_body_is_looked_at(
     world: World, client: aiohttp.ClientSession, row: Row
@@ -738,6 +884,14 @@ REHEARSED = frozenset(
         f"POST {V1}/escrows/{{id}}/deliver",
         f"POST {V1}/escrows/{{id}}/reject-delivery",
         f"POST {V1}/escrows/{{id}}/cancel",
+        *(
+            row.route
+            for row in TABLE
+            if row.path.startswith(MILES)
+            and row.method != "GET"
+            and not row.path.endswith("/sessions")
+        ),
+        f"POST {SANDBOX}/milestone-escrows/{{id}}/act",
         f"POST {SANDBOX}/escrows/{{id}}/pay",
         f"POST {SANDBOX}/escrows/{{id}}/act",
         f"POST {SANDBOX}/disputes/{{id}}/resolve",
@@ -795,6 +949,7 @@ NAMED: Mapping[str, tuple[str, tuple[int, str], tuple[int, str]]] = {
     "ident": ("id", (400, "The id of an identity verification"), (404, "You have no identity")),
     "session": ("id", *[(404, "Checkout session not found")] * 2),
     "payment": ("id", *[(404, "Payment not found")] * 2),
+    "milestone": ("id", *[(404, "There is no milestone escrow")] * 2),
     "user": ("email", (404, "No user has this e-mail"), (404, "No user has this e-mail")),
 }
 """What an id names -> its parameter, the refusal of an ill-formed one and of one that is nobody's.

@@ -26,6 +26,20 @@ DOCUMENTED = {
     "escrow.dispute.opened",
     "escrow.dispute.resolved",
     "invitation.accepted",
+    # milestones.md 6; the note is ours.
+    "milestone_escrow.created",
+    "milestone_escrow.funded",
+    "milestone_escrow.updated",
+    "milestone_escrow.released",
+    "milestone_escrow.disputed",
+    "milestone_escrow.dispute_resolved",
+    "milestone_escrow.dispute_noted",
+    "milestone_escrow.withdrawn",
+    "milestone.status_changed",
+    "milestone.approved",
+    "milestone.released",
+    "milestone.disputed",
+    "milestone.dispute_resolved",
 }
 
 

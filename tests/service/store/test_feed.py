@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ import pytest
 from service.commands import attempts, endpoints, identity, recoveries
 from service.commands.deliveries import fan_out
 from service.commands.perform import House, tend
+from service.rules.engagement import ROLES
+from service.rules.machine import Role
 from service.settings import Settings
 from service.store import canary, feed
 from service.store.db import Transaction
@@ -21,6 +24,7 @@ from service.store.feed import START, Position, read_beginning, read_end, read_f
 from service.store.ids import event_id
 from service.wire.identity import NewVerification
 from tests.makers import Shop, act, make_escrow, make_shop
+from tests.milestones import make_crew, make_milestones
 from tests.receiver import make_endpoint
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -225,6 +229,9 @@ async def a_life(house: House, shop: Shop, party: Shop) -> None:
     """Something that is told of every kind of subject."""
     other = await make_endpoint(house, shop, "http://127.0.0.1:9/b")
     await make_escrow(house, shop, buyer_email=party.email)
+    crew = replace(await make_crew(house), shop=shop)
+    roles = {role: crew.email(role) for role in ROLES} | {Role.APPROVER: party.email}
+    await make_milestones(house, crew, amount="100", roles=roles)
     wanted = NewVerification.model_validate({"email": f"{shop.developer_id}@new.example"})
     await act(house, shop.actor, identity.request(shop.developer_id, wanted))
     await act(house, shop.actor, endpoints.regenerate_secret(shop.developer_id, other["id"], 1))
@@ -263,7 +270,10 @@ async def test_feed_fan_out_and_recovery_tell_the_same_of_every_kind_of_subject(
     assert {row["subject_kind"] for row in kinds} == TOLD_OF
     of_party = await pulled(house, party)
     assert of_party == await delivered(house, theirs["id"]) == await recovered(house, party)
-    assert {orjson.loads(body)["type"] for body in of_party} == {"escrow.created"}
+    assert {orjson.loads(body)["type"] for body in of_party} == {
+        "escrow.created",
+        "milestone_escrow.created",
+    }
 
 
 async def test_who_hears_is_part_of_the_plan_and_each_subject_is_asked_about_once(

@@ -190,7 +190,8 @@ async def insert_session(house, session_id, escrow_id, developer_id, email):
         await store.insert_session(
             tx,
             store.Session(session_id, escrow_id, developer_id, "accept_pay", email,
-                    "https://shop.example/back", {}, "pending", until, None, tx.now),
+                    "https://shop.example/back", {}, "pending", until, None, tx.now,
+                    of_milestones=False),
         )  # fmt: skip
 
     await tend(house, made)

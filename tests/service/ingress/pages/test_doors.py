@@ -23,6 +23,7 @@ from service.commands import (
     escrows,
     files,
     identity,
+    milestones,
     payments,
     sessions,
     visits,
@@ -37,7 +38,9 @@ from service.gateways.payments.sandbox import SandboxProvider
 from service.ingress.main import make_app
 from service.ingress.routes import routes
 from service.ingress.uploads import keep_file
-from service.rules.machine import Actor, ActorKind
+from service.rules.engagement import MULTI
+from service.rules.machine import Actor, ActorKind, Role
+from service.rules.milestone_terms import MilestoneTerms, Terms
 from service.rules.payment import ACCEPT_PAY, BANK_TRANSFER, TOPUP
 from service.rules.payment import SANDBOX as SANDBOX_PROVIDER
 from service.rules.policy import Policy
@@ -47,7 +50,7 @@ from service.store.consoles import read_account
 from service.store.endpoints import read_endpoints
 from service.store.payments import read_payment
 from service.wire.identity import NewVerification
-from service.wire.sessions import NewSession
+from service.wire.sessions import NewMilestoneSession, NewSession
 from service.wire.webhooks import WebhookCreate
 from tests.attachments import PDF, PNG
 from tests.house import SECRET_KEY
@@ -164,6 +167,52 @@ def at_escrow(mode: str, status: str, step: str = "", **fields: str) -> Asking:
         return Asked(path, "", f"escrow/{escrow_id}/{step}", fields)
 
     return asking
+
+
+async def make_milestones(world: World) -> str:
+    """The id of a milestone escrow: the seller provides, the buyer approves and releases."""
+    seller, buyer = world.emails["seller"], world.emails["buyer"]
+    resolver = await make_buyer(world.house)
+    roles = {
+        Role.APPROVER: buyer,
+        Role.SERVICE_PROVIDER: seller,
+        Role.PLATFORM: seller,
+        Role.RELEASE_SIGNER: buyer,
+        Role.DISPUTE_RESOLVER: resolver.email,
+        Role.RECEIVER: seller,
+    }
+    parts = (MilestoneTerms("First", 1000), MilestoneTerms("Second", 2000))
+    terms = Terms(MULTI, "job-1", TITLE, "", "TND", None, 100, roles, parts)
+    command = milestones.create(world.shop.developer_id, terms)
+    escrow_id: str = (await act(world.house, world.shop.actor, command))["escrow"]["id"]
+    return escrow_id
+
+
+def at_milestones(step: str = "", **fields: str) -> Asking:
+    """The page of a milestone escrow, or of one of its steps."""
+
+    async def asking(world: World, _who: str) -> Asked:
+        escrow_id = await make_milestones(world)
+        path = {"id": escrow_id, "step": step} if step else {"id": escrow_id}
+        return Asked(path, "", f"escrow/{escrow_id}/{step}", fields)
+
+    return asking
+
+
+async def a_milestones_checkout(world: World, _who: str) -> Asked:
+    """The buyer is to approve the first milestone."""
+    escrow_id = await make_milestones(world)
+    asked = {
+        "action": "approve_milestone",
+        "targetUserEmail": world.buyer.email,
+        "redirectUrl": BACK,
+    }
+    wanted = NewMilestoneSession.model_validate(asked)
+    command = sessions.create_of_milestones(world.shop.developer_id, escrow_id, wanted)
+    session_id: str = (await act(world.house, world.shop.actor, command))["sessionId"]
+    return Asked(
+        {"id": session_id}, "", f"checkout/{session_id}", {"milestone_0": "yes", "version": "1"}
+    )
 
 
 async def make_session(world: World, escrow_id: str, email: str) -> str:
@@ -433,6 +482,20 @@ TABLE: tuple[Row, ...] = (
         at_escrow("standard", "pending", "sign_contract", signature="Bo Y"), "sign_contract"),
     Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    DONE,   DONE,
         at_escrow("quick", "paid", "dispute", reason="No."), "dispute"),
+    Row(f"GET {ESCROW}",                    "sign-in", "register",   "404",    "200",  "200",
+        at_milestones(), "milestones"),
+    Row(f"GET {ESCROW}/{{step}}",           "sign-in", "register",   "404",    "404",  "200",
+        at_milestones("approve_milestone"), "approve_milestone"),
+    Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    "404",  DONE,
+        at_milestones("approve_milestone", milestone_1="yes", version="1"), "approve_milestone"),
+    Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    DONE,   "404",
+        at_milestones("change_milestone_status", milestone="0", status="half", version="1"),
+        "change_milestone_status"),
+    Row(f"POST {ESCROW}/{{step}}",          "sign-in", "register",   "404",    DONE,   DONE,
+        at_milestones("dispute", milestone_0="yes", reason="No.", version="1"),
+        "dispute of milestones"),
+    Row(f"GET {ESCROW}/contract",           "sign-in", "register",   "404",    "404",  "404",
+        at_milestones(), "of milestones, which have none"),
     Row("GET /dashboard/wallet",            "sign-in", "register",   "200",    "200",  "200"),
     Row("POST /dashboard/wallet",           "sign-in", "register",   TO_PAY,   TO_PAY, TO_PAY,
         plain("wallet", **TO_TOP_UP)),
@@ -463,6 +526,10 @@ TABLE: tuple[Row, ...] = (
         a_checkout),
     Row("POST /checkout/{id}",              "403",     "403",        "403",    "403",
         rf"-> {BACK}\?session_id={UUID4}&status=completed", a_checkout),
+    Row("GET /checkout/{id}",               "200",     "200",        "200",    "200",  "200",
+        a_milestones_checkout, "milestones"),
+    Row("POST /checkout/{id}",              "403",     "403",        "403",    "403",
+        rf"-> {BACK}\?session_id={UUID4}&status=completed", a_milestones_checkout, "milestones"),
     Row("GET /checkout/{id}",               "200",     "200",        "200",    "200",  "phone",
         a_checkout_without_a_phone, "no phone"),
     Row("POST /checkout/{id}",              "403",     "403",        "403",    "403",  "phone",

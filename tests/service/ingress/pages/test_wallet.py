@@ -108,6 +108,39 @@ async def test_what_is_wrong_is_told_beside_the_field(place: Place, fields, wron
     assert await place.of("topup") == []
 
 
+async def test_each_currency_has_a_wallet_with_its_own_forms(place: Place) -> None:
+    """USDC has six decimals; the dinars' wallet knows nothing of it."""
+    usdc = f"{WALLET}?currency=USDC"
+    await top_up(place.house, place.buyer.email, "50.000001", "USDC")
+    page = await place.bo.get(usdc)
+    assert "50.000001 USDC" in page.words
+    assert "100.000 TND" in page.words
+    fields = {"currency": "USDC", "method": "bank_transfer"}
+    sent = await place.bo.post(
+        WALLET, {"form_token": page.token, "act": "top_up", "amount": "0.000001", **fields}
+    )
+    [payment] = await place.of("topup")
+    assert (sent.status, payment.amount_minor, payment.currency) == (303, 1, "USDC")
+    asked = {"form_token": page.token, **PAYOUT, "payout_amount": "40.5", "currency": "USDC"}
+    done = await place.bo.post(WALLET, asked)
+    assert (done.status, done.location) == (303, f"{WALLET}?done=yes&currency=USDC"), done.words
+    [payout] = await place.of("payout")
+    assert (payout.amount_minor, payout.currency) == (40_500_000, "USDC")
+    assert (await place.money())[0] == 100_000
+    balance = await read_balance(place.house.pool, place.buyer.user_id, "USDC")
+    assert balance.available == 9_500_001
+
+
+async def test_what_is_wrong_in_a_currencys_form_is_told_in_its_wallet(place: Place) -> None:
+    page = await place.bo.get(f"{WALLET}?currency=EUR")
+    fields = {"currency": "EUR", "amount": "1.234", "method": "sandbox", "act": "top_up"}
+    sent = await place.bo.post(WALLET, {"form_token": page.token, **fields})
+    assert sent.status == 400
+    assert "120.50" in sent.words
+    assert 'name="currency" value="EUR"' in sent.text
+    assert await place.of("topup") == []
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(
     ("fields", "kind", "after"),
