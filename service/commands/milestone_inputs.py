@@ -4,8 +4,8 @@ Moves nothing. Law: the rules decide, in their order; a payer's wallet is not lo
 may be filled until the step is taken.
 """
 
-from service.commands.milestones import shares_of
-from service.rules import milestone_disputes, milestone_progress, milestone_resolution
+from service.commands.milestones import disputed, released, resolved, shares_of
+from service.rules import milestone_progress, milestone_resolution
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import OnlyOwnWallet
 from service.rules.machine import Actor
@@ -20,7 +20,6 @@ from service.wire.milestones import (
     StatusBatch,
     Withdraw,
     changes_of,
-    check_mode,
     minor_of,
 )
 
@@ -45,43 +44,13 @@ async def check_input(
         case ApproveBatch():
             milestone_progress.approve(escrow, given.indexes, actor, tx.now)
         case Release():
-            _try_release(tx, escrow, given, actor)
+            released(escrow, given.milestone_indexes, actor, tx.now)
         case DisputeGiven():
-            _try_dispute(tx, escrow, given, actor)
+            disputed(escrow, given.reason, given.milestone_indexes, actor, tx.now)
         case Resolve():
-            await _try_resolve(tx, escrow, given, actor)
+            await resolved(tx, escrow, given.distributions, given.milestone_index, actor)
         case Withdraw():
             shares = await shares_of(tx, escrow, given.distributions)
             milestone_resolution.withdraw_remaining(escrow, shares, actor, tx.now)
         case _:
             raise AssertionError(f"no session brings a {type(given).__name__}")
-
-
-def _try_release(tx: Transaction, escrow: MilestoneEscrow, given: Release, actor: Actor) -> None:
-    check_mode(escrow, "milestoneIndexes", given.milestone_indexes)
-    if escrow.is_single:
-        milestone_progress.release(escrow, actor, tx.now)
-    else:
-        milestone_progress.release_milestones(escrow, given.milestone_indexes or (), actor, tx.now)
-
-
-def _try_dispute(
-    tx: Transaction, escrow: MilestoneEscrow, given: DisputeGiven, actor: Actor
-) -> None:
-    check_mode(escrow, "milestoneIndexes", given.milestone_indexes)
-    if escrow.is_single:
-        milestone_disputes.dispute(escrow, given.reason, actor, tx.now)
-    else:
-        indexes = given.milestone_indexes or ()
-        milestone_disputes.dispute_milestones(escrow, indexes, given.reason, actor, tx.now)
-
-
-async def _try_resolve(
-    tx: Transaction, escrow: MilestoneEscrow, given: Resolve, actor: Actor
-) -> None:
-    check_mode(escrow, "milestoneIndex", given.milestone_index)
-    shares = await shares_of(tx, escrow, given.distributions)
-    if given.milestone_index is None:
-        milestone_resolution.resolve(escrow, shares, actor, tx.now)
-    else:
-        milestone_resolution.resolve_milestone(escrow, given.milestone_index, shares, actor, tx.now)

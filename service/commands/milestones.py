@@ -5,6 +5,7 @@ rules: `milestone_progress.py`, `_disputes.py`, `_resolution.py` and `_changes.p
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,6 @@ from service.rules import (
 )
 from service.rules.aggregate import Person
 from service.rules.engagement import (
-    SINGLE,
     WORKING,
     Holder,
     Milestone,
@@ -131,27 +131,39 @@ def approve(escrow_id: str, indexes: Sequence[int]) -> Command:
 def release(escrow_id: str, indexes: Sequence[int] | None = None) -> Command:
     """The signer releases the whole, or these milestones of multi release."""
 
-    def choose(escrow: MilestoneEscrow, tx: Transaction) -> Done:
-        check_mode(escrow, "milestoneIndexes", indexes)
-        if escrow.release_mode == SINGLE:
-            return milestone_progress.release(escrow, tx.actor, tx.now)
-        return milestone_progress.release_milestones(escrow, indexes or (), tx.actor, tx.now)
+    return _taking(escrow_id, lambda escrow, tx: released(escrow, indexes, tx.actor, tx.now))
 
-    return _taking(escrow_id, choose)
+
+def released(
+    escrow: MilestoneEscrow, indexes: Sequence[int] | None, actor: Actor, now: datetime
+) -> Done:
+    """The release of the whole, or of these milestones, as the escrow's release mode has it."""
+    check_mode(escrow, "milestoneIndexes", indexes)
+    if escrow.is_single:
+        return milestone_progress.release(escrow, actor, now)
+    return milestone_progress.release_milestones(escrow, indexes or (), actor, now)
 
 
 def dispute(escrow_id: str, reason: str, indexes: Sequence[int] | None = None) -> Command:
     """Somebody disputes the whole, or these milestones of multi release."""
 
-    def choose(escrow: MilestoneEscrow, tx: Transaction) -> Done:
-        check_mode(escrow, "milestoneIndexes", indexes)
-        if escrow.release_mode == SINGLE:
-            return milestone_disputes.dispute(escrow, reason, tx.actor, tx.now)
-        return milestone_disputes.dispute_milestones(
-            escrow, indexes or (), reason, tx.actor, tx.now
-        )
+    return _taking(
+        escrow_id, lambda escrow, tx: disputed(escrow, reason, indexes, tx.actor, tx.now)
+    )
 
-    return _taking(escrow_id, choose)
+
+def disputed(
+    escrow: MilestoneEscrow,
+    reason: str,
+    indexes: Sequence[int] | None,
+    actor: Actor,
+    now: datetime,
+) -> Done:
+    """The dispute of the whole, or of these milestones, as the escrow's release mode has it."""
+    check_mode(escrow, "milestoneIndexes", indexes)
+    if escrow.is_single:
+        return milestone_disputes.dispute(escrow, reason, actor, now)
+    return milestone_disputes.dispute_milestones(escrow, indexes or (), reason, actor, now)
 
 
 def note(escrow_id: str, text: str, index: int | None = None) -> Command:
@@ -168,17 +180,26 @@ def resolve(
 
     async def command(tx: Transaction) -> MilestoneEscrowAnswer:
         escrow = await lock(tx, escrow_id)
-        check_mode(escrow, "milestoneIndex", index)
-        shares = await shares_of(tx, escrow, given)
-        done = (
-            milestone_resolution.resolve(escrow, shares, tx.actor, tx.now)
-            if index is None
-            else milestone_resolution.resolve_milestone(escrow, index, shares, tx.actor, tx.now)
-        )
+        done = await resolved(tx, escrow, given, index, tx.actor)
         await record(tx, done)
         return answer(done.after)
 
     return command
+
+
+async def resolved(
+    tx: Transaction,
+    escrow: MilestoneEscrow,
+    given: Sequence[DistributionGiven],
+    index: int | None,
+    actor: Actor,
+) -> Done:
+    """The resolution of the whole, or of this milestone, as the escrow's release mode has it."""
+    check_mode(escrow, "milestoneIndex", index)
+    shares = await shares_of(tx, escrow, given)
+    if index is None:
+        return milestone_resolution.resolve(escrow, shares, actor, tx.now)
+    return milestone_resolution.resolve_milestone(escrow, index, shares, actor, tx.now)
 
 
 def withdraw_remaining(escrow_id: str, given: Sequence[DistributionGiven]) -> Command:

@@ -20,7 +20,7 @@ from service.rules.aggregate import Escrow
 from service.rules.checkout import choose_redirect
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import SessionNotFound, SessionNotPending, UserNotRegistered
-from service.rules.machine import Actor, ActorKind
+from service.rules.machine import Actor
 from service.rules.milestone_session import HANGS_ON_TERMS, bound, check_action
 from service.rules.money import to_minor
 from service.rules.payment import ACCEPT_PAY, BY_HAND, Payment
@@ -163,13 +163,7 @@ async def bound_person(reader: Reader, session: Session, door: Actor) -> Actor:
     user = await read_bound(reader, session.escrow_id, session.email)
     if user is None:
         raise UserNotRegistered
-    return Actor(
-        ActorKind.USER,
-        user_id=user.person.id,
-        key_id=door.key_id,
-        ip=door.ip,
-        request_id=door.request_id,
-    )
+    return door.as_user(user.person.id)
 
 
 def complete(session_id: UUID, taking: Command) -> Command:

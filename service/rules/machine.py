@@ -6,7 +6,7 @@ next" are all derived from it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 NOWHERE = "-"
@@ -59,6 +59,10 @@ class Actor:
     def id(self) -> str | None:
         """The id that the event log names: the developer's for a key, else the user's."""
         return self.developer_id or self.user_id
+
+    def as_user(self, user_id: str | None) -> "Actor":
+        """A person who acts through this door; None: whoever is no user, a guest."""
+        return replace(self, kind=ActorKind.USER, developer_id=None, user_id=user_id)
 
 
 CLOCK = Actor(ActorKind.CLOCK)

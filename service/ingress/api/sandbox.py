@@ -24,7 +24,7 @@ from service.ingress.api.escrows import ESCROW
 from service.ingress.api.sessions import ACTS, acted
 from service.ingress.call import Call, Caller
 from service.ingress.route import Subject
-from service.rules.aggregate import Escrow, Person
+from service.rules.aggregate import Escrow
 from service.rules.dispute import Split
 from service.rules.errors import EscrowNotFound, Invalid, InvalidEscrowId, UserNotFound
 from service.rules.machine import Actor, ActorKind
@@ -157,7 +157,7 @@ async def dissociate(call: Call[None, None]) -> Answer:
 async def pay(call: Call[ByEmail, None]) -> Answer:
     """accept_pay from this user's wallet: the same command as the checkout page's."""
     payer = await users.registered(call.house.pool, call.body.email)
-    return await call.perform(escrows.pay(call.subject.id), as_person(call.actor, payer.person))
+    return await call.perform(escrows.pay(call.subject.id), call.actor.as_user(payer.person.id))
 
 
 async def act(call: Call[Act, None]) -> Answer:
@@ -167,7 +167,7 @@ async def act(call: Call[Act, None]) -> Answer:
     taking = await acted(call.request, call.body.step, call.body.input or {})
     person = (await users.registered(call.house.pool, call.body.email)).person
     command = shown(call.subject.id, taking(call.subject.id))
-    return await call.perform(command, as_person(call.actor, person))
+    return await call.perform(command, call.actor.as_user(person.id))
 
 
 async def act_on_milestones(call: Call[Act, None]) -> Answer:
@@ -176,7 +176,7 @@ async def act_on_milestones(call: Call[Act, None]) -> Answer:
         raise Invalid({"step": f"must be one of {', '.join(milestones.ACTS)}"})
     command = milestones.acted(call.subject.id, call.body.step, call.body.input or {})
     person = (await users.registered(call.house.pool, call.body.email)).person
-    return await call.perform(command, as_person(call.actor, person))
+    return await call.perform(command, call.actor.as_user(person.id))
 
 
 def shown(escrow_id: str, taking: Command) -> Command:
@@ -286,17 +286,6 @@ async def set_rate(call: Call[NewRate, None]) -> Answer:
         return RateAnswer(currency=call.body.currency, rate=Decimal(call.body.rate))
 
     return await perform(call.house, call.actor, command, idempotency=call.idempotency)
-
-
-def as_person(door: Actor, person: Person) -> Actor:
-    """The person acts, through the caller's door."""
-    return Actor(
-        ActorKind.USER,
-        user_id=person.id,
-        key_id=door.key_id,
-        ip=door.ip,
-        request_id=door.request_id,
-    )
 
 
 async def _read_user(reader: Reader, email: str) -> User | None:

@@ -1,7 +1,6 @@
 """Checkout sessions: made and read by a developer; in the sandbox finished without a browser."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -20,7 +19,6 @@ from service.ingress.uploads import STORAGE, keep_file
 from service.rules.dispute import Split
 from service.rules.errors import Invalid, InvalidPayload, SessionNotFound, UserNotRegistered
 from service.rules.files import StoredFile
-from service.rules.machine import ActorKind
 from service.rules.money import EXPONENTS, LEDGER_CURRENCY, to_minor
 from service.rules.payment import BANK_TRANSFER, SANDBOX
 from service.store.db import Reader
@@ -263,7 +261,7 @@ async def _paid_otherwise(call: Call[SessionEnd, None], given: OtherPayment) -> 
     try:
         person = await sessions.bound_person(call.house.pool, session, call.actor)
     except UserNotRegistered:
-        person = replace(call.actor, kind=ActorKind.USER, developer_id=None, user_id=None)
+        person = call.actor.as_user(None)
     provider = SANDBOX if given.method == "card" else BANK_TRANSFER
     command = sessions.pay_otherwise(
         session.id, provider, is_proven=given.proof, shown=given.amount

@@ -57,7 +57,7 @@ from service.rules.errors import (
 from service.rules.escrow import INSTANT
 from service.rules.escrow import PENDING as UNPAID
 from service.rules.files import StoredFile
-from service.rules.machine import Actor, ActorKind, Role
+from service.rules.machine import Role
 from service.rules.money import to_decimal, to_minor
 from service.rules.payment import ACCEPT_PAY, Payment, page_of
 from service.rules.session import CANCELLED, COMPLETED, PENDING, role_of
@@ -122,12 +122,6 @@ class Desk:
     def back(self, status: str) -> str:
         """Where the browser goes when it is over so."""
         return way_back(self.session.redirect_url, str(self.session.id), status)
-
-    def actor(self, call: Call[None, None], user_id: str | None) -> Actor:
-        """The person at this door; a guest is a user without an id."""
-        return Actor(
-            ActorKind.USER, user_id=user_id, ip=call.actor.ip, request_id=call.actor.request_id
-        )
 
 
 async def read(call: Call[None, None]) -> web.StreamResponse:
@@ -233,7 +227,7 @@ async def _answer(
 
 async def _left(call: Call[None, None], desk: Desk, look: Look) -> web.StreamResponse:
     try:
-        await perform(call.house, look.actor(call), turn_away(desk.session.id))
+        await perform(call.house, call.actor.as_user(look.user_id), turn_away(desk.session.id))
     except SessionNotPending:
         return _gone(await _approach(call))
     except Refused as no:
@@ -255,7 +249,9 @@ async def _taken(
             wish = replace(await wish_of(call, look, way, filled), session_id=desk.session.id)
             return await paying.start(call, desk.visitor, wish, desk.path)
         taking = act.taking(desk.escrow.id, as_model(act.brings, filled.brings), files)
-        await perform(call.house, look.actor(call), complete(desk.session.id, taking))
+        await perform(
+            call.house, call.actor.as_user(look.user_id), complete(desk.session.id, taking)
+        )
     except SessionNotPending:
         return _gone(await _approach(call))
     except PhoneNotVerified:

@@ -29,7 +29,7 @@ from service.ingress.route import is_entity_id
 from service.rules.aggregate import Escrow
 from service.rules.errors import EscrowNotFound
 from service.rules.escrow import FINAL
-from service.rules.machine import Actor, ActorKind, Role
+from service.rules.machine import Role
 from service.rules.outlook import awaits
 from service.store.clock import Clock, read_clock
 from service.store.deadlines import Deadline, read_open
@@ -59,15 +59,6 @@ class Look:
     def path(self) -> str:
         """The escrow's own page."""
         return f"/dashboard/escrow/{self.escrow.id}"
-
-    def actor(self, call: Call[None, None]) -> Actor:
-        """The person, at this door."""
-        return Actor(
-            ActorKind.USER,
-            user_id=self.user_id,
-            ip=call.actor.ip,
-            request_id=call.actor.request_id,
-        )
 
 
 async def approach(call: Call[None, None]) -> Look | web.Response:

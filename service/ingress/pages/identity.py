@@ -23,7 +23,6 @@ from service.rules.errors import (
 )
 from service.rules.files import FORM_BYTES_MAX
 from service.rules.identity import APPROVED, DOCUMENTS_MAX, REJECTED, Verification
-from service.rules.machine import Actor, ActorKind
 from service.store.clock import read_clock
 from service.store.identity import read_verification_behind
 from service.store.vault import hash_token
@@ -54,7 +53,7 @@ async def take_documents(call: Call[None, None]) -> web.Response:
         return await _page(call, visitor, f"refusal.{uploads.refusal.code}")
     if not uploads.files:
         return await _page(call, visitor, "field.required")
-    person = Actor(ActorKind.USER, ip=call.actor.ip, request_id=call.actor.request_id)
+    person = call.actor.as_user(None)
     try:
         await perform(call.house, person, submit(call.path["token"], uploads.files, speech.code))
     except OVER:  # it was sent twice, or was decided meanwhile: the page says how it stands

@@ -142,7 +142,7 @@ async def _left(
     call: Call[None, None], desk: MilestoneDesk, look: MilestoneLook
 ) -> web.StreamResponse:
     try:
-        await perform(call.house, look.actor(call), turn_away(desk.session.id))
+        await perform(call.house, call.actor.as_user(look.user_id), turn_away(desk.session.id))
     except SessionNotPending:
         return _gone(await _approach(call))
     except Refused as no:
@@ -166,7 +166,9 @@ async def _taken(
             if given is None
             else acted(desk.escrow.id, step, given)
         )
-        await perform(call.house, look.actor(call), complete(desk.session.id, taking))
+        await perform(
+            call.house, call.actor.as_user(look.user_id), complete(desk.session.id, taking)
+        )
     except SessionNotPending:
         return _gone(await _approach(call))
     except (Invalid, Refused) as no:

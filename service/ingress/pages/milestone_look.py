@@ -17,7 +17,6 @@ from service.ingress.pages.visitor import Visitor
 from service.ingress.route import is_entity_id
 from service.rules.engagement import MilestoneEscrow
 from service.rules.errors import EscrowNotFound
-from service.rules.machine import Actor, ActorKind
 from service.rules.milestone_ground import roles_of
 from service.rules.money import to_decimal
 from service.store.clock import Clock, read_clock
@@ -49,15 +48,6 @@ class MilestoneLook:
     def has_role(self) -> bool:
         """Whether they hold one, and so may see the escrow's own page."""
         return bool(roles_of(self.escrow, self.user_id))
-
-    def actor(self, call: Call[None, None]) -> Actor:
-        """The person, at this door."""
-        return Actor(
-            ActorKind.USER,
-            user_id=self.user_id,
-            ip=call.actor.ip,
-            request_id=call.actor.request_id,
-        )
 
     @property
     def values(self) -> Mapping[str, Markup]:

@@ -70,7 +70,7 @@ async def take(call: Call[None, None]) -> web.StreamResponse:
         try:
             command = on_page(look.escrow, step, filled)
             sent = sending(call, look.user_id, form)
-            await carry_out(call, look.actor(call), command, sent)
+            await carry_out(call, call.actor.as_user(look.user_id), command, sent)
         except (Invalid, Refused) as no:
             filled, said = stands_against(no, step, filled, look)
         else:

@@ -41,7 +41,7 @@ from service.rules.errors import (
     SessionNotPending,
 )
 from service.rules.files import FORM_BYTES_MAX
-from service.rules.machine import SYSTEM, Actor, ActorKind
+from service.rules.machine import SYSTEM
 from service.rules.money import to_decimal
 from service.rules.payment import (
     ACCEPT_PAY,
@@ -139,7 +139,7 @@ async def _under_way(call: Call[None, None], wish: Wish) -> Payment | None:
 
 async def _begun(call: Call[None, None], wish: Wish, sent: Idempotency | None) -> Payment:
     try:
-        made = await carry_out(call, payer(call, wish.user_id), payments.begin(wish), sent)
+        made = await carry_out(call, call.actor.as_user(wish.user_id), payments.begin(wish), sent)
     except PaymentUnderWay:
         found = await _under_way(call, wish)  # the same form, sent twice at once
         if found is None:
@@ -165,13 +165,6 @@ async def _send(
     handed = payments.hand_over(payment.id, placed.provider_reference, placed.page_url)
     await perform(call.house, SYSTEM, handed)
     return see_other(placed.page_url)
-
-
-def payer(call: Call[None, None], user_id: str | None) -> Actor:
-    """Who pays, through this door; a guest is a user without an id."""
-    return Actor(
-        ActorKind.USER, user_id=user_id, ip=call.actor.ip, request_id=call.actor.request_id
-    )
 
 
 # ---- The page of one payment --------------------------------------------------------------------
@@ -253,7 +246,7 @@ def wish_of(payment: Payment) -> Wish:
 
 async def _tried(call: Call[None, None], payment: Payment, command: Command) -> Refused | None:
     try:
-        await perform(call.house, payer(call, payment.user_id), command)
+        await perform(call.house, call.actor.as_user(payment.user_id), command)
     except (PaymentNotOpen, FileTypeUnknown, SessionNotPending) as refusal:
         return refusal
     return None

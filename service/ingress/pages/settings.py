@@ -12,7 +12,6 @@ from service.ingress.pages.forms import Form
 from service.ingress.pages.names import wrong_names
 from service.ingress.pages.page import see_other, show, spoken, voice_of
 from service.ingress.pages.visitor import Visitor, receive, sign_out
-from service.rules.machine import Actor, ActorKind
 from service.store.profiles import Profile, read_profile
 from service.store.users import read_user
 from service.words.languages import LANGUAGES
@@ -55,10 +54,7 @@ async def change(call: Call[None, None]) -> web.Response:
     errors = _errors(profile, voice)
     if errors:
         return await _shown(call, visitor, profile, errors, status=400)
-    person = Actor(
-        ActorKind.USER, user_id=user_id, ip=call.actor.ip, request_id=call.actor.request_id
-    )
-    await call.perform(profiles.change(user_id, profile), person)
+    await call.perform(profiles.change(user_id, profile), call.actor.as_user(user_id))
     # What was chosen is stored now, so that no language rides along any more.
     return visitor.keep(see_other(f"{PATH}?saved=yes"))
 

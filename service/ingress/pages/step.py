@@ -121,7 +121,7 @@ async def _taken(
         if step == ACCEPT_PAY and filled.typed.get("way", WALLET) != WALLET:
             return await _sent_to_pay(call, look, filled, sent), filled, Said()
         command = act.taking(look.escrow.id, as_model(act.brings, filled.brings), uploads.files)
-        if (await carry_out(call, look.actor(call), command, sent)).replayed:
+        if (await carry_out(call, call.actor.as_user(look.user_id), command, sent)).replayed:
             await uploads.discard()
     except PhoneNotVerified:
         return look.visitor.keep(to_phone(call)), filled, Said()

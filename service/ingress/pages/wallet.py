@@ -28,7 +28,7 @@ from service.ingress.pages.forms import Form
 from service.ingress.pages.names import wrong_names
 from service.ingress.pages.once import carry_out, sending
 from service.ingress.pages.page import HEADERS, see_other, show, spoken, voice_of
-from service.ingress.pages.paying import payer, spell, words_of
+from service.ingress.pages.paying import spell, words_of
 from service.ingress.pages.visitor import Visitor, receive
 from service.ingress.route import is_entity_id
 from service.rules.errors import (
@@ -261,7 +261,9 @@ async def _request_payout(
         return errors
     payee = f"{' '.join(name.split())}\n{account}"
     command = payments.request_payout(person.user_id, BANK_TRANSFER, minor, currency, payee)
-    await carry_out(call, payer(call, person.user_id), command, sending(call, person.user_id, form))
+    await carry_out(
+        call, call.actor.as_user(person.user_id), command, sending(call, person.user_id, form)
+    )
     return {}
 
 
@@ -271,7 +273,7 @@ async def _cancel_payout(call: Call[None, None], person: Person, form: Form) -> 
     if payout is None or payout.kind != PAYOUT or payout.user_id != person.user_id:
         raise PaymentNotFound
     sent = sending(call, person.user_id, form)
-    await carry_out(call, payer(call, person.user_id), payments.cancel(payout.id), sent)
+    await carry_out(call, call.actor.as_user(person.user_id), payments.cancel(payout.id), sent)
 
 
 def _currency(form: Form) -> str:
