@@ -721,7 +721,8 @@ CREATE TABLE endpoint_secret (
 CREATE INDEX endpoint_secret_of_endpoint ON endpoint_secret (endpoint_id, id DESC);
 
 -- One an endpoint: endpoints are scheduled, not deliveries. `next_due_at` is a hint that errs early
--- and is never infinite while something is in flight; `first_due_at` is one of first attempts alone.
+-- and is never infinite while something is in flight. `first_due_at` errs early as well: of what was
+-- never tried, nothing was recorded before it, so that a claim does not walk over what went before.
 -- What else stands here is what service/rules/lane.py remembers of a lane. All times are real.
 CREATE TABLE lane (
     endpoint_id     entity_id PRIMARY KEY REFERENCES webhook_endpoint,
@@ -929,13 +930,17 @@ BEGIN ATOMIC
     FROM identity_verification i WHERE kind = 'identity' AND i.id = subject;
 END;
 
+-- What these three plan before the tables were ever analysed, and keep for as long as their session
+-- lives, must hold when they are full: along the indexes, row by row.
+
 -- Turns up to `most` events that are not fanned out into deliveries; says how many events.
 -- Locks: the events (skipping what another worker has), then the lanes in id order.
 CREATE FUNCTION fan_out(most integer, moment timestamptz DEFAULT clock_timestamp()) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     fanned  integer;
     touched text[];
+    oldest  timestamptz[];
 BEGIN
     WITH taken AS MATERIALIZED (
         SELECT v.subject_id, v.seq, v.subject_kind, v.id, v.type, v.recorded_at, v.position, v.from_state,
@@ -967,19 +972,22 @@ BEGIN
             OFFSET 0) AS e
         ORDER BY t.recorded_at, t.seq
         ON CONFLICT (endpoint_id, event_id) DO NOTHING
-        RETURNING endpoint_id
+        RETURNING endpoint_id, recorded_at
     ), marked AS (
         UPDATE event v SET fanned_at = moment
         FROM taken t WHERE v.subject_id = t.subject_id AND v.seq = t.seq
         RETURNING 1
     )
-    SELECT (SELECT count(*) FROM marked), (SELECT array_agg(DISTINCT m.endpoint_id::text) FROM made m)
-    INTO fanned, touched;
+    SELECT (SELECT count(*) FROM marked), array_agg(m.endpoint_id), array_agg(m.oldest)
+    INTO fanned, touched, oldest
+    FROM (SELECT made.endpoint_id::text, min(made.recorded_at) AS oldest FROM made GROUP BY 1) AS m;
 
     IF touched IS NOT NULL THEN
         PERFORM FROM lane l WHERE l.endpoint_id = ANY (touched) ORDER BY l.endpoint_id FOR NO KEY UPDATE;
-        UPDATE lane l SET next_due_at = least(l.next_due_at, moment), first_due_at = least(l.first_due_at, moment)
-        WHERE l.endpoint_id = ANY (touched) AND greatest(l.next_due_at, l.first_due_at) > moment;
+        UPDATE lane l
+        SET next_due_at = least(l.next_due_at, moment), first_due_at = least(l.first_due_at, t.oldest)
+        FROM unnest(touched, oldest) AS t (endpoint_id, oldest)
+        WHERE l.endpoint_id = t.endpoint_id AND (l.next_due_at > moment OR l.first_due_at > t.oldest);
     END IF;
     RETURN fanned;
 END $$;
@@ -997,14 +1005,15 @@ RETURN (
          ORDER BY d.recorded_at, d.position LIMIT 1)) AS h
     ORDER BY h.recorded_at, h.position LIMIT 1);
 
--- Takes up to `slots` due deliveries in rounds: each takes <= `rows_a_lane` from every due lane, the
--- least recently served first. A round is two statements on purpose: the count of what is in flight
--- needs a snapshot that is younger than the lanes' locks, else the cap is breached. Never waits for
--- a lock. `moment` is real time everywhere: leases and retries do not follow the sandbox's clock.
--- At most `retry_slots` are no first attempts, and `slow_slots` of lanes that take `slow_ms` or more
--- on average. A lane whose breaker is not closed has room for one probe; a fifo lane for its head,
--- once no older event waits for its fan-out. `hold_seconds`: how long the delivery's lane takes no
--- further claim, so that somebody comes then.
+-- Takes up to `slots` due deliveries in rounds: each takes an equal share from every due lane, but
+-- `rows_a_lane` where that is more, the least recently served first. A round is two statements on
+-- purpose: the count of what is in flight needs a snapshot that is younger than the lanes' locks, else
+-- the cap is breached. Never waits for a lock. `moment` is real time everywhere: leases and retries do
+-- not follow the sandbox's clock. At most `retry_slots` are no first attempts, and `slow_slots` of
+-- lanes that take `slow_ms` or more on average. A lane whose breaker is not closed has room for one
+-- probe; a fifo lane for its head, once no older event waits for its fan-out; one with a pace for
+-- `rows_a_lane`. `hold_seconds`: how long the delivery's lane takes no further claim, so that somebody
+-- comes then.
 CREATE FUNCTION claim_deliveries(
     slots integer, retry_slots integer, slow_slots integer, rows_a_lane integer, slow_ms integer,
     margin interval, moment timestamptz DEFAULT clock_timestamp()
@@ -1013,12 +1022,18 @@ RETURNS TABLE (
     id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
     acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
     secrets bytea[], hold_seconds float8, is_slow boolean, recorded_at timestamptz, rung smallint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_bitmapscan = off SET enable_sort = off SET enable_incremental_sort = off AS $$
 #variable_conflict use_column
 DECLARE
     lanes   text[];
+    share   integer;
+    flights bigint[];
+    leases  timestamptz[];
+    takings bigint[];
     taken   uuid[];
     mine    uuid[] := '{}';
+    served  text[] := '{}';
     retries integer;
     slow    integer;
 BEGIN
@@ -1032,16 +1047,20 @@ BEGIN
             LIMIT slots - cardinality(mine)
             FOR NO KEY UPDATE SKIP LOCKED) AS due;
         EXIT WHEN lanes IS NULL;
+        share := greatest(rows_a_lane, ceil((slots - cardinality(mine))::numeric / cardinality(lanes)));
 
-        WITH room AS (
-            SELECT l.endpoint_id, l.turn_at, l.mean_ms >= slow_ms AS is_slow, e.fifo, e.timeout_seconds,
+        WITH room AS MATERIALIZED (
+            SELECT l.endpoint_id, l.turn_at, l.first_due_at, l.mean_ms >= slow_ms AS is_slow, e.fifo,
+                   e.timeout_seconds, f.in_flight, f.first_lease,
                    CASE WHEN e.is_active THEN greatest(0, least(
-                       rows_a_lane, e.max_per_second,
-                       CASE WHEN e.fifo OR l.breaker <> 'closed' THEN 1 ELSE least(l.send_window, l.cap) END - (
-                           SELECT count(*) FROM delivery f
-                           WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending'
-                             AND f.claim_token IS NOT NULL AND f.visible_at > moment))) ELSE 0 END AS free
+                       CASE WHEN e.max_per_second IS NULL THEN share ELSE least(rows_a_lane, e.max_per_second) END,
+                       CASE WHEN e.fifo OR l.breaker <> 'closed' THEN 1 ELSE least(l.send_window, l.cap) END
+                       - f.in_flight)) ELSE 0 END AS free
             FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS in_flight, min(d.visible_at) AS first_lease FROM delivery d
+                WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending'
+                  AND d.claim_token IS NOT NULL AND d.visible_at > moment) AS f
             WHERE l.endpoint_id = ANY (lanes)
         ), due AS (
             SELECT r.*, d.id, d.visible_at, d.is_retry
@@ -1049,7 +1068,7 @@ BEGIN
                 SELECT f.id, f.visible_at, false AS is_retry FROM (
                     SELECT p.id, p.visible_at FROM delivery p
                     WHERE NOT r.fifo AND p.endpoint_id = r.endpoint_id AND p.state = 'pending'
-                      AND p.attempt = 0 AND p.visible_at <= moment
+                      AND p.attempt = 0 AND p.recorded_at >= r.first_due_at AND p.visible_at <= moment
                     ORDER BY p.recorded_at, p.position
                     LIMIT r.free
                     FOR NO KEY UPDATE SKIP LOCKED) AS f
@@ -1085,7 +1104,7 @@ BEGIN
             SELECT o.*, row_number() OVER (PARTITION BY o.is_slow ORDER BY o.turn, o.turn_at) AS slow_place
             FROM of_lane o WHERE o.turn <= o.free
         ), chosen AS (
-            SELECT o.id, o.timeout_seconds, o.is_retry, o.is_slow FROM of_pace o
+            SELECT o.id, o.endpoint_id, o.timeout_seconds, o.is_retry, o.is_slow FROM of_pace o
             WHERE NOT o.is_slow OR o.slow_place <= slow_slots
             ORDER BY o.turn, o.turn_at
             LIMIT slots - cardinality(mine)
@@ -1094,11 +1113,20 @@ BEGIN
             SET claim_token = gen_random_uuid(), attempt = least(d.attempt + 1, 32767),
                 visible_at = moment + make_interval(secs => c.timeout_seconds) + margin
             FROM chosen c WHERE d.id = c.id
-            RETURNING d.id, c.is_retry, c.is_slow
+            RETURNING d.id, d.endpoint_id, d.visible_at, c.is_retry, c.is_slow
+        ), by_lane AS (
+            SELECT r.endpoint_id::text, r.in_flight, r.first_lease, count(c.id) AS taken,
+                   min(c.visible_at) AS lease, array_agg(c.id) FILTER (WHERE c.id IS NOT NULL) AS ids,
+                   count(*) FILTER (WHERE c.is_retry) AS retries, count(*) FILTER (WHERE c.is_slow) AS slow
+            FROM room r LEFT JOIN claimed c ON c.endpoint_id = r.endpoint_id
+            GROUP BY 1, 2, 3
         )
-        SELECT array_agg(t.id), count(*) FILTER (WHERE t.is_retry), count(*) FILTER (WHERE t.is_slow)
-        INTO taken, retries, slow FROM claimed t;
+        SELECT (SELECT array_agg(c.id) FROM claimed c), sum(b.retries), sum(b.slow),
+               array_agg(b.endpoint_id), array_agg(b.in_flight + b.taken), array_agg(b.taken),
+               array_agg(least(b.first_lease, b.lease))
+        INTO taken, retries, slow, lanes, flights, takings, leases FROM by_lane b;
         mine := mine || taken;
+        served := served || lanes;
         retry_slots := retry_slots - retries;
         slow_slots := slow_slots - slow;
 
@@ -1108,50 +1136,50 @@ BEGIN
             breaker = CASE WHEN l.breaker = 'open' AND w.taken > 0 THEN 'half_open' ELSE l.breaker END,
             hold_until = CASE WHEN w.max_per_second IS NULL THEN l.hold_until
                               ELSE moment + make_interval(secs => w.taken::float8 / w.max_per_second) END,
-            first_due_at = coalesce(w.first_due, 'infinity'),
+            first_due_at = coalesce(w.first_at, 'infinity'),
             next_due_at = coalesce(
                 CASE WHEN NOT w.is_active OR w.in_flight >= CASE
                               WHEN w.fifo OR l.breaker <> 'closed' THEN 1 ELSE least(l.send_window, l.cap) END
                           THEN w.first_lease
-                     WHEN w.fifo THEN w.head_due
-                     ELSE least(w.first_due, w.first_retry) END, 'infinity')
+                     WHEN w.fifo THEN (SELECT f.visible_at FROM delivery f WHERE f.id = fifo_head(l.endpoint_id))
+                     ELSE least(w.first_at, (
+                         SELECT f.visible_at FROM delivery f
+                         WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending' AND f.attempt > 0
+                         ORDER BY f.visible_at LIMIT 1))
+                END, 'infinity')
         FROM (
-            SELECT e.id, e.is_active, e.fifo, e.max_per_second,
-                   (SELECT count(*) FROM delivery f WHERE f.endpoint_id = e.id AND f.state = 'pending'
-                      AND f.claim_token IS NOT NULL AND f.visible_at > moment) AS in_flight,
-                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
-                      AND f.state = 'pending' AND f.claim_token IS NOT NULL) AS first_lease,
-                   -- In the events' order: those that are not due yet are few, and given back.
-                   coalesce((SELECT f.visible_at FROM delivery f WHERE f.endpoint_id = e.id
-                               AND f.state = 'pending' AND f.attempt = 0 AND f.visible_at <= moment
-                             ORDER BY f.recorded_at, f.position LIMIT 1),
-                            (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
-                               AND f.state = 'pending' AND f.attempt = 0)) AS first_due,
-                   (SELECT min(f.visible_at) FROM delivery f WHERE f.endpoint_id = e.id
-                      AND f.state = 'pending' AND f.attempt > 0) AS first_retry,
-                   CASE WHEN e.fifo THEN (
-                       SELECT f.visible_at FROM delivery f WHERE f.id = fifo_head(e.id)) END AS head_due,
-                   (SELECT count(*) FROM delivery f
-                    WHERE f.id = ANY (taken) AND f.endpoint_id = e.id) AS taken
-            FROM webhook_endpoint e WHERE e.id = ANY (lanes)
+            SELECT e.id, e.is_active, e.fifo, e.max_per_second, t.in_flight, t.taken, t.first_lease,
+                   (SELECT f.recorded_at FROM delivery f
+                    WHERE f.endpoint_id = e.id AND f.state = 'pending' AND f.attempt = 0
+                      AND f.recorded_at >= k.first_due_at
+                    ORDER BY f.recorded_at, f.position LIMIT 1) AS first_at
+            FROM unnest(lanes, flights, takings, leases) AS t (endpoint_id, in_flight, taken, first_lease)
+            JOIN webhook_endpoint e ON e.id = t.endpoint_id
+            JOIN lane k ON k.endpoint_id = t.endpoint_id
+            OFFSET 0  -- each is looked up once, however often it is named above
         ) AS w
         WHERE l.endpoint_id = w.id;
         EXIT WHEN cardinality(mine) >= slots;
     END LOOP;
 
     RETURN QUERY
+    WITH home AS MATERIALIZED (
+        SELECT e.id, e.url, e.ladder, e.timeout_seconds, e.headers, l.hold_until, l.mean_ms,
+               ARRAY(SELECT s.sealed FROM endpoint_secret s
+                     WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
+                     ORDER BY s.id DESC) AS secrets
+        FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
+        WHERE e.id = ANY (served)
+    ), got AS MATERIALIZED (  -- by their ids, never by their endpoints: those have more of them
+        SELECT d.* FROM delivery d WHERE d.id = ANY (mine)
+    )
     SELECT d.id, d.claim_token, d.attempt, d.endpoint_id::text, d.event_id, d.type, d.acknowledges, b.body,
-           e.url, e.ladder, e.timeout_seconds, e.headers,
-           ARRAY(SELECT s.sealed FROM endpoint_secret s
-                 WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > moment)
-                 ORDER BY s.id DESC),
-           CASE WHEN l.hold_until > moment THEN extract(epoch FROM l.hold_until - moment)::float8 END,
-           l.mean_ms >= slow_ms, d.recorded_at, d.attempt - d.ladder_from
-    FROM delivery d
-    JOIN webhook_endpoint e ON e.id = d.endpoint_id
-    JOIN lane l ON l.endpoint_id = d.endpoint_id
+           h.url, h.ladder, h.timeout_seconds, h.headers, h.secrets,
+           CASE WHEN h.hold_until > moment THEN extract(epoch FROM h.hold_until - moment)::float8 END,
+           h.mean_ms >= slow_ms, d.recorded_at, d.attempt - d.ladder_from
+    FROM got d
+    JOIN home h ON h.id = d.endpoint_id
     LEFT JOIN webhook_body b ON b.event_id = d.event_id AND b.recorded_at = d.recorded_at
-    WHERE d.id = ANY (mine)
     ORDER BY d.recorded_at, d.position;
 END $$;
 
@@ -1163,18 +1191,14 @@ CREATE FUNCTION settle_deliveries(
     ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], started timestamptz[],
     statuses integer[], faults text[], addresses text[], dns integer[], connects integer[], tls integer[],
     first_bytes integer[], totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
-) RETURNS TABLE (settled uuid[], settled_at timestamptz, held lane) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (settled uuid[], settled_at timestamptz, held lane)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     ours  uuid[];
     lanes text[];
 BEGIN
-    WITH outcome AS (
-        SELECT * FROM unnest(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
-                             dns, connects, tls, first_bytes, totals, answers)
-            AS o (id, token, state, retry, given_back, started_at, status, fault, address,
-                  dns_ms, connect_ms, tls_ms, first_byte_ms, total_ms, answer)
-    ), changed AS (
+    WITH changed AS (
         UPDATE delivery d
         SET state = o.state, claim_token = NULL,
             attempt = CASE WHEN o.given_back THEN d.attempt - 1 ELSE d.attempt END,
@@ -1182,16 +1206,20 @@ BEGIN
             last_status = CASE WHEN o.given_back THEN d.last_status ELSE o.status END,
             last_fault = CASE WHEN o.given_back THEN d.last_fault ELSE o.fault END,
             settled_at = CASE WHEN o.state = 'pending' THEN NULL ELSE moment END
-        FROM outcome o
+        FROM unnest(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
+                    dns, connects, tls, first_bytes, totals, answers)
+            AS o (id, token, state, retry, given_back, started_at, status, fault, address,
+                  dns_ms, connect_ms, tls_ms, first_byte_ms, total_ms, answer)
         WHERE d.id = o.id AND d.claim_token = o.token AND d.state = 'pending'
-        RETURNING d.id, d.endpoint_id, d.attempt
+        RETURNING d.id, d.endpoint_id, d.attempt, o.given_back, o.started_at, o.status, o.fault, o.address,
+                  o.dns_ms, o.connect_ms, o.tls_ms, o.first_byte_ms, o.total_ms, o.answer
     ), told AS (
         INSERT INTO webhook_attempt (delivery_id, n, recorded_at, started_at, status, fault, address, dns_ms,
                                      connect_ms, tls_ms, first_byte_ms, total_ms, answer)
-        SELECT o.id, c.attempt, moment, o.started_at, o.status, o.fault, o.address, o.dns_ms, o.connect_ms,
-               o.tls_ms, o.first_byte_ms, o.total_ms, o.answer
-        FROM outcome o JOIN changed c ON c.id = o.id
-        WHERE NOT o.given_back
+        SELECT c.id, c.attempt, moment, c.started_at, c.status, c.fault, c.address, c.dns_ms, c.connect_ms,
+               c.tls_ms, c.first_byte_ms, c.total_ms, c.answer
+        FROM changed c
+        WHERE NOT c.given_back
     )
     SELECT array_agg(c.id), array_agg(c.endpoint_id::text) INTO ours, lanes FROM changed c;
 
@@ -1199,9 +1227,10 @@ BEGIN
     WITH mine AS (
         SELECT l.endpoint_id, l FROM lane l WHERE l.endpoint_id = ANY (lanes)
         ORDER BY l.endpoint_id FOR NO KEY UPDATE
+    ), by_lane AS (
+        SELECT s.lane, array_agg(s.id) AS ids FROM unnest(ours, lanes) AS s (id, lane) GROUP BY 1
     )
-    SELECT ARRAY(SELECT s.id FROM unnest(ours, lanes) AS s (id, lane) WHERE s.lane = m.endpoint_id), moment, m.l
-    FROM mine m;
+    SELECT b.ids, moment, m.l FROM mine m JOIN by_lane b ON b.lane = m.endpoint_id;
 END $$;
 -- delivery: end
 -- developers: begin
@@ -1230,102 +1259,6 @@ CREATE INDEX recovery_due ON recovery (due_at) WHERE finished_at IS NULL;
 CREATE UNIQUE INDEX recovery_open ON recovery (endpoint_id) WHERE finished_at IS NULL;
 CREATE INDEX recovery_of_endpoint ON recovery (endpoint_id, created_at DESC);
 -- developers: end
-
--- version 3: begin
--- What processes of version 3 ask for until they are restarted; migration 0006 drops it, and with it
--- the index delivery_due: what they ask of the pending, whatever its attempt, has no other. The claim
--- gives no private halves of pairs, of which they know nothing.
-CREATE INDEX delivery_due ON delivery (endpoint_id, visible_at) WHERE state = 'pending';
-
-CREATE VIEW endpoint_reading AS
-SELECT e.id, e.developer_id, e.url, e.events, e.is_active, e.ladder, e.timeout_seconds, e.max_per_second,
-       e.disabled_reason, e.flag, e.seq, e.created_at, e.updated_at,
-       l.failure_count, l.last_attempt_at AS last_triggered_at, l.last_status AS last_response_status
-FROM webhook_endpoint e JOIN lane l ON l.endpoint_id = e.id
-WHERE e.deleted_at IS NULL;
-
-CREATE FUNCTION claim_deliveries(
-    slots integer, rows_a_lane integer, margin interval, moment timestamptz DEFAULT clock_timestamp()
-)
-RETURNS TABLE (
-    id uuid, claim_token uuid, attempt smallint, endpoint_id text, event_id uuid, type text,
-    acknowledges boolean, body bytea, url text, ladder text, timeout_seconds smallint, headers bytea,
-    secrets bytea[], hold_seconds float8
-) LANGUAGE sql AS $$
-    SELECT c.id, c.claim_token, c.attempt, c.endpoint_id, c.event_id, c.type, c.acknowledges, c.body,
-           c.url, c.ladder, c.timeout_seconds, c.headers,
-           ARRAY(SELECT s.sealed FROM endpoint_secret s
-                 WHERE s.endpoint_id = c.endpoint_id AND s.public_key IS NULL
-                   AND (s.expires_at IS NULL OR s.expires_at > moment)
-                 ORDER BY s.id DESC),
-           c.hold_seconds
-    FROM claim_deliveries(slots, slots, slots, rows_a_lane, 2000, margin, moment) c;
-$$;
-
--- Failures count where no success of this batch came after them, in the answers' order.
-CREATE FUNCTION settle_deliveries(
-    ids uuid[], tokens uuid[], states text[], retries float8[], gives_back boolean[], successes boolean[],
-    streaks integer[], halvings boolean[], holds float8[], started timestamptz[], statuses integer[],
-    faults text[], addresses text[], dns integer[], connects integer[], first_bytes integer[],
-    totals integer[], answers bytea[], moment timestamptz DEFAULT clock_timestamp()
-) RETURNS TABLE (id uuid, lane_due_seconds float8) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    settled uuid[];
-    lanes   text[];
-BEGIN
-    SELECT array_agg(g.id), array_agg((s.held).endpoint_id::text) INTO settled, lanes
-    FROM settle_deliveries(ids, tokens, states, retries, gives_back, started, statuses, faults, addresses,
-                           dns, connects, array_fill(NULL::integer, ARRAY[cardinality(ids)]), first_bytes,
-                           totals, answers, moment) AS s, unnest(s.settled) AS g (id);
-
-    RETURN QUERY
-    WITH outcome AS (
-        SELECT s.endpoint_id, o.*,
-               max(o.n) FILTER (WHERE o.success) OVER (PARTITION BY s.endpoint_id) AS last_success
-        FROM unnest(ids, retries, gives_back, successes, streaks, halvings, holds, started, statuses)
-             WITH ORDINALITY AS o (id, retry, given_back, success, streak, halved, hold, started_at, status, n)
-        JOIN unnest(settled, lanes) AS s (id, endpoint_id) ON s.id = o.id
-    ), tally AS (
-        SELECT o.endpoint_id,
-               min(o.retry) AS first_retry,
-               count(*) FILTER (WHERE o.success) AS successes,
-               coalesce(sum(o.streak) FILTER (WHERE o.n > coalesce(o.last_success, 0)), 0) AS streak,
-               count(*) FILTER (WHERE NOT o.success AND NOT o.given_back
-                                  AND o.n > coalesce(o.last_success, 0)) AS failures,
-               bool_or(o.halved) AS halved,
-               bool_or(o.given_back) AS given_back,
-               max(o.hold) AS hold,
-               (array_agg(o.started_at ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_at,
-               (array_agg(o.status ORDER BY o.n DESC) FILTER (WHERE NOT o.given_back))[1] AS last_status
-        FROM outcome o
-        GROUP BY o.endpoint_id
-    ), turned AS (
-        UPDATE lane l
-        SET send_window = CASE WHEN t.halved THEN greatest(1, l.send_window / 2)
-                               ELSE least(l.cap, l.send_window + t.successes) END,
-            streak = CASE WHEN t.successes > 0 THEN 0 ELSE l.streak END + t.streak,
-            failure_count = CASE WHEN t.successes > 0 THEN 0 ELSE l.failure_count END + t.failures,
-            hold_until = greatest(l.hold_until, moment + make_interval(secs => nullif(t.hold, 0))),
-            last_attempt_at = coalesce(t.last_at, l.last_attempt_at),
-            last_status = coalesce(t.last_status, l.last_status),
-            first_due_at = CASE WHEN t.given_back THEN least(l.first_due_at, moment) ELSE l.first_due_at END,
-            next_due_at = least(l.next_due_at, moment + make_interval(secs => t.first_retry),
-                (SELECT d.visible_at FROM delivery d
-                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt = 0
-                 ORDER BY d.recorded_at, d.position LIMIT 1),
-                (SELECT min(d.visible_at) FROM delivery d
-                 WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt > 0
-                   AND d.claim_token IS NULL))
-        FROM tally t
-        WHERE l.endpoint_id = t.endpoint_id
-        RETURNING l.endpoint_id, CASE WHEN l.next_due_at < 'infinity' THEN greatest(0, extract(
-            epoch FROM greatest(l.next_due_at, l.hold_until) - moment))::float8 END AS due_seconds
-    )
-    SELECT s.id, t.due_seconds
-    FROM unnest(settled, lanes) AS s (id, endpoint_id) JOIN turned t ON t.endpoint_id = s.endpoint_id;
-END $$;
--- version 3: end
 
 -- Registrations and new escrows that name the same e-mail do not pass each other: a create waits for
 -- a registration under way (and sees its user), a registration for creates (and sees their escrows).

@@ -2,7 +2,8 @@
 
 All to the same sink over as many connections. The client signs nothing, claims nothing and writes
 nothing down; nor do the jobs, whose worker has every setting that makes it faster than by default.
-Ours counts until the last delivery is settled in the database. Mails are put aside.
+Ours counts until the last delivery is settled in the database. Mails are put aside. None of them is
+measured while it starts: the events are held back until the worker's first checks are over.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ CONNECTIONS = SLOTS
 EVENTS = 1000
 ROUNDS = 3
 WITHIN_SECONDS = 60.0
+STARTED_SECONDS = 3.0
 LEAST = 0.6
 LEAST_OF_JOBS = 3.0
 JOBS = 4000
@@ -37,6 +39,7 @@ QUEUE = "bench:deliveries"
 
 PUT_MAILS_ASIDE = "UPDATE mail SET state = 'cancelled' WHERE state = 'pending'"
 BODY = b'{"type":"escrow.created","data":{"escrow":{"title":"%s"}}}' % (b"x" * 1200)
+HOLD_BACK = "SELECT FROM event WHERE fanned_at IS NULL FOR NO KEY UPDATE"
 BODIES = """
 SELECT b.body FROM webhook_body b JOIN event v ON v.id = b.event_id WHERE v.fanned_at IS NULL
 """
@@ -85,8 +88,13 @@ async def _turn(
     floor = len(posts) / await asyncio.to_thread(_time, post_all, posts)
     await receiver.arrivals()
     before, _ = await owner.fetchrow(SETTLED)
-    give_up_at = time.monotonic() + WITHIN_SECONDS
+    held = owner.transaction()
+    await held.start()
+    await owner.execute(HOLD_BACK)
     with ground.running("work"):
+        await asyncio.sleep(STARTED_SECONDS)
+        await held.rollback()
+        give_up_at = time.monotonic() + WITHIN_SECONDS
         while True:
             count, last = await owner.fetchrow(SETTLED)
             if count - before >= len(posts):

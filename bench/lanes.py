@@ -52,7 +52,7 @@ WITH made AS (
 )
 INSERT INTO webhook_body SELECT event_id, recorded_at, '{"type":"backlog"}' FROM made
 """
-HINT = "UPDATE lane SET next_due_at = now(), first_due_at = now() WHERE endpoint_id = $1"
+HINT = "UPDATE lane SET next_due_at = now(), first_due_at = '-infinity' WHERE endpoint_id = $1"
 ENDPOINT = "SELECT id FROM webhook_endpoint WHERE url = $1"
 DROP = "DELETE FROM delivery WHERE type = 'backlog'"
 LEFT = """

@@ -8,9 +8,11 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence, Set
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
+from uuid import UUID
 
 import orjson
 import structlog
@@ -38,14 +40,12 @@ from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
 SLOTS = 192
-SENT_AT_ONCE = 8
+SENT_AT_ONCE = 4
 """In one turn of the loop: what waits for its turn may be a COMMIT, and lanes wait for that."""
-CLAIM_ROWS = SLOTS // 3
-"""The most that one claim takes: one third is claimed while one is sent and one is settled."""
 POLL_SECONDS = 1.0
 RECONCILE_SECONDS = 30.0
-SETTLE_AFTER_SECONDS = 0.005
-REFILL_AFTER_SECONDS = 0.005
+GATHER_SECONDS = 0.005
+"""How long an attempt that has ended waits for company, so that they are written together."""
 SETTLE_ROWS = 200
 BUSY_SECONDS = 0.2
 """When a receipt whose escrow somebody held is looked at again."""
@@ -61,7 +61,12 @@ log = structlog.get_logger()
 
 
 class Courier:
-    """Delivers webhooks: `run` for as long as the process lives, `wake` or `drain` from a job."""
+    """Delivers webhooks: `run` for as long as the process lives, `wake` or `drain` from a job.
+
+    Two rounds: one turns events into deliveries; a beat of the other writes what has ended and
+    claims for the slots that are free, in one transaction: neither waits for lanes that the other
+    holds.
+    """
 
     def __init__(
         self,
@@ -77,32 +82,35 @@ class Courier:
         self._slots = slots
         self._chance = chance
         self._opened = lru_cache(maxsize=SECRETS_KEPT)(house.vault.open)
+        self._to_send: deque[Claimed] = deque()
         self._sending: dict[asyncio.Task[None], Claimed] = {}
-        self._taken = self._retries = self._slow = 0
         self._ended: list[Attempt] = []
-        self._settler: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._batch: Sequence[Attempt] = ()
+        self._retries = self._slow = 0
+        self._fanning, self._beating = asyncio.Lock(), asyncio.Lock()
         self._has_events = self._has_receipts = True
-        self._goes_again = self._is_starved = False
+        self._is_gathering = self._is_closing = False
         self._reconciled_at = 0.0
         self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
         self._metrics = metrics or WorkMetrics()
         self._metrics.slots.set_function(lambda: len(self._sending))
         self._metrics.retry_slots.set_function(lambda: self._retries)
         self._metrics.slow_slots.set_function(lambda: self._slow)
-        self._round = Round("webhooks", POLL_SECONDS, self._work, self._metrics)
+        self._intake = Round("fan_out", POLL_SECONDS, self._take_in, self._metrics)
+        self._beats = Round("webhooks", POLL_SECONDS, self._beat, self._metrics)
 
     def wake(self) -> None:
         """An event may wait; cheap, and any number of calls at once count as one."""
         self._has_events = True
-        self._round.wake()
+        self._intake.wake()
+        self._beats.wake()
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
         self._reconciled_at = asyncio.get_running_loop().time()
         polling = asyncio.create_task(self._poll())
         try:
-            await self._round.run()
+            await asyncio.gather(self._intake.run(), self._beats.run())
         finally:
             polling.cancel()
 
@@ -114,80 +122,103 @@ class Courier:
             self.wake()
 
     async def drain(self) -> None:
-        """Fan out and claim until nothing more is due or every slot is taken.
+        """Fan out, write what has ended, and claim until nothing is due or every slot is taken.
 
-        Sending goes on behind it. One at a time: a call during another makes that one go again.
+        Sending goes on behind it.
         """
         self._has_events = True
-        await self._drain()
-
-    async def _work(self) -> None:
-        clock = asyncio.get_running_loop().time
-        await self._drain()
-        if clock() - self._reconciled_at >= RECONCILE_SECONDS:
-            self._reconciled_at = clock()
-            await self._reconcile()
-
-    async def _drain(self) -> None:
-        if self._turn.locked():
-            self._goes_again = True
-            return
-        async with self._turn:
-            while await self._take() or self._goes_again:
-                self._goes_again = False
+        await self._fan_out()
+        await self._beat()
 
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
         while True:
-            await self._land()  # a claim passes over lanes that are being settled
-            before = self._taken
+            has_written = bool(self._ended)  # which may have told of more
             await self.drain()
-            if self._taken == before and self._is_quiet():
+            if self._has_sent_all and not self._ended and not has_written:
                 return
+            await self._land()
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Claim nothing more; let what is in flight end, give the rest back, write it all."""
-        await self._round.close()
-        async with self._turn:  # what is under way starts all that it claims
+        self._is_closing = True
+        await self._intake.close()
+        async with self._beating:  # what is under way hands over all that it has claimed
             pass
-        if self._sending:
-            _, late = await asyncio.wait(self._sending, timeout=grace_seconds)
-            for task in late:
-                task.cancel()
+        await self._land(grace_seconds)
         try:
             async with asyncio.timeout(SETTLE_GRACE_SECONDS):
-                await self._land()
+                await self._write_all()
         except TimeoutError:  # their leases end, and they are sent again
             log.warning("attempts_dropped", count=len(self._ended))
+        await self._beats.close()
 
-    def _is_quiet(self) -> bool:
-        return not self._sending and self._settler is None
+    @property
+    def _has_sent_all(self) -> bool:
+        return not self._to_send and not self._sending
 
-    async def _take(self) -> bool:
-        """Acknowledge, fan out, claim, start sending; whether there may be more to do at once."""
-        if self._round.is_closing:
-            return False
-        if self._has_receipts:
-            self._has_receipts = False
-            if await tend(self._house, acknowledge):
-                asyncio.get_running_loop().call_later(BUSY_SECONDS, self._look_for_receipts)
-        if self._has_events:
-            self._has_events = False
-            fanned = await tend(self._house, fan_out)
-            self._has_events |= fanned >= FAN_OUT_BATCH
-        free = self._slots - len(self._sending)
-        asked = min(free, CLAIM_ROWS)
-        claimed = await tend(self._house, partial(self._claim, asked)) if asked > 0 else []
-        self._taken += len(claimed)
-        for number, one in enumerate(claimed, start=1):
-            self._start(one)
-            if number % SENT_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        self._wake_after(one.hold_seconds for one in claimed)
-        # Whoever frees a slot wakes us, so a full house, or a full share, needs no look until then.
-        self._is_starved = len(claimed) >= free or not (self._retry_room and self._slow_room)
-        has_more = self._has_events or len(claimed) >= asked
-        return has_more and len(claimed) < free
+    @property
+    def _free(self) -> int:
+        return self._slots - len(self._to_send) - len(self._sending)
+
+    async def _take_in(self) -> None:
+        clock = asyncio.get_running_loop().time
+        await self._fan_out()
+        if clock() - self._reconciled_at >= RECONCILE_SECONDS:
+            self._reconciled_at = clock()
+            await self._reconcile()
+
+    async def _fan_out(self) -> None:
+        """Pass receipts on, and turn all new events into deliveries."""
+        async with self._fanning:
+            if self._has_receipts:
+                self._has_receipts = False
+                if await tend(self._house, acknowledge):
+                    asyncio.get_running_loop().call_later(BUSY_SECONDS, self._look_for_receipts)
+            while self._has_events and not self._is_closing:
+                self._has_events = False
+                fanned = await tend(self._house, fan_out)
+                self._has_events |= fanned >= FAN_OUT_BATCH
+                if fanned:
+                    self._beats.wake()
+
+    async def _beat(self) -> None:
+        """Write what has ended, claim for the slots that are free, and start sending."""
+        async with self._beating:
+            if not self._ended and not self._asked:
+                return
+            try:
+                settled, claimed = await tend(self._house, self._turn)
+            except (Unavailable, Clash):  # the batch is kept, its leases run on
+                raise
+            except Exception:
+                if not self._batch:
+                    raise
+                log.exception("attempts_dropped", count=len(self._batch))  # they are sent again
+                claimed = []
+            else:
+                self._note(self._batch, settled)
+            del self._ended[: len(self._batch)]
+            self._hand_over(claimed)
+        if self._ended:
+            self._gather()
+
+    async def _turn(self, tx: Transaction) -> tuple[Set[UUID], list[Claimed]]:
+        """What has ended and what is free until the moment that each is asked for."""
+        self._clock_read = tx.real_now, asyncio.get_running_loop().time()
+        self._is_gathering = False
+        self._batch = self._ended[:SETTLE_ROWS]
+        settled = await settle(self._batch)(tx) if self._batch else frozenset[UUID]()
+        if not self._asked:
+            return settled, []
+        began = time.perf_counter()
+        claimed = await claim(self._asked, retries=self._retry_room, slow=self._slow_room)(tx)
+        self._metrics.claim_seconds.observe(time.perf_counter() - began)
+        return settled, claimed
+
+    @property
+    def _asked(self) -> int:
+        return 0 if self._is_closing else self._free
 
     @property
     def _retry_room(self) -> int:
@@ -197,35 +228,49 @@ class Courier:
     def _slow_room(self) -> int:
         return max(0, slow_slots(self._slots) - self._slow)
 
-    async def _claim(self, asked: int, tx: Transaction) -> list[Claimed]:
-        self._clock_read = tx.real_now, asyncio.get_running_loop().time()
-        began = time.perf_counter()
-        claimed = await claim(asked, retries=self._retry_room, slow=self._slow_room)(tx)
-        self._metrics.claim_seconds.observe(time.perf_counter() - began)
-        return claimed
-
     def _now(self) -> datetime:
         """The database's time: the clock of this machine may be wrong, or jump."""
         read, at = self._clock_read
         return read + timedelta(seconds=asyncio.get_running_loop().time() - at)
 
-    def _start(self, claimed: Claimed) -> None:
-        task = asyncio.create_task(self._deliver(claimed))
-        self._sending[task] = claimed
-        self._retries += claimed.is_retry
-        self._slow += claimed.is_slow
-        task.add_done_callback(self._ended_sending)
+    def _hand_over(self, claimed: Sequence[Claimed]) -> None:
+        self._retries += sum(one.is_retry for one in claimed)
+        self._slow += sum(one.is_slow for one in claimed)
+        is_feeding = bool(self._to_send)
+        self._to_send += claimed
+        if not is_feeding:
+            self._feed()
+        self._wake_after(one.hold_seconds for one in claimed)
+
+    def _feed(self) -> None:
+        """Start a few of those that wait, and more in the loop's next turn."""
+        self._start(min(SENT_AT_ONCE, len(self._to_send)))
+        if self._to_send:
+            asyncio.get_running_loop().call_soon(self._feed)
+
+    def _start(self, count: int) -> None:
+        now = self._now()
+        for _ in range(count):
+            claimed = self._to_send.popleft()
+            task = asyncio.create_task(self._deliver(claimed, now))
+            self._sending[task] = claimed
+            task.add_done_callback(self._ended_sending)
 
     def _ended_sending(self, task: asyncio.Task[None]) -> None:
         claimed = self._sending.pop(task)
         self._retries -= claimed.is_retry
         self._slow -= claimed.is_slow
-        if self._is_starved:  # wait for company: one claim for many slots
-            self._is_starved = False
-            asyncio.get_running_loop().call_later(REFILL_AFTER_SECONDS, self._round.wake)
+        if self._has_sent_all:
+            self._beats.wake()
+        else:
+            self._gather()
 
-    async def _deliver(self, claimed: Claimed) -> None:
-        started_at = self._now()
+    def _gather(self) -> None:
+        if not self._is_gathering:
+            self._is_gathering = True
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._beats.wake)
+
+    async def _deliver(self, claimed: Claimed, started_at: datetime) -> None:
         try:
             reply = await self._send(claimed, started_at)
         except asyncio.CancelledError:  # only `close` cancels: the attempt is given back
@@ -233,11 +278,10 @@ class Courier:
         except Exception:
             log.exception("attempt_not_made", delivery=str(claimed.id))
             reply = Reply(fault=Fault.OURS)
+        ended_at = started_at + timedelta(milliseconds=reply.total_ms)
         ladder = LADDERS[claimed.ladder]
-        outcome = judge(reply, claimed.rung, ladder, self._now(), self._chance())
+        outcome = judge(reply, claimed.rung, ladder, ended_at, self._chance())
         self._ended.append(Attempt(claimed, started_at, reply, outcome))
-        if self._settler is None:
-            self._settler = asyncio.create_task(self._settle())
 
     async def _send(self, claimed: Claimed, now: datetime) -> Reply:
         if claimed.body is None:
@@ -255,34 +299,14 @@ class Courier:
             Request(claimed.url, headers, claimed.body, claimed.timeout_seconds)
         )
 
-    async def _settle(self) -> None:
-        """Write what has ended, in batches, until nothing is left."""
-        try:
-            while self._ended:
-                if self._sending and len(self._ended) < SETTLE_ROWS:
-                    await asyncio.wait(self._sending, timeout=SETTLE_AFTER_SECONDS)
-                batch = self._ended[:SETTLE_ROWS]
-                if await self._settle_batch(batch):
-                    del self._ended[: len(batch)]
-                else:
-                    await asyncio.sleep(AWAY_SECONDS)
-        finally:
-            self._settler = None
-
-    async def _settle_batch(self, batch: Sequence[Attempt]) -> bool:
-        """False when the database is away: the batch is kept, its leases run on."""
-        try:
-            settled = await tend(self._house, settle(batch))
-        except (Unavailable, Clash) as away:
-            log.warning("attempts_not_settled", count=len(batch), reason=str(away))
-            return False
-        except Exception:  # their leases end, and they are sent again
-            log.exception("attempts_dropped", count=len(batch))
-            return True
+    def _note(self, batch: Sequence[Attempt], settled: Set[UUID]) -> None:
+        """What follows from a batch that is written."""
+        if not batch:
+            return
         if any(one.claimed.id in settled and is_receipt(one) for one in batch):
             self._look_for_receipts()
-        self._wake_after(settled.values())
-        self._wake_after(one.outcome.hold_seconds or None for one in batch)
+        self._wake_after(one.outcome.retry_seconds for one in batch)
+        self._wake_after(one.outcome.hold_seconds for one in batch)
         self._metrics.note_settled(batch, len(settled))
         log.info(
             "attempts_settled",
@@ -290,33 +314,43 @@ class Courier:
             delivered=sum(one.outcome.is_success for one in batch),
             fenced=len(batch) - len(settled),
         )
-        return True
 
     def _look_for_receipts(self) -> None:
         self._has_receipts = True
-        self._round.wake()
+        self._intake.wake()
 
     def _wake_after(self, waits_seconds: Iterable[float | None]) -> None:
         """Be there when a short wait ends; a moment late, since an early look finds nothing."""
-        soon = {s for s in waits_seconds if s is not None and s < WAKE_WITHIN_SECONDS}
-        if 0 in soon:
-            self._round.wake()
-        for milliseconds in {math.ceil(seconds * 1000) + 1 for seconds in soon if seconds > 0}:
-            asyncio.get_running_loop().call_later(milliseconds / 1000, self._round.wake)
+        soon = {s for s in waits_seconds if s is not None and 0 < s < WAKE_WITHIN_SECONDS}
+        for milliseconds in {math.ceil(seconds * 1000) + 1 for seconds in soon}:
+            asyncio.get_running_loop().call_later(milliseconds / 1000, self._beats.wake)
 
     async def _reconcile(self) -> None:
         late = await tend(self._house, reconcile)
         if late:
             log.info("lanes_reconciled", late=late)
-            self._round.wake()
+            self._beats.wake()
         told = WATCH_BATCH
         while told == WATCH_BATCH:
             told = await tend(self._house, watch)
             if told:
                 log.info("endpoints_watched", told=told)
 
-    async def _land(self) -> None:
-        """Until what is in flight has ended and is written."""
-        while not self._is_quiet():
-            waiting = {*self._sending, *([self._settler] if self._settler else [])}
-            await asyncio.wait(waiting)
+    async def _land(self, seconds: float | None = None) -> None:
+        """Until all that is claimed was sent; what is late is given back."""
+        self._start(len(self._to_send))
+        if self._sending:
+            _, late = await asyncio.wait(self._sending, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    async def _write_all(self) -> None:
+        """Write what has ended, however often the database is away."""
+        while self._ended:
+            try:
+                await self._beat()
+            except (Unavailable, Clash) as away:
+                log.warning("attempts_not_settled", count=len(self._ended), reason=str(away))
+                await asyncio.sleep(AWAY_SECONDS)

@@ -4,7 +4,7 @@ No transaction is open while anything is sent; each of these is short.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from uuid import UUID
 
 from service.commands.endpoint_events import note_skipped, tell_exhausted, tell_runs
@@ -54,14 +54,13 @@ def claim(
 
 def settle(
     attempts: Sequence[Attempt],
-) -> Callable[[Transaction], Awaitable[Mapping[UUID, float | None]]]:
+) -> Callable[[Transaction], Awaitable[Set[UUID]]]:
     """Write what came of these attempts, turn their lanes; waits for no escrow's lock.
 
-    Gives those whose claim was still ours, each with the seconds until something is due in its
-    lane (0: now, None: never). Receipts are passed on by `acknowledge`.
+    Gives those whose claim was still ours. Receipts are passed on by `acknowledge`.
     """
 
-    async def upkeep(tx: Transaction) -> Mapping[UUID, float | None]:
+    async def upkeep(tx: Transaction) -> Set[UUID]:
         reasons = {
             one.claimed.endpoint_id: one.outcome.disable_reason
             for one in attempts
@@ -77,15 +76,17 @@ def settle(
             given_up = {one.claimed.endpoint_id for one in exhausted}
             await endpoints.lock_endpoints(tx, sorted({*reasons, *flags, *given_up}))
         settled = await deliveries.settle_deliveries(tx, attempts)
-        turned = _turned(settled, attempts)
-        due_seconds = await _turn(tx, settled, turned)
+        ours = {delivery for one in settled for delivery in one.ids}
+        turned = _turned(settled, [one for one in attempts if one.claimed.id in ours])
+        if settled:
+            await lanes.turn_lanes(tx, turned, settled[0].at)
         if flags:
             await endpoints.flag_endpoints(tx, flags)
         if reasons:
             await _disable(tx, reasons)
-        await tell_exhausted(tx, [one for one in exhausted if one.claimed.id in due_seconds])
+        await tell_exhausted(tx, [one for one in exhausted if one.claimed.id in ours])
         await _mail_given_up(tx, [one.endpoint_id for one in turned if one.lane.gives_up])
-        return due_seconds
+        return ours
 
     return upkeep
 
@@ -95,33 +96,19 @@ def _is_told_of(attempt: Attempt) -> bool:
     return attempt.outcome.state is State.EXHAUSTED and attempt.claimed.type not in OF_ENDPOINTS
 
 
-async def _turn(
-    tx: Transaction, settled: Sequence[Settled], turned: Sequence[Turned]
-) -> Mapping[UUID, float | None]:
-    """Write the lanes of what was settled; when something is due in the lane of each."""
-    if not settled:
-        return {}
-    due = await lanes.turn_lanes(tx, turned, settled[0].at)
-    return {delivery: due[one.endpoint_id] for one in settled for delivery in one.ids}
-
-
 def _turned(settled: Sequence[Settled], attempts: Sequence[Attempt]) -> list[Turned]:
     """The lanes of what was settled after these attempts, in the order of the answers."""
-    ours = {delivery for one in settled for delivery in one.ids}
     ended: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
-        if attempt.claimed.id in ours:
-            ended[attempt.claimed.endpoint_id].append(attempt)
+        ended[attempt.claimed.endpoint_id].append(attempt)
     return [_turned_by(one, ended[one.endpoint_id]) for one in settled]
 
 
 def _turned_by(settled: Settled, attempts: Sequence[Attempt]) -> Turned:
     ended = [Ended(one.outcome, one.reply, one.started_at) for one in attempts]
-    retries = [s for one in attempts if (s := one.outcome.retry_seconds) is not None]
     return Turned(
         settled.endpoint_id,
         turn(settled.lane, ended, settled.at),
-        retry_seconds=min(retries, default=None),
         gives_back=any(one.outcome.gives_back for one in attempts),
     )
 

@@ -5,7 +5,7 @@ Source: webhooks.md 5. Law: pure; time and chance are parameters. Seconds everyw
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -154,6 +154,9 @@ class Outcome:
     flag: str | None = None
 
 
+DELIVERED = Outcome(State.DELIVERED, is_success=True)
+
+
 def judge(
     reply: Reply, attempt: int | None, ladder: Ladder, now: datetime, chance: float
 ) -> Outcome:
@@ -169,7 +172,7 @@ def judge(
         return Outcome(State.EXHAUSTED, streak=1, flag=str(reply.fault))
     asked = DisableReason.ASKED if reply.asks_disable else None
     if reply.is_success:
-        return Outcome(State.DELIVERED, is_success=True, disable_reason=asked)
+        return replace(DELIVERED, disable_reason=asked) if asked else DELIVERED
     if reply.status == 410 or asked:
         return Outcome(State.CANCELLED, streak=1, disable_reason=asked or DisableReason.GONE)
     return _failed(reply, attempt, ladder, now, chance)

@@ -184,7 +184,7 @@ async def resend(tx: Transaction, delivery_id: UUID) -> bool:
 # open breaker lets its one probe through now: whoever asks has perhaps mended what was broken.
 HURRY_LANE = """
 UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()),
-    first_due_at = least(first_due_at, clock_timestamp()),
+    first_due_at = '-infinity',
     hold_until = CASE WHEN breaker = 'open' AND hold_until <= breaker_until THEN '-infinity'
                       ELSE hold_until END
 WHERE endpoint_id = $1

@@ -31,19 +31,14 @@ def lane_of(row: Row) -> Lane:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A lane as it is after attempts.
-
-    `retry_seconds`: when the first of them is tried again; `gives_back`: one of them is as good as
-    never tried.
-    """
+    """A lane as it is after attempts. `gives_back`: one of them is as good as never tried."""
 
     endpoint_id: str
     lane: Lane
-    retry_seconds: float | None
     gives_back: bool
 
 
-# Relies on the lanes' locks. Errs early: what is due by this may be held by its own order or pace.
+# Relies on the lanes' locks. Errs early: there is room now, and a claim looks whether for anything.
 TURN_LANES = """
 UPDATE lane l
 SET send_window = least(t.send_window, l.cap), halved_at = t.halved_at, streak = t.streak,
@@ -53,36 +48,26 @@ SET send_window = least(t.send_window, l.cap), halved_at = t.halved_at, streak =
     breaker_until = t.breaker_until, breaker_trips = t.trips, sample_minute = t.sample_minute,
     sample_attempts = t.sample_attempts::integer[], sample_failures = t.sample_failures::integer[],
     hold_until = greatest(l.hold_until, t.hold_until),
-    first_due_at = CASE WHEN t.gives_back THEN least(l.first_due_at, $20) ELSE l.first_due_at END,
-    next_due_at = least(l.next_due_at, $20 + make_interval(secs => t.retry),
-        (SELECT d.visible_at FROM delivery d
-         WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt = 0
-         ORDER BY d.recorded_at, d.position LIMIT 1),
-        (SELECT min(d.visible_at) FROM delivery d
-         WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt > 0
-           AND d.claim_token IS NULL))
+    first_due_at = CASE WHEN t.gives_back THEN '-infinity' ELSE l.first_due_at END,
+    next_due_at = least(l.next_due_at, $19, nullif(l.first_due_at, '-infinity'))
 FROM unnest($1::text[], $2::int[], $3::timestamptz[], $4::int[], $5::int[], $6::timestamptz[],
             $7::timestamptz[], $8::timestamptz[], $9::int[], $10::int[], $11::text[],
             $12::timestamptz[], $13::int[], $14::int[], $15::text[], $16::text[],
-            $17::timestamptz[], $18::float8[], $19::boolean[])
+            $17::timestamptz[], $18::boolean[])
      AS t (endpoint_id, send_window, halved_at, streak, failure_count, failing_since, exhausted_at,
            last_attempt_at, last_status, mean_ms, breaker, breaker_until, trips, sample_minute,
-           sample_attempts, sample_failures, hold_until, retry, gives_back)
+           sample_attempts, sample_failures, hold_until, gives_back)
 WHERE l.endpoint_id = t.endpoint_id
-RETURNING l.endpoint_id, CASE WHEN l.next_due_at < 'infinity' THEN greatest(0, extract(
-    epoch FROM greatest(l.next_due_at, l.hold_until) - $20::timestamptz))::float8 END AS due_seconds
 """
 
 
-async def turn_lanes(
-    tx: Transaction, turned: Sequence[Turned], moment: datetime
-) -> Mapping[str, float | None]:
-    """Write these lanes; in how many seconds from `moment` something is due in each.
+async def turn_lanes(tx: Transaction, turned: Sequence[Turned], moment: datetime) -> None:
+    """Write these lanes as they are at `moment`; each is due: a claim says when it is again.
 
-    0 means now, None never. Relies on the lanes' locks.
+    Relies on the lanes' locks.
     """
     lanes = [one.lane for one in turned]
-    rows = await tx.fetch(
+    await tx.execute(
         TURN_LANES,
         [one.endpoint_id for one in turned],
         [lane.window for lane in lanes],
@@ -101,11 +86,9 @@ async def turn_lanes(
         [_array(lane.sample.attempts) for lane in lanes],
         [_array(lane.sample.failures) for lane in lanes],
         [lane.hold_until for lane in lanes],
-        [one.retry_seconds for one in turned],
         [one.gives_back for one in turned],
         moment,
     )
-    return {row["endpoint_id"]: row["due_seconds"] for row in rows}
 
 
 def _array(numbers: Sequence[int]) -> str:
@@ -120,7 +103,7 @@ WITH late AS MATERIALIZED (
     SELECT l.endpoint_id FROM lane l
     WHERE EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = l.endpoint_id
                     AND d.state = 'pending' AND d.attempt = 0
-                    AND d.visible_at < greatest(l.next_due_at, l.first_due_at))
+                    AND (d.visible_at < l.next_due_at OR d.recorded_at < l.first_due_at))
        OR EXISTS (SELECT FROM delivery d WHERE d.endpoint_id = l.endpoint_id
                     AND d.state = 'pending' AND d.attempt > 0 AND d.visible_at < l.next_due_at)
     ORDER BY l.endpoint_id
@@ -130,9 +113,9 @@ UPDATE lane l
 SET next_due_at = least(l.next_due_at, due.first, (
         SELECT min(d.visible_at) FROM delivery d
         WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending' AND d.attempt > 0)),
-    first_due_at = least(l.first_due_at, due.first)
+    first_due_at = least(l.first_due_at, due.recorded_at)
 FROM late LEFT JOIN LATERAL (
-    SELECT d.visible_at AS first FROM delivery d
+    SELECT d.visible_at AS first, d.recorded_at FROM delivery d
     WHERE d.endpoint_id = late.endpoint_id AND d.state = 'pending' AND d.attempt = 0
     ORDER BY d.recorded_at, d.position LIMIT 1) AS due ON true
 WHERE l.endpoint_id = late.endpoint_id
@@ -147,7 +130,7 @@ async def reconcile_lanes(tx: Transaction) -> int:
 
 # Relies on the endpoints' locks; comes after their deliveries. $2 is what is remembered of `told`.
 WAKE_LANES = """
-UPDATE lane SET next_due_at = clock_timestamp(), first_due_at = clock_timestamp(),
+UPDATE lane SET next_due_at = clock_timestamp(), first_due_at = '-infinity',
     hold_until = '-infinity', send_window = cap, halved_at = NULL, streak = 0, failure_count = 0,
     failing_since = NULL, exhausted_at = NULL, told = told & $2, mean_ms = 0,
     breaker = 'closed', breaker_until = NULL, breaker_trips = 0, sample_minute = 0
@@ -155,8 +138,7 @@ WHERE endpoint_id = ANY ($1::text[])
 """
 # Waits for whoever claims or settles there. What is held stays held.
 HINT_LANES = """
-UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()),
-    first_due_at = least(first_due_at, clock_timestamp())
+UPDATE lane SET next_due_at = least(next_due_at, clock_timestamp()), first_due_at = '-infinity'
 WHERE endpoint_id = ANY ($1::text[])
 """
 

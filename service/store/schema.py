@@ -19,7 +19,7 @@ from service.store.db import AWAY, SHUT
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "schema.sql"
 MIGRATIONS = ROOT / "migrations"
-CURRENT_VERSION = 5
+CURRENT_VERSION = 6
 
 LOCK = "SELECT pg_advisory_lock(hashtextextended('amana/migrate', 0))"
 IS_EMPTY = "SELECT to_regclass('schema_version') IS NULL"

@@ -199,13 +199,11 @@ def delivery_headers(
     `secrets` are the live ones of both schemes, newest first: every one signs, in one header. The
     body's own signature carries the newest of HMAC's.
     """
-    seconds = int(now.timestamp())
+    event, seconds = str(event_id), int(now.timestamp())
     shared = [secret for secret in secrets if not is_private_key(secret)]
-    signatures = [standard_signatures(shared, str(event_id), seconds, body)]
+    signatures = [standard_signatures(shared, event, seconds, body)]
     signatures += [
-        ed25519_signature(key, str(event_id), seconds, body)
-        for key in secrets
-        if is_private_key(key)
+        ed25519_signature(key, event, seconds, body) for key in secrets if is_private_key(key)
     ]
     return {
         **custom,
@@ -214,7 +212,7 @@ def delivery_headers(
         "X-Webhook-Event": event_type,
         "X-Webhook-Id": str(delivery_id),
         "X-Webhook-Timestamp": instant(now),
-        "webhook-id": str(event_id),
+        "webhook-id": event,
         "webhook-timestamp": str(seconds),
         "webhook-signature": " ".join(signatures),
     }

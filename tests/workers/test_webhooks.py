@@ -163,7 +163,7 @@ async def test_the_endpoint_shows_its_last_attempt_and_its_run_of_failures(
 ) -> None:
     shop = await make_shop(house)
     made = await make_endpoint(house, shop, receiver.url)
-    shown = "SELECT failure_count, last_response_status FROM endpoint_reading"
+    shown = "SELECT failure_count, last_response_status FROM endpoint_standing"
     assert await rows(house, shown) == [(0, None)]
     await make_escrow(house, shop, status="paid")
     receiver.says(500)
@@ -175,7 +175,7 @@ async def test_the_endpoint_shows_its_last_attempt_and_its_run_of_failures(
     await fall_due(owner)
     await courier.settle_all()
     assert await rows(house, shown) == [(0, 200)]
-    at = await house.pool.fetchval("SELECT last_triggered_at FROM endpoint_reading")
+    at = await house.pool.fetchval("SELECT last_triggered_at FROM endpoint_standing")
     assert abs((datetime.now(UTC) - at).total_seconds()) < 5
     assert made["isActive"] is True
 
@@ -188,7 +188,7 @@ async def test_no_answer_is_status_0(house: House, courier: Courier) -> None:
     await make_escrow(house, shop, status="paid")
     await courier.settle_all()
     assert await states(house) == [("pending", 1, 0, "refused")]
-    shown = await rows(house, "SELECT failure_count, last_response_status FROM endpoint_reading")
+    shown = await rows(house, "SELECT failure_count, last_response_status FROM endpoint_standing")
     assert shown == [(1, 0)]
 
 
@@ -220,7 +220,7 @@ async def test_gone_disables_the_endpoint_and_keeps_what_waits_until_it_is_enabl
     receiver.says(410)
     await one_at_a_time.settle_all()
     assert await states(house) == [("cancelled", 1, 410, None), ("parked", 0, None, None)]
-    disabled = "SELECT is_active, disabled_reason FROM endpoint_reading"
+    disabled = "SELECT is_active, disabled_reason FROM endpoint_standing"
     assert await rows(house, disabled) == [(False, "the receiver answered 410 Gone")]
     await make_escrow(house, shop, status="paid")
     await one_at_a_time.settle_all()
@@ -458,7 +458,7 @@ async def test_what_a_dead_worker_had_claimed_is_sent_again_and_its_late_answer_
     late = Attempt(
         lost, datetime.now(UTC), reply, judge(reply, 1, STANDARD, datetime.now(UTC), 0.5)
     )
-    assert await tend(house, settle([late])) == {}
+    assert await tend(house, settle([late])) == set()
     assert await states(house) == [("delivered", 2, 200, None)]
     assert await rows(house, "SELECT n, status FROM webhook_attempt") == [(2, 200)]
 

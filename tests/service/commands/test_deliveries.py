@@ -587,32 +587,38 @@ async def test_what_was_given_up_is_told_and_what_tells_of_endpoints_is_not(hous
     await assert_sound(house)
 
 
-async def test_a_settle_says_where_more_is_due(house: House, owner: asyncpg.Connection) -> None:
-    await listening_shop(house, events=2)
-    await owner.execute("UPDATE lane SET cap = 1, send_window = 1")
-    for is_last in (False, True):
-        (one,) = await tend(house, claim(64))
-        settled = await tend(house, settle([ended(one, Reply(status=200))]))
-        assert list(settled) == [one.id]
-        assert (settled[one.id] == 0) is not is_last
-
-
-async def test_a_settle_says_when_a_held_lane_goes_on(
+async def test_after_a_settle_a_claim_finds_what_had_no_room_and_then_nothing(
     house: House, owner: asyncpg.Connection
 ) -> None:
     await listening_shop(house, events=2)
     await owner.execute("UPDATE lane SET cap = 1, send_window = 1")
+    for _ in range(2):
+        (one,) = await tend(house, claim(64))
+        assert await lane(house, "next_due_at > clock_timestamp() + interval '30 seconds'")
+        assert await tend(house, settle([ended(one, Reply(status=200))])) == {one.id}
+        assert await lane(house, "next_due_at <= clock_timestamp()")
+    assert await tend(house, claim(64)) == []
+    assert await lane(house, "next_due_at = 'infinity' AND first_due_at = 'infinity'")
+
+
+async def test_a_settle_lets_no_held_lane_go_on(house: House, owner: asyncpg.Connection) -> None:
+    await listening_shop(house, events=2)
+    await owner.execute("UPDATE lane SET cap = 1, send_window = 1")
     (one,) = await tend(house, claim(64))
     await owner.execute("UPDATE lane SET hold_until = clock_timestamp() + interval '50 seconds'")
-    settled = await tend(house, settle([ended(one, Reply(status=200))]))
-    assert 20 < (settled[one.id] or 0) < 50
+    await tend(house, settle([ended(one, Reply(status=200))]))
+    assert await tend(house, claim(64)) == []
+    await owner.execute("UPDATE lane SET hold_until = clock_timestamp()")
+    assert len(await tend(house, claim(64))) == 1
 
 
-async def test_a_settle_says_when_a_retry_is_due(house: House) -> None:
+async def test_after_a_failure_the_lane_is_due_with_the_retry(house: House) -> None:
     await listening_shop(house, events=1)
     (one,) = await tend(house, claim(64))
-    settled = await tend(house, settle([ended(one, Reply(status=500))]))
-    assert settled == {one.id: pytest.approx(5)}
+    await tend(house, settle([ended(one, Reply(status=500))]))
+    assert await tend(house, claim(64)) == []
+    due = "SELECT extract(epoch FROM next_due_at - clock_timestamp())::float8 FROM lane"
+    assert 4 < await house.pool.fetchval(due) <= 5
 
 
 async def test_a_deleted_endpoints_deliveries_are_cancelled_but_what_is_in_flight_ends(

@@ -6,19 +6,19 @@ outside, since the look-up is a table here and numbers besides.
 
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
 from aiohttp import web
-from aiohttp.abc import ResolveResult
 
 from service.commands.endpoints import create
 from service.commands.perform import House
-from service.gateways import post as gateway
+from service.gateways import dialler
 from service.gateways.post import HttpPost, Request
-from service.rules.delivery import Fault
+from service.rules.delivery import Fault, Reply
 from service.rules.errors import WebhookRefused
 from service.wire.webhooks import WebhookCreate
 from tests.makers import act, make_shop
@@ -67,26 +67,19 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """The names of this test; whatever else is asked for is a number or nothing."""
     table = {name: [list(found) for found in turns] for name, turns in RESOLVES.items()}
 
-    def look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    def look_up(host: str, port: int) -> list[AddrInfoType]:
         turns = table.get(host.lower().rstrip("."))
         hosts = [host] if turns is None else (turns.pop(0) if len(turns) > 1 else turns[0])
         flags = socket.AI_NUMERICHOST  # never a question to a name server
         return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=int(address[1]),
-                family=found,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
+            (family, kind, protocol, "", address)
             for one in hosts
-            for found, _, protocol, _, address in socket.getaddrinfo(
-                one, port, family, socket.SOCK_STREAM, 0, flags
+            for family, kind, protocol, _, address in socket.getaddrinfo(
+                one, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, flags
             )
         ]
 
-    monkeypatch.setattr(gateway, "_look_up", look_up)
+    monkeypatch.setattr(dialler, "_look_up", look_up)
     return table
 
 
@@ -129,7 +122,7 @@ async def opened(lookups: object) -> AsyncIterator[HttpPost]:
     await post.close()
 
 
-async def send(post: HttpPost, url: str) -> gateway.Reply:
+async def send(post: HttpPost, url: str) -> Reply:
     return await post.send(Request(url, {}, b"{}", 5.0))
 
 
@@ -191,7 +184,7 @@ async def test_a_name_that_is_rebound_is_judged_by_what_is_dialled(
         _hang_up(receiver)
         url = receiver.url.replace("127.0.0.1", "rebinding.example")
         assert (await send(opened, url)).status == 200
-        _forget_names(opened)
+        opened.forget_names()
         reply = await send(opened, url)
     assert (reply.fault, reply.address) == (Fault.BLOCKED, "169.254.169.254")
     assert {address[0] for address in watch.connects} == {"127.0.0.1"}
@@ -250,9 +243,3 @@ def _hang_up(receiver: Receiver) -> None:
         return response
 
     receiver.answer = answer
-
-
-def _forget_names(post: HttpPost) -> None:
-    connector: Any = post._connector
-    forget: Callable[[], None] = connector.clear_dns_cache
-    forget()

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from service.gateways.post import KEEP_MAX_BYTES, HttpPost, Request
+from service.gateways.line import KEEP_MAX_BYTES
+from service.gateways.post import HttpPost, Request
 from service.rules.delivery import Fault, Reply
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
