@@ -5,6 +5,7 @@ known, however it was written or looked up; there is no proxy and no way around 
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -110,16 +111,17 @@ class Dialler:
         )
         began = time.monotonic()
         dial.connect_ms = ms(began - started)
-        dial.address = str(connection.getpeername()[0])
         try:
+            dial.address = str(connection.getpeername()[0])
             _, line = await loop.create_connection(
                 Line,
                 sock=connection,
                 ssl=self._tls if place.is_tls else None,
                 server_hostname=place.host.rstrip(".") if place.is_tls else None,
             )
-        except BaseException:
-            connection.close()
+        except BaseException:  # before the loop has taken the socket over nobody else closes it
+            with contextlib.suppress(OSError):
+                connection.close()
             raise
         finally:
             if place.is_tls:

@@ -5,6 +5,7 @@ many interim answers. What comes unasked, or behind an answer's end, ends the co
 """
 
 import asyncio
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -75,6 +76,7 @@ class Line(asyncio.Protocol):
             ConnectionError: it ended within the answer's head.
             Garbled: what came is no answer, or a head without end.
             TimeoutError: the time is over.
+            ssl.SSLError: the receiver has taken back what TLS had agreed on.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -113,8 +115,10 @@ class Line(asyncio.Protocol):
             self._end(None)
         elif self._read:
             self._end(ConnectionResetError("the connection ended within the answer's head"))
+        elif isinstance(exc, ssl.SSLError):
+            self._end(exc)
         else:
-            self._end(Lost("the connection ended without an answer") if exc is None else exc)
+            self._end(Lost(f"the connection ended without an answer: {exc or 'closed'}"))
 
     def data_received(self, data: bytes) -> None:
         if self._asked is None or self._asked.done():
@@ -166,7 +170,7 @@ class Line(asyncio.Protocol):
         if 100 <= status <= 199 and status != SWITCHING:
             self._interims += 1
             self._answer.retry_after, self._answer.asks_disable = None, False
-        else:
+        elif self._interims <= INTERIM_MAX:
             self._answer.status = status
 
     def on_body(self, data: bytes) -> None:

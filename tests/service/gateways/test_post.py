@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ from service.rules.delivery import Fault, Reply
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
@@ -259,6 +262,22 @@ async def test_an_idle_connection_closed_by_the_receiver_is_no_failed_attempt(
     assert len(heads) == 2
 
 
+async def test_an_idle_connection_reset_by_the_receiver_is_no_failed_attempt_either(
+    post: HttpPost,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(7)
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with receiver(answer) as (port, heads):
+        replies = [await post.send(request_to(f"http://127.0.0.1:{port}/")) for _ in range(2)]
+    assert [reply.status for reply in replies] == [200, 200]
+    assert len(heads) == 2
+
+
 def certificate(folder: Path, *, days: int = 1, name: str = "localhost") -> ssl.SSLContext:
     """A server's context with a self-signed certificate that ends in `days`."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -370,6 +389,31 @@ async def test_what_comes_before_the_answer_is_not_the_answer(
     post: HttpPost, answer: bytes
 ) -> None:
     assert (await sent(post, writing(answer))).status == 200
+
+
+async def test_interim_answers_without_end_are_read_no_further(post: HttpPost) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n"
+    assert (await sent(post, writing(early * 5 + OK))).fault is Fault.PROTOCOL
+    reply = await sent(post, writing(early * 4 + OK))
+    assert (reply.status, reply.retry_after, reply.answer) == (200, None, b"ok")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx", 101, b""),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (CHUNKED + b"2\r\nok\r\n0\r\nA: b\r\n\r\n", 200, b"ok"),
+        (CHUNKED + b"2\r\nok\r\nno\r\n", 200, b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+    ],
+)  # fmt: skip
+async def test_every_way_to_end_an_answer_is_read(
+    post: HttpPost, answer: bytes, status: int, body: bytes
+) -> None:
+    for pieces in ((answer,), [answer[at : at + 1] for at in range(len(answer))]):
+        reply = await sent(post, writing(*pieces))
+        assert (reply.status, reply.fault, reply.answer) == (status, None, body)
 
 
 async def test_what_is_left_on_a_connection_is_no_answer_to_the_next(post: HttpPost) -> None:
