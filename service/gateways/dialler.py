@@ -36,7 +36,7 @@ class Blocked(OSError):
     """The guard refused to dial the address."""
 
 
-class Refused(OSError):
+class Unreached(OSError):
     """No address of the host took the connection."""
 
 
@@ -58,7 +58,6 @@ class Dial:
 
     address: str | None = None
     is_blocked: bool = False
-    began_at: float = 0.0
     dns_ms: int | None = None
     connect_ms: int | None = None
     tls_ms: int | None = None
@@ -77,7 +76,7 @@ class Dialler:
         """A new connection, within CONNECT_SECONDS after the look-up; `dial` is filled in.
 
         Raises:
-            NoName, Blocked, Refused, TimeoutError.
+            NoName, Blocked, Unreached, TimeoutError.
             ssl.SSLError: TLS >= 1.2 could not be agreed on, or the certificate is not the host's.
         """
         addresses = await self._find(place, dial)
@@ -86,14 +85,10 @@ class Dialler:
                 return await self._connect(place, addresses, dial)
         except (TimeoutError, ssl.SSLError):
             raise
-        except OSError as failure:
+        except (OSError, RuntimeError) as failure:  # uvloop's, where a descriptor is still in use
             if dial.is_blocked:
                 raise Blocked(str(failure)) from failure
-            raise Refused(str(failure)) from failure
-
-    def forget_names(self) -> None:
-        """Look every name up again."""
-        self._names.clear()
+            raise Unreached(str(failure)) from failure
 
     def close(self) -> None:
         """Look nothing up any more."""
@@ -139,17 +134,21 @@ class Dialler:
             raise Blocked(f"the guard refuses to dial {host} port {port}")
         dial.is_blocked = False
         opened = socket.socket(family, kind, protocol)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened
 
     async def _find(self, place: Place, dial: Dial) -> list[AddrInfoType]:
         """The host's addresses; many who ask for one name at once ask the resolver once."""
+        with contextlib.suppress(OSError):
+            return _look_up(place.host, place.port, socket.AI_NUMERICHOST)  # asks nobody
         name = place.host, place.port
         until, found = self._names.get(name, (0.0, None))
         now = time.monotonic()
         if found is None or until <= now:
             loop = asyncio.get_running_loop()
             found = loop.run_in_executor(self._threads, _look_up, *name)
+            found.add_done_callback(partial(self._forget_failure, name))
             if len(self._names) >= NAMES_KEPT:
                 self._names.clear()
             self._names[name] = now + NAME_CACHE_SECONDS, found
@@ -158,17 +157,24 @@ class Dialler:
         try:
             return await asyncio.shield(found)
         except OSError as failure:
-            self._names.pop(name, None)
             raise NoName(str(failure)) from failure
         finally:
             dial.dns_ms = ms(time.monotonic() - now)
 
+    def _forget_failure(
+        self, name: tuple[str, int], found: asyncio.Future[list[AddrInfoType]]
+    ) -> None:
+        if found.cancelled() or found.exception() is not None:
+            self._names.pop(name, None)
 
-def _look_up(host: str, port: int) -> list[AddrInfoType]:
+
+def _look_up(
+    host: str, port: int, flags: socket.AddressInfo | int = socket.AI_ADDRCONFIG
+) -> list[AddrInfoType]:
     return [
         (family, kind, protocol, "", address)
         for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG
+            host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, flags
         )
     ]
 

@@ -42,13 +42,23 @@ class Answer:
 
 
 class Line(asyncio.Protocol):
-    """A connection, from when it stands; `ask` for as long as it `is_free`."""
+    """A connection, from when it stands; `ask` for as long as it `is_free`.
+
+    `peer`: the address at the other end. `freed_at` is its owner's.
+    """
 
     def __init__(self) -> None:
-        self.connected_at = 0.0
         self.freed_at = 0.0
+        self.peer: str | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
+        # What receivers are forgiven everywhere: a folded header, a line's end without CR, blanks
+        # behind a chunk's size.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
         self._asked: asyncio.Future[Answer] | None = None
         self._answer = Answer()
         self._read = self._interims = 0
@@ -59,12 +69,6 @@ class Line(asyncio.Protocol):
         """Whether it may be asked: it stands, and nothing is left of what came before."""
         transport = self._transport
         return transport is not None and self._asked is None and not transport.is_closing()
-
-    @property
-    def peer(self) -> str | None:
-        """The address at the other end."""
-        peer = self._transport.get_extra_info("peername") if self._transport else None
-        return str(peer[0]) if peer else None
 
     async def ask(self, request: bytes, give_up_at: float) -> Answer:
         """Write the request and wait for its answer, until `give_up_at` by the loop's clock.
@@ -108,6 +112,8 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if peer else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -126,7 +132,9 @@ class Line(asyncio.Protocol):
             return
         if not self._read:
             self._answer.first_byte_at = time.monotonic()
-        data = data[: READ_MAX_BYTES - self._read]
+        room = READ_MAX_BYTES - self._read
+        self._is_spoilt = len(data) > room
+        data = data[:room]
         self._read += len(data)
         try:
             self._parser.feed_data(data)
@@ -155,7 +163,7 @@ class Line(asyncio.Protocol):
             self._is_spoilt = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_whole:
+        if self._answer.status:  # a trailer, or another answer
             return
         match name.lower():
             case b"retry-after" if self._answer.retry_after is None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import yarl
 
-from service.gateways.dialler import Blocked, Dial, Dialler, NoName, Place, Refused, ms
+from service.gateways.dialler import Blocked, Dial, Dialler, NoName, Place, Unreached, ms
 from service.gateways.line import Answer, Garbled, Line, Lost
 from service.rules.delivery import Fault, Reply
 
@@ -38,12 +38,12 @@ class Request:
 FAULTS: tuple[tuple[type[Exception], Fault], ...] = (
     (NoName, Fault.DNS),
     (Blocked, Fault.BLOCKED),
-    (Refused, Fault.REFUSED),
+    (Unreached, Fault.REFUSED),
     (ssl.SSLError, Fault.TLS),
     (TimeoutError, Fault.TIMEOUT),
     (Garbled, Fault.PROTOCOL),
     (ValueError, Fault.BAD_URL),
-    (OSError, Fault.RESET),
+    (Exception, Fault.RESET),
 )
 
 
@@ -81,7 +81,7 @@ class HttpPost:
         dial = Dial()
         try:
             line, answer = await self._exchange(request, dial)
-        except (OSError, Garbled, ValueError) as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever the outside does is a reply
             return Reply(
                 fault=next(fault for kind, fault in FAULTS if isinstance(failure, kind)),
                 address=dial.address,
@@ -102,10 +102,6 @@ class HttpPost:
             first_byte_ms=ms(answer.first_byte_at - started),
             total_ms=ms(time.monotonic() - started),
         )
-
-    def forget_names(self) -> None:
-        """Look every host's name up again."""
-        self._dialler.forget_names()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -49,6 +49,7 @@ LITERALS = (
 NAMES = ("localhost", "LOCALHOST", "localhost.", "api.localhost")
 BEHIND = ("example.com@127.0.0.1", "example.com:80@10.0.0.1", "a:b@169.254.169.254")
 PORTS = ("8.8.8.8:22", "8.8.8.8:6379", "example.com:8080", "[2606:4700::6810:1]:5432")
+NO_QUESTION = socket.AI_NUMERICHOST  # never asks a name server
 RESOLVES: dict[str, list[list[str]]] = {
     "inside.example": [["127.0.0.1"]],
     "inside6.example": [["::1"]],
@@ -67,15 +68,16 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """The names of this test; whatever else is asked for is a number or nothing."""
     table = {name: [list(found) for found in turns] for name, turns in RESOLVES.items()}
 
-    def look_up(host: str, port: int) -> list[AddrInfoType]:
+    def look_up(host: str, port: int, flags: int = 0) -> list[AddrInfoType]:
         turns = table.get(host.lower().rstrip("."))
+        if flags and turns is not None:
+            raise socket.gaierror(socket.EAI_NONAME, "no number")
         hosts = [host] if turns is None else (turns.pop(0) if len(turns) > 1 else turns[0])
-        flags = socket.AI_NUMERICHOST  # never a question to a name server
         return [
             (family, kind, protocol, "", address)
             for one in hosts
             for family, kind, protocol, _, address in socket.getaddrinfo(
-                one, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, flags
+                one, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0, NO_QUESTION
             )
         ]
 
@@ -184,7 +186,7 @@ async def test_a_name_that_is_rebound_is_judged_by_what_is_dialled(
         _hang_up(receiver)
         url = receiver.url.replace("127.0.0.1", "rebinding.example")
         assert (await send(opened, url)).status == 200
-        opened.forget_names()
+        opened._dialler._names.clear()
         reply = await send(opened, url)
     assert (reply.fault, reply.address) == (Fault.BLOCKED, "169.254.169.254")
     assert {address[0] for address in watch.connects} == {"127.0.0.1"}
