@@ -1013,7 +1013,7 @@ RETURN (
 -- lanes that take `slow_ms` or more on average. A lane whose breaker is not closed has room for one
 -- probe; a fifo lane for its head, once no older event waits for its fan-out; one with a pace for
 -- `rows_a_lane`. `hold_seconds`: how long the delivery's lane takes no further claim, so that somebody
--- comes then.
+-- comes then. A lane that gave nothing is looked at once: it may be due by a hint that errs.
 CREATE FUNCTION claim_deliveries(
     slots integer, retry_slots integer, slow_slots integer, rows_a_lane integer, slow_ms integer,
     margin interval, moment timestamptz DEFAULT clock_timestamp()
@@ -1034,13 +1034,14 @@ DECLARE
     taken   uuid[];
     mine    uuid[] := '{}';
     served  text[] := '{}';
+    empty   text[] := '{}';
     retries integer;
     slow    integer;
 BEGIN
-    FOR round IN 1..ceil(slots::numeric / rows_a_lane) LOOP
+    FOR round IN 1..100 LOOP
         SELECT array_agg(due.endpoint_id) INTO lanes FROM (
             SELECT l.endpoint_id::text FROM lane l
-            WHERE l.next_due_at <= moment AND l.hold_until <= moment
+            WHERE l.next_due_at <= moment AND l.hold_until <= moment AND l.endpoint_id <> ALL (empty)
               AND (retry_slots > 0 OR l.first_due_at <= moment)
               AND (slow_slots > 0 OR l.mean_ms < slow_ms)
             ORDER BY l.turn_at
@@ -1116,7 +1117,7 @@ BEGIN
             RETURNING d.id, d.endpoint_id, d.visible_at, c.is_retry, c.is_slow
         ), by_lane AS (
             SELECT r.endpoint_id::text, r.in_flight, r.first_lease, count(c.id) AS taken,
-                   min(c.visible_at) AS lease, array_agg(c.id) FILTER (WHERE c.id IS NOT NULL) AS ids,
+                   min(c.visible_at) AS lease,
                    count(*) FILTER (WHERE c.is_retry) AS retries, count(*) FILTER (WHERE c.is_slow) AS slow
             FROM room r LEFT JOIN claimed c ON c.endpoint_id = r.endpoint_id
             GROUP BY 1, 2, 3
@@ -1127,6 +1128,7 @@ BEGIN
         INTO taken, retries, slow, lanes, flights, takings, leases FROM by_lane b;
         mine := mine || taken;
         served := served || lanes;
+        empty := empty || ARRAY(SELECT t.lane FROM unnest(lanes, takings) AS t (lane, taken) WHERE t.taken = 0);
         retry_slots := retry_slots - retries;
         slow_slots := slow_slots - slow;
 
@@ -1142,21 +1144,30 @@ BEGIN
                               WHEN w.fifo OR l.breaker <> 'closed' THEN 1 ELSE least(l.send_window, l.cap) END
                           THEN w.first_lease
                      WHEN w.fifo THEN (SELECT f.visible_at FROM delivery f WHERE f.id = fifo_head(l.endpoint_id))
-                     ELSE least(w.first_at, (
-                         SELECT f.visible_at FROM delivery f
-                         WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending' AND f.attempt > 0
-                         ORDER BY f.visible_at LIMIT 1))
+                     ELSE least(
+                         CASE WHEN w.first_due <= moment THEN w.first_due ELSE (
+                             -- Given back, and not due yet; what is behind it may be.
+                             SELECT min(n.visible_at) FROM (
+                                 SELECT f.visible_at FROM delivery f
+                                 WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending' AND f.attempt = 0
+                                   AND f.recorded_at >= w.first_at
+                                 ORDER BY f.recorded_at, f.position LIMIT 1000) AS n) END,
+                         (SELECT f.visible_at FROM delivery f
+                          WHERE f.endpoint_id = l.endpoint_id AND f.state = 'pending' AND f.attempt > 0
+                          ORDER BY f.visible_at LIMIT 1))
                 END, 'infinity')
         FROM (
             SELECT e.id, e.is_active, e.fifo, e.max_per_second, t.in_flight, t.taken, t.first_lease,
-                   (SELECT f.recorded_at FROM delivery f
-                    WHERE f.endpoint_id = e.id AND f.state = 'pending' AND f.attempt = 0
-                      AND f.recorded_at >= k.first_due_at
-                    ORDER BY f.recorded_at, f.position LIMIT 1) AS first_at
+                   first.recorded_at AS first_at, first.visible_at AS first_due
             FROM unnest(lanes, flights, takings, leases) AS t (endpoint_id, in_flight, taken, first_lease)
             JOIN webhook_endpoint e ON e.id = t.endpoint_id
             JOIN lane k ON k.endpoint_id = t.endpoint_id
-            OFFSET 0  -- each is looked up once, however often it is named above
+            LEFT JOIN LATERAL (
+                SELECT f.recorded_at, f.visible_at FROM delivery f
+                WHERE f.endpoint_id = e.id AND f.state = 'pending' AND f.attempt = 0
+                  -- Whoever finds nothing looks whether the bound hides something: a hint may be lost.
+                  AND f.recorded_at >= CASE WHEN t.taken > 0 THEN k.first_due_at ELSE '-infinity' END
+                ORDER BY f.recorded_at, f.position LIMIT 1) AS first ON true
         ) AS w
         WHERE l.endpoint_id = w.id;
         EXIT WHEN cardinality(mine) >= slots;

@@ -23,6 +23,7 @@ from service.commands.deliveries import (
     acknowledge,
     claim,
     fan_out,
+    is_grave,
     is_receipt,
     reconcile,
     settle,
@@ -63,9 +64,9 @@ log = structlog.get_logger()
 class Courier:
     """Delivers webhooks: `run` for as long as the process lives, `wake` or `drain` from a job.
 
-    Two rounds: one turns events into deliveries; a beat of the other writes what has ended and
+    Three rounds. One turns events into deliveries. A beat of the second writes what has ended and
     claims for the slots that are free, in one transaction: neither waits for lanes that the other
-    holds.
+    holds. The third writes what takes an endpoint's lock, for which no claim shall wait.
     """
 
     def __init__(
@@ -85,12 +86,13 @@ class Courier:
         self._to_send: deque[Claimed] = deque()
         self._sending: dict[asyncio.Task[None], Claimed] = {}
         self._ended: list[Attempt] = []
+        self._grave: list[Attempt] = []
         self._batch: Sequence[Attempt] = ()
         self._retries = self._slow = 0
-        self._fanning, self._beating = asyncio.Lock(), asyncio.Lock()
+        self._fanning, self._beating, self._burying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._has_events = self._has_receipts = True
         self._is_gathering = self._is_closing = False
-        self._reconciled_at = 0.0
+        self._reconciled_at = -math.inf  # at once: who was here before may have left something
         self._clock_read = datetime.min.replace(tzinfo=UTC), 0.0
         self._metrics = metrics or WorkMetrics()
         self._metrics.slots.set_function(lambda: len(self._sending))
@@ -98,6 +100,7 @@ class Courier:
         self._metrics.slow_slots.set_function(lambda: self._slow)
         self._intake = Round("fan_out", POLL_SECONDS, self._take_in, self._metrics)
         self._beats = Round("webhooks", POLL_SECONDS, self._beat, self._metrics)
+        self._ends = Round("webhook_ends", POLL_SECONDS, self._write_grave, self._metrics)
 
     def wake(self) -> None:
         """An event may wait; cheap, and any number of calls at once count as one."""
@@ -107,10 +110,9 @@ class Courier:
 
     async def run(self) -> None:
         """Drain when woken and once a second anyway, until `close`; survives every failure."""
-        self._reconciled_at = asyncio.get_running_loop().time()
         polling = asyncio.create_task(self._poll())
         try:
-            await asyncio.gather(self._intake.run(), self._beats.run())
+            await asyncio.gather(self._intake.run(), self._beats.run(), self._ends.run())
         finally:
             polling.cancel()
 
@@ -128,14 +130,15 @@ class Courier:
         """
         self._has_events = True
         await self._fan_out()
+        await self._write_grave()
         await self._beat()
 
     async def settle_all(self) -> None:
         """Drain until nothing is due, nothing in flight and everything written."""
         while True:
-            has_written = bool(self._ended)  # which may have told of more
+            has_written = bool(self._ended or self._grave)  # which may have told of more
             await self.drain()
-            if self._has_sent_all and not self._ended and not has_written:
+            if self._has_sent_all and not (self._ended or self._grave or has_written):
                 return
             await self._land()
 
@@ -150,8 +153,9 @@ class Courier:
             async with asyncio.timeout(SETTLE_GRACE_SECONDS):
                 await self._write_all()
         except TimeoutError:  # their leases end, and they are sent again
-            log.warning("attempts_dropped", count=len(self._ended))
+            log.warning("attempts_dropped", count=len(self._ended) + len(self._grave))
         await self._beats.close()
+        await self._ends.close()
 
     @property
     def _has_sent_all(self) -> bool:
@@ -185,8 +189,10 @@ class Courier:
     async def _beat(self) -> None:
         """Write what has ended, claim for the slots that are free, and start sending."""
         async with self._beating:
+            self._is_gathering = False
             if not self._ended and not self._asked:
                 return
+            self._batch = self._ended[:0]
             try:
                 settled, claimed = await tend(self._house, self._turn)
             except (Unavailable, Clash):  # the batch is kept, its leases run on
@@ -194,14 +200,32 @@ class Courier:
             except Exception:
                 if not self._batch:
                     raise
-                log.exception("attempts_dropped", count=len(self._batch))  # they are sent again
-                claimed = []
-            else:
-                self._note(self._batch, settled)
+                log.exception("beat_failed", count=len(self._batch))
+                settled, claimed = await self._write(self._batch), []
             del self._ended[: len(self._batch)]
             self._hand_over(claimed)
+            self._note(self._batch, settled)
         if self._ended:
             self._gather()
+
+    async def _write_grave(self) -> None:
+        """Write what gives deliveries or endpoints up."""
+        async with self._burying:
+            while batch := self._grave[:SETTLE_ROWS]:
+                settled = await self._write(batch)
+                del self._grave[: len(batch)]
+                self._note(batch, settled)
+                self._beats.wake()  # their lanes have room
+
+    async def _write(self, batch: Sequence[Attempt]) -> Set[UUID]:
+        """Write these by themselves; what cannot be written is dropped, and sent again."""
+        try:
+            return await tend(self._house, settle(batch))
+        except (Unavailable, Clash):
+            raise
+        except Exception:
+            log.exception("attempts_dropped", count=len(batch))
+            return frozenset()
 
     async def _turn(self, tx: Transaction) -> tuple[Set[UUID], list[Claimed]]:
         """What has ended and what is free until the moment that each is asked for."""
@@ -281,7 +305,12 @@ class Courier:
         ended_at = started_at + timedelta(milliseconds=reply.total_ms)
         ladder = LADDERS[claimed.ladder]
         outcome = judge(reply, claimed.rung, ladder, ended_at, self._chance())
-        self._ended.append(Attempt(claimed, started_at, reply, outcome))
+        attempt = Attempt(claimed, started_at, reply, outcome)
+        if is_grave(attempt):
+            self._grave.append(attempt)
+            self._ends.wake()
+        else:
+            self._ended.append(attempt)
 
     async def _send(self, claimed: Claimed, now: datetime) -> Reply:
         if claimed.body is None:
@@ -300,7 +329,7 @@ class Courier:
         )
 
     def _note(self, batch: Sequence[Attempt], settled: Set[UUID]) -> None:
-        """What follows from a batch that is written."""
+        """What follows from a batch that was to be written."""
         if not batch:
             return
         if any(one.claimed.id in settled and is_receipt(one) for one in batch):
@@ -348,9 +377,11 @@ class Courier:
 
     async def _write_all(self) -> None:
         """Write what has ended, however often the database is away."""
-        while self._ended:
+        while self._ended or self._grave:
             try:
+                await self._write_grave()
                 await self._beat()
             except (Unavailable, Clash) as away:
-                log.warning("attempts_not_settled", count=len(self._ended), reason=str(away))
+                count = len(self._ended) + len(self._grave)
+                log.warning("attempts_not_settled", count=count, reason=str(away))
                 await asyncio.sleep(AWAY_SECONDS)

@@ -75,20 +75,26 @@ def settle(
         if reasons or flags or exhausted:  # locks everywhere: endpoints, deliveries, then lanes
             given_up = {one.claimed.endpoint_id for one in exhausted}
             await endpoints.lock_endpoints(tx, sorted({*reasons, *flags, *given_up}))
+        if flags:
+            await endpoints.flag_endpoints(tx, flags)
+        if reasons:  # all that waits is parked before a lane is locked
+            await _disable(tx, reasons)
         settled = await deliveries.settle_deliveries(tx, attempts)
         ours = {delivery for one in settled for delivery in one.ids}
         turned = _turned(settled, [one for one in attempts if one.claimed.id in ours])
         if settled:
             await lanes.turn_lanes(tx, turned, settled[0].at)
-        if flags:
-            await endpoints.flag_endpoints(tx, flags)
-        if reasons:
-            await _disable(tx, reasons)
         await tell_exhausted(tx, [one for one in exhausted if one.claimed.id in ours])
         await _mail_given_up(tx, [one.endpoint_id for one in turned if one.lane.gives_up])
         return ours
 
     return upkeep
+
+
+def is_grave(attempt: Attempt) -> bool:
+    """Whether settling it takes its endpoint's lock, for which it may have to wait."""
+    outcome = attempt.outcome
+    return outcome.disable_reason is not None or outcome.flag is not None or _is_told_of(attempt)
 
 
 def _is_told_of(attempt: Attempt) -> bool:

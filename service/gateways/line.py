@@ -175,6 +175,8 @@ class Line(asyncio.Protocol):
         if self._is_whole:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise Garbled(f"there is no status {status}")
         if 100 <= status <= 199 and status != SWITCHING:
             self._interims += 1
             self._answer.retry_after, self._answer.asks_disable = None, False

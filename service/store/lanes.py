@@ -49,7 +49,7 @@ SET send_window = least(t.send_window, l.cap), halved_at = t.halved_at, streak =
     sample_attempts = t.sample_attempts::integer[], sample_failures = t.sample_failures::integer[],
     hold_until = greatest(l.hold_until, t.hold_until),
     first_due_at = CASE WHEN t.gives_back THEN '-infinity' ELSE l.first_due_at END,
-    next_due_at = least(l.next_due_at, $19, nullif(l.first_due_at, '-infinity'))
+    next_due_at = least(l.next_due_at, $19)
 FROM unnest($1::text[], $2::int[], $3::timestamptz[], $4::int[], $5::int[], $6::timestamptz[],
             $7::timestamptz[], $8::timestamptz[], $9::int[], $10::int[], $11::text[],
             $12::timestamptz[], $13::int[], $14::int[], $15::text[], $16::text[],

@@ -36,6 +36,7 @@ ANSWERS = {
     "HTTP/2": (b"HTTP/2 200 OK\r\n\r\n", 0, Fault.PROTOCOL),
     "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n" + EMPTY, 0, Fault.PROTOCOL),
     "length and chunks": (CHUNKED[:-2] + EMPTY + b"0\r\n\r\n", 0, Fault.PROTOCOL),
+    "no status": (b"HTTP/1.1 000 No\r\n" + EMPTY, 0, Fault.PROTOCOL),
     "blank in a name": (b"HTTP/1.1 200 OK\r\nX Y: a\r\n" + EMPTY, 0, Fault.PROTOCOL),
     "empty lines first": (b"\r\n\r\n" + OK, 200, None),
     "latin-1": (b"HTTP/1.1 200 \xc9\r\nX: \xe9\r\n" + EMPTY, 200, None),

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from service.commands.deliveries import fan_out
+from service.commands.deliveries import claim, fan_out, settle
 from service.commands.perform import House, tend
+from service.rules.delivery import STANDARD, Fault, Reply, judge
+from service.store.deliveries import Attempt
 from tests.makers import make_escrow, make_shop
 from tests.receiver import make_endpoint
 
@@ -70,6 +72,43 @@ async def test_a_lane_without_a_pace_is_not_held(house: House) -> None:
     await tend(house, fan_out)
     [row] = await house.pool.fetch(CLAIM, datetime.now(UTC))
     assert row["hold_seconds"] is None
+
+
+async def test_a_claim_looks_once_at_a_lane_that_gives_nothing(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, "http://127.0.0.1:9/hook", events=["escrow.created"])
+    await make_escrow(house, shop)
+    await tend(house, fan_out)
+    (one,) = await tend(house, claim(64))
+    ours = Reply(fault=Fault.OURS)
+    now = datetime.now(UTC)
+    outcome = judge(ours, one.rung, STANDARD, now, 0.5)
+    await tend(house, settle([Attempt(one, now, ours, outcome)]))
+    visits = "SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'lane'"
+    async with owner.transaction():
+        before = await owner.fetchval(visits) or 0
+        assert await owner.fetch(CLAIM, datetime.now(UTC)) == []  # it is due in a second
+        assert await owner.fetchval(visits) - before == 1
+
+
+async def test_a_lane_is_late_since_something_was_due_not_since_it_has_happened(
+    house: House, owner: asyncpg.Connection
+) -> None:
+    """What is recovered, or waits again after a disabling, may be of yesterday."""
+    shop = await make_shop(house)
+    await make_endpoint(house, shop, "http://127.0.0.1:9/hook", events=["escrow.created"])
+    for _ in range(2):
+        await make_escrow(house, shop)
+    await tend(house, fan_out)
+    await owner.execute(
+        "UPDATE delivery SET recorded_at = recorded_at - interval '1 day', visible_at = now()"
+    )
+    await owner.execute("UPDATE lane SET first_due_at = '-infinity'")
+    await tend(house, claim(1))
+    age = "SELECT extract(epoch FROM clock_timestamp() - next_due_at)::float8 FROM lane"
+    assert await house.pool.fetchval(age) < 60
 
 
 SETTLE = """
