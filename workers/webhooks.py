@@ -40,7 +40,7 @@ from service.wire.webhooks import delivery_headers
 from workers.metrics import WorkMetrics
 from workers.rounds import Round
 
-SLOTS = 192
+SLOTS = 256
 SENT_AT_ONCE = 4
 """In one turn of the loop: what waits for its turn may be a COMMIT, and lanes wait for that."""
 POLL_SECONDS = 1.0
