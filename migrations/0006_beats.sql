@@ -97,7 +97,7 @@ DECLARE
     retries integer;
     slow    integer;
 BEGIN
-    FOR round IN 1..100 LOOP
+    FOR round IN 1..100 LOOP  -- ends sooner: a lane is full, or empty, or the slots are
         SELECT array_agg(due.endpoint_id) INTO lanes FROM (
             SELECT l.endpoint_id::text FROM lane l
             WHERE l.next_due_at <= moment AND l.hold_until <= moment AND l.endpoint_id <> ALL (empty)

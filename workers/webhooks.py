@@ -89,7 +89,7 @@ class Courier:
         self._grave: list[Attempt] = []
         self._batch: Sequence[Attempt] = ()
         self._retries = self._slow = 0
-        self._fanning, self._beating, self._burying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+        self._fanning, self._beating, self._ending = (asyncio.Lock() for _ in range(3))
         self._has_events = self._has_receipts = True
         self._is_gathering = self._is_closing = False
         self._reconciled_at = -math.inf  # at once: who was here before may have left something
@@ -154,8 +154,9 @@ class Courier:
                 await self._write_all()
         except TimeoutError:  # their leases end, and they are sent again
             log.warning("attempts_dropped", count=len(self._ended) + len(self._grave))
-        await self._beats.close()
-        await self._ends.close()
+        finally:
+            await self._beats.close()
+            await self._ends.close()
 
     @property
     def _has_sent_all(self) -> bool:
@@ -210,7 +211,7 @@ class Courier:
 
     async def _write_grave(self) -> None:
         """Write what gives deliveries or endpoints up."""
-        async with self._burying:
+        async with self._ending:
             while batch := self._grave[:SETTLE_ROWS]:
                 settled = await self._write(batch)
                 del self._grave[: len(batch)]
