@@ -1059,9 +1059,12 @@ BEGIN
                        - f.in_flight)) ELSE 0 END AS free
             FROM lane l JOIN webhook_endpoint e ON e.id = l.endpoint_id
             CROSS JOIN LATERAL (
-                SELECT count(*) AS in_flight, min(d.visible_at) AS first_lease FROM delivery d
-                WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending'
-                  AND d.claim_token IS NOT NULL AND d.visible_at > moment) AS f
+                SELECT count(*) AS in_flight, min(s.visible_at) AS first_lease FROM (
+                    SELECT d.visible_at FROM delivery d
+                    WHERE d.endpoint_id = l.endpoint_id AND d.state = 'pending'
+                      AND d.claim_token IS NOT NULL AND d.visible_at > moment
+                    ORDER BY d.visible_at OFFSET 0) AS s  -- the order is that of one index alone
+            ) AS f
             WHERE l.endpoint_id = ANY (lanes)
         ), due AS (
             SELECT r.*, d.id, d.visible_at, d.is_retry

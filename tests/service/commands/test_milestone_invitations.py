@@ -108,7 +108,8 @@ async def test_who_has_another_role_by_now_keeps_the_link_and_is_reminded_of_tha
     assert await written(house, NEW) == ["role_invitation"]
     await by(house, days=3)
     rows = await house.pool.fetch(
-        "SELECT facts->>'role' AS role FROM mail WHERE recipient = $1", NEW
+        "SELECT facts->>'role' AS role FROM mail WHERE recipient = $1 ORDER BY created_at, id",
+        NEW,
     )
     assert [row["role"] for row in rows] == ["approver", "receiver"]
     [token, _] = await tokens_of(house, NEW)
