@@ -351,7 +351,8 @@ async def test_g_sees_an_event_that_nobody_fanned_out(
 ) -> None:
     escrow = street["standard", "pending"]
     await broken(
-        "UPDATE event SET recorded_at = clock_timestamp() - interval '6 s' WHERE subject_id = $1",
+        "UPDATE event SET recorded_at = clock_timestamp() - interval '6 s', fanned_at = NULL"
+        " WHERE subject_id = $1",
         escrow.id,
     )
     assert breaches(await check_settled(house)) == {"G": [escrow.id]}
