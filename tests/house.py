@@ -10,6 +10,7 @@ import pytest_asyncio
 from service.cli.migrate import migrate_at
 from service.commands.perform import House
 from service.gateways.bell import SilentBell
+from service.gateways.post import HttpPost
 from service.rules.policy import Policy
 from service.settings import Settings
 from service.store.db import Pool, open_pool
@@ -92,3 +93,11 @@ async def house(pool: Pool, owner: asyncpg.Connection) -> AsyncIterator[House]:
         Vault([SECRET_KEY]),
         SilentBell(),
     )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def post() -> AsyncIterator[HttpPost]:
+    """The real post, which may go to this machine."""
+    opened = HttpPost(allow_private=True)
+    yield opened
+    await opened.close()

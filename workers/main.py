@@ -7,8 +7,6 @@ is taken up again when it is back.
 
 import asyncio
 import contextlib
-import gc
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
-import uvloop
 from aiohttp import web
 from arq import ArqRedis, Worker, func
 
@@ -33,6 +30,7 @@ from service.gateways.payments.provider import PaymentProvider
 from service.gateways.post import HttpPost
 from service.health import Check, Health, require_schema
 from service.logs import configure_logs
+from service.process import run
 from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
@@ -61,9 +59,6 @@ AWAY_SECONDS = 1.0
 DRAIN_SECONDS = 18.0
 HEALTH_DRAIN_SECONDS = 1.0
 CANCEL_AGAIN_SECONDS = 0.5
-# What a delivery allocates dies with it; Python's own 700 has all that are in flight looked through
-# again and again.
-ALLOCATIONS_PER_COLLECTION = 10_000
 
 log = structlog.get_logger()
 
@@ -250,10 +245,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Crew, Health]]:
         yield crew, Health(checks, metrics.registry, settings.metrics_token, look)
 
 
-async def _work(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+async def _work(settings: Settings, stop: asyncio.Event) -> None:
     async with opened(settings) as (crew, health), _answering(settings, health):
         log.info("worker_started", environment=settings.amana_env, port=settings.worker_port)
         await crew.run(stop)
@@ -290,5 +282,4 @@ def work(settings: Settings) -> None:
     if not settings.is_sandbox:
         settings.require("SMTP_URL")
     configure_logs(settings.log_format, settings.log_level)
-    gc.set_threshold(ALLOCATIONS_PER_COLLECTION)
-    uvloop.run(_work(settings))
+    run(partial(_work, settings))

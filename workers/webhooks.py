@@ -190,7 +190,6 @@ class Courier:
     async def _beat(self) -> None:
         """Write what has ended, claim for the slots that are free, and start sending."""
         async with self._beating:
-            self._is_gathering = False
             if not self._ended and not self._asked:
                 return
             self._batch = self._ended[:0]
@@ -231,7 +230,6 @@ class Courier:
     async def _turn(self, tx: Transaction) -> tuple[Set[UUID], list[Claimed]]:
         """What has ended and what is free until the moment that each is asked for."""
         self._clock_read = tx.real_now, asyncio.get_running_loop().time()
-        self._is_gathering = False
         self._batch = self._ended[:SETTLE_ROWS]
         settled = await settle(self._batch)(tx) if self._batch else frozenset[UUID]()
         if not self._asked:
@@ -293,7 +291,11 @@ class Courier:
     def _gather(self) -> None:
         if not self._is_gathering:
             self._is_gathering = True
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._beats.wake)
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._beat_now)
+
+    def _beat_now(self) -> None:
+        self._is_gathering = False
+        self._beats.wake()
 
     async def _deliver(self, claimed: Claimed, started_at: datetime) -> None:
         try:
@@ -335,8 +337,8 @@ class Courier:
             return
         if any(one.claimed.id in settled and is_receipt(one) for one in batch):
             self._look_for_receipts()
-        self._wake_after(one.outcome.retry_seconds for one in batch)
-        self._wake_after(one.outcome.hold_seconds for one in batch)
+        waits = ((one.outcome.retry_seconds, one.outcome.hold_seconds) for one in batch)
+        self._wake_after(seconds for both in waits for seconds in both)
         self._metrics.note_settled(batch, len(settled))
         log.info(
             "attempts_settled",

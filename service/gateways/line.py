@@ -31,9 +31,11 @@ class Garbled(Exception):
 class Answer:
     """A receiver's answer; `status` is 0 until its head is whole.
 
-    `body`: its first bytes, as they came. `first_byte_at`: by the monotonic clock, 0 before it.
+    `address`: who gave it. `body`: its first bytes, as they came. `first_byte_at`: by the monotonic
+    clock, 0 before it.
     """
 
+    address: str | None = None
     status: int = 0
     retry_after: str | None = None
     asks_disable: bool = False
@@ -44,12 +46,12 @@ class Answer:
 class Line(asyncio.Protocol):
     """A connection, from when it stands; `ask` for as long as it `is_free`.
 
-    `peer`: the address at the other end. `freed_at` is its owner's.
+    `freed_at` is its owner's.
     """
 
     def __init__(self) -> None:
         self.freed_at = 0.0
-        self.peer: str | None = None
+        self._peer: str | None = None
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
         # What receivers are forgiven everywhere: a folded header, a line's end without CR, blanks
@@ -86,7 +88,7 @@ class Line(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise Lost("the connection has ended")
         loop = asyncio.get_running_loop()
-        self._answer = Answer()
+        self._answer = Answer(self._peer)
         self._read = self._interims = 0
         self._is_whole = self._is_kept = False
         asked: asyncio.Future[Answer] = loop.create_future()
@@ -113,7 +115,7 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if peer else None
+        self._peer = str(peer[0]) if peer else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

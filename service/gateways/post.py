@@ -80,7 +80,7 @@ class HttpPost:
         started = time.monotonic()
         dial = Dial()
         try:
-            line, answer = await self._exchange(request, dial)
+            answer = await self._exchange(request, dial)
         except Exception as failure:  # noqa: BLE001 - whatever the outside does is a reply
             return Reply(
                 fault=next(fault for kind, fault in FAULTS if isinstance(failure, kind)),
@@ -95,7 +95,7 @@ class HttpPost:
             retry_after=answer.retry_after,
             asks_disable=answer.asks_disable,
             answer=bytes(answer.body),
-            address=dial.address or line.peer,
+            address=answer.address,
             dns_ms=dial.dns_ms,
             connect_ms=dial.connect_ms,
             tls_ms=dial.tls_ms,
@@ -113,7 +113,7 @@ class HttpPost:
         self._idle.clear()
         self._dialler.close()
 
-    async def _exchange(self, request: Request, dial: Dial) -> tuple[Line, Answer]:
+    async def _exchange(self, request: Request, dial: Dial) -> Answer:
         target = self._aim(request.url)
         wire = _head(target, request) + request.body
         give_up_at = asyncio.get_running_loop().time() + request.timeout_seconds
@@ -127,12 +127,12 @@ class HttpPost:
                 pass
             else:
                 self._give_back(target.place, line)
-                return line, answer
+                return answer
         async with asyncio.timeout_at(give_up_at):
             line = await self._dialler.dial(target.place, dial)
         answer = await line.ask(wire, give_up_at)
         self._give_back(target.place, line)
-        return line, answer
+        return answer
 
     def _give_back(self, place: Place, line: Line) -> None:
         if not line.is_free:
@@ -159,7 +159,7 @@ class HttpPost:
             for line in lines:
                 if line.freed_at <= limit:
                     line.close()
-            kept = [line for line in lines if line.freed_at > limit and line.is_free]
+            kept = [line for line in lines if line.is_free]
             if kept:
                 self._idle[place] = kept
             else:

@@ -1,14 +1,12 @@
 """Door 1: the ingress as an application and as a process."""
 
 import asyncio
-import gc
 import re
-import signal
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
-import uvloop
 from aiohttp import web
 
 from service.commands.charges import HouseBook
@@ -46,6 +44,7 @@ from service.ingress.routes import routes
 from service.ingress.told import sample_of
 from service.ingress.uploads import STORAGE
 from service.logs import configure_logs
+from service.process import run
 from service.settings import Settings
 from service.store.db import open_pool
 from service.store.vault import Vault
@@ -55,9 +54,6 @@ from service.words.pages import Pages
 # SIGTERM: no new work, what is in flight ends within these; the pool then has 5 s of its own.
 DRAIN_SECONDS = 18.0
 KEEPALIVE_SECONDS = 75.0
-# What a request allocates dies with its answer. Python's own 700 has all that are in flight looked
-# through a few times a request: 5 % of a create.
-ALLOCATIONS_PER_COLLECTION = 10_000
 
 log = structlog.get_logger()
 
@@ -167,14 +163,10 @@ def serve(settings: Settings, shared: Path | None = None) -> None:
     """
     settings.require("DATABASE_URL", "REDIS_URL", "AMANA_SECRET_KEY", "STORAGE_URL")
     configure_logs(settings.log_format, settings.log_level)
-    gc.set_threshold(ALLOCATIONS_PER_COLLECTION)
-    uvloop.run(_serve(settings, shared))
+    run(partial(_serve, settings, shared))
 
 
-async def _serve(settings: Settings, shared: Path | None) -> None:
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):  # a second one does not cut the drain short
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+async def _serve(settings: Settings, shared: Path | None, stop: asyncio.Event) -> None:
     runner = Runner(
         make_app(settings, shared=shared),
         access_log=None,

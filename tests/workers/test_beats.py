@@ -1,7 +1,6 @@
 """The courier's beats: who waits for whom, and what is kept when one fails."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -18,13 +17,6 @@ from workers.webhooks import Courier
 
 HOLD = "SELECT FROM webhook_endpoint WHERE id = $1 FOR NO KEY UPDATE"
 NOWHERE = "http://127.0.0.1:9/hook"
-
-
-@pytest.fixture
-async def post() -> AsyncIterator[HttpPost]:
-    opened = HttpPost(allow_private=True)
-    yield opened
-    await opened.close()
 
 
 class Answering:

@@ -38,13 +38,6 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def post() -> AsyncIterator[HttpPost]:
-    opened = HttpPost(allow_private=True)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def courier(house: House, post: HttpPost) -> AsyncIterator[Courier]:
     hired = Courier(house, post, chance=lambda: 0.5)
     yield hired

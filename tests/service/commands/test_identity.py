@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -508,13 +507,6 @@ async def test_a_gap_in_its_log_is_a_breach(house: House, owner: asyncpg.Connect
     [breach] = broken["F"].breaches
     assert (breach.subject, breach.escrow_id) == (made["id"], None)
     await owner.execute("UPDATE identity_verification SET seq = 2 WHERE id = $1", made["id"])
-
-
-@pytest.fixture
-async def post() -> AsyncIterator[HttpPost]:
-    opened = HttpPost(allow_private=True)
-    yield opened
-    await opened.close()
 
 
 async def test_the_developer_that_asked_is_told_and_nobody_else(

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +41,6 @@ ANSWERS = {
     "latin-1": (b"HTTP/1.1 200 \xc9\r\nX: \xe9\r\n" + EMPTY, 200, None),
     "more behind": (OK + b"junk", 200, None),
 }
-
-
-@pytest.fixture
-async def post() -> AsyncIterator[HttpPost]:
-    opened = HttpPost(allow_private=True)
-    yield opened
-    await opened.close()
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -75,13 +75,6 @@ async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
         await writer.drain()
 
 
-@pytest.fixture
-async def post() -> AsyncIterator[HttpPost]:
-    opened = HttpPost(allow_private=True)
-    yield opened
-    await opened.close()
-
-
 def request_to(url: str, timeout_seconds: float = 2) -> Request:
     return Request(url, {"X-Webhook-Event": "escrow.created"}, b'{"a":1}', timeout_seconds)
 
